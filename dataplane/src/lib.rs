@@ -1,0 +1,8 @@
+//! The data plane: ports, the run loop, the applications it serves, and the supervisor that keeps
+//! their resources. `README.md` beside this crate is the map; start at `worker/` for the hot path.
+#![deny(unsafe_code)]
+
+pub mod app;
+pub mod limits;
+pub mod net;
+pub mod port;

@@ -1,0 +1,33 @@
+//! Every fixed bound of the data plane, with the asserts that relate them to each other.
+//!
+//! A constant that was tuned says what happens when it is too low and when it is too high.
+
+/// Datagrams handled per turn of the run loop. Too low: per-turn costs (clock, ring publishes) are
+/// not spread, and prefetching has nothing to overlap. Too high: one burst delays the next flush.
+pub const BURST_DATAGRAMS_MAX: usize = 32;
+
+/// UMEM chunk that carries a 1,500-byte MTU: 256 bytes of XDP headroom, 14 + 8 of Ethernet and two
+/// tags, 1,500 of packet.
+pub const CHUNK_BYTES_SMALL: u32 = 2048;
+
+/// The largest chunk: one page. An MTU that does not fit is refused, multi-buffer is not built.
+pub const CHUNK_BYTES_LARGE: u32 = 4096;
+
+/// Headroom the kernel leaves before a received packet (`XDP_PACKET_HEADROOM`).
+pub const XDP_HEADROOM_BYTES: u32 = 256;
+
+/// Ethernet header and at most two 802.1Q/802.1ad tags.
+pub const LINK_HEADER_BYTES_MAX: u32 = 14 + 2 * 4;
+
+/// Receive queues of one interface that a node serves; bounds the XSKMAP.
+pub const QUEUES_MAX: usize = 64;
+
+/// Largest UDP payload of a reply. memcached cuts at 1,400 bytes of UDP payload and clients rely on
+/// it; it also fits a 1,500-byte MTU with IPv6, options and two tags.
+pub const REPLY_PAYLOAD_BYTES_MAX: usize = 1400;
+
+const _: () = assert!(
+    XDP_HEADROOM_BYTES + LINK_HEADER_BYTES_MAX + 1500 <= CHUNK_BYTES_SMALL,
+    "a 1,500-byte MTU must fit the small chunk"
+);
+const _: () = assert!(REPLY_PAYLOAD_BYTES_MAX + 8 + 40 <= 1500, "a reply must fit the MTU");

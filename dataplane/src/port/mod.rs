@@ -1,0 +1,121 @@
+//! Where datagrams come from and go to.
+//!
+//! ```text
+//!   xdp    AF_XDP rings        \                      / echo
+//!   socket kernel UDP sockets   >  Port -> run loop  <  cache
+//!   sim    seeded, no kernel   /                      \ feed
+//! ```
+//!
+//! What crosses this trait is a datagram. Ethernet, VLAN and IP headers belong to the `xdp` port;
+//! applications never see a frame. All ports pass one conformance suite.
+
+use crate::net::Endpoint;
+
+/// Where on the host a datagram came in, and where its reply leaves.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Link {
+    /// Index into the port's own list of interfaces (not an ifindex).
+    pub interface: u16,
+    /// VLAN identifiers, outer first, 0 where there is no tag. PCP and DEI are not carried.
+    pub vlans: [u16; 2],
+}
+
+/// One received UDP datagram, borrowed from the port until [`Port::release`].
+#[derive(Clone, Copy, Debug)]
+pub struct Datagram<'a> {
+    /// Who sent it.
+    pub source: Endpoint,
+    /// Which of our endpoints, or which multicast group, it was sent to.
+    pub destination: Endpoint,
+    /// Where it came in.
+    pub link: Link,
+    /// `CLOCK_MONOTONIC` nanoseconds, taken in XDP by the `xdp` port, after the receive call by the
+    /// `socket` port, from the virtual clock by the `sim` port.
+    pub rx_ns: u64,
+    /// The UDP payload; 0 to 65,507 bytes.
+    pub payload: &'a [u8],
+}
+
+impl Datagram<'_> {
+    /// The path a reply takes. For a datagram sent to a multicast group there is none worth taking.
+    pub fn reply_path(&self) -> Path {
+        Path { from: self.destination, to: self.source, link: self.link }
+    }
+}
+
+/// The addressing of one outgoing datagram.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Path {
+    /// One of our own endpoints.
+    pub from: Endpoint,
+    /// The receiver.
+    pub to: Endpoint,
+    /// Interface and tags to leave by.
+    pub link: Link,
+}
+
+/// Why a datagram was not queued. Each is counted by the port; an application goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SendError {
+    /// No free frame, or the transmit ring is full.
+    #[error("no transmit frame free")]
+    NoFrame,
+    /// No route or no neighbour for the receiver; the supervisor has been asked for it.
+    #[error("next hop unknown")]
+    NoNeighbour,
+    /// The payload does not fit the link's MTU.
+    #[error("payload exceeds the MTU")]
+    TooLong,
+}
+
+/// The datagrams of one receive, at most [`crate::limits::BURST_DATAGRAMS_MAX`].
+pub trait Burst {
+    /// How many there are.
+    fn len(&self) -> usize;
+    /// Datagram `index`, which is below [`Self::len`].
+    fn get(&self, index: usize) -> Datagram<'_>;
+    /// Whether there is none.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// The sending half, usable while a burst is still borrowed.
+pub trait Transmit {
+    /// Queues one datagram: `write` fills the front of a buffer of at least
+    /// [`crate::limits::REPLY_PAYLOAD_BYTES_MAX`] bytes and returns the length it used. Nothing
+    /// leaves before [`Port::flush`] unless the port runs out of room.
+    fn send(
+        &mut self,
+        path: &Path,
+        write: impl FnOnce(&mut [u8]) -> usize,
+    ) -> Result<(), SendError>;
+}
+
+/// One source and sink of datagrams, owned by one worker thread.
+pub trait Port {
+    /// The received half of [`Self::split`].
+    type Received<'a>: Burst
+    where
+        Self: 'a;
+    /// The sending half of [`Self::split`].
+    type Sender: Transmit;
+
+    /// Takes what has arrived, up to a burst, and returns how many datagrams that gave. The ring's
+    /// consumer index is published before this returns: a datagram is handed out at most once, even
+    /// across the death of the worker. Packets that do not parse are counted and dropped here.
+    fn receive(&mut self) -> usize;
+
+    /// The burst of the last [`Self::receive`], and the sender to answer it with.
+    fn split(&mut self) -> (Self::Received<'_>, &mut Self::Sender);
+
+    /// Gives the burst's buffers back. Called once after each burst was handled.
+    fn release(&mut self);
+
+    /// Pushes out what was queued and collects what has been sent.
+    fn flush(&mut self);
+
+    /// Sleeps until something may have arrived, at most `timeout_ns`. Called only by the adaptive
+    /// and interrupt poll policies.
+    fn wait(&mut self, timeout_ns: u64);
+}
