@@ -1,1 +1,4 @@
-//! Placeholder until its first module lands.
+//! The shared-memory contract between the processes of a node: the only thing control, workers,
+//! supervisor and same-host readers have in common.
+
+pub mod attach;

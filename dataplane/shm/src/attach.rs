@@ -1,0 +1,349 @@
+//! What a reader and a supervisor say to each other over `supervisor.sock`.
+//!
+//! The socket is `AF_UNIX`, `SOCK_SEQPACKET`, in the node's run directory. One request is one
+//! packet, one reply is one packet; a connection may carry several. The supervisor checks peer
+//! credentials (`SO_PEERCRED`) before it answers. All integers are little-endian.
+//!
+//! ```text
+//!   reader                              supervisor
+//!     | Request {verb}         8 bytes  |
+//!     |-------------------------------->|  uid on the list? -> descriptors reopened read-only
+//!     | Reply header          32 bytes  |
+//!     | + payload        <= 4096 bytes  |
+//!     | + SCM_RIGHTS            <= 17   |
+//!     |<--------------------------------|
+//! ```
+//!
+//! | verb   | payload                               | descriptors, in this order                  |
+//! | ------ | ------------------------------------- | ------------------------------------------- |
+//! | attach | one [`CacheName`] per cache            | control region, then one region per cache   |
+//! | status | UTF-8 text for an operator             | none                                        |
+//!
+//! Every descriptor is opened read-only. This module holds bytes and bounds only, no I/O: the
+//! supervisor writes replies, `control` and same-host readers parse them, and neither trusts the
+//! other's lengths.
+
+/// Name of the socket inside a node's run directory.
+pub const SUPERVISOR_SOCKET: &str = "supervisor.sock";
+
+/// "NEAT" in the bytes of the wire: first word of every packet, both ways.
+pub const MAGIC: u32 = u32::from_le_bytes(*b"NEAT");
+
+/// Version of the layouts below. A supervisor answers another version with [`Code::Version`].
+pub const VERSION: u8 = 1;
+
+/// Caches one node may have; with the control region this bounds the descriptors of a reply.
+pub const CACHES_MAX: usize = 16;
+
+/// Descriptors of one reply: the control region and every cache.
+pub const FDS_MAX: usize = 1 + CACHES_MAX;
+
+/// Bytes of a request.
+pub const REQUEST_BYTES: usize = 8;
+
+/// Bytes of a reply before its payload.
+pub const REPLY_HEADER_BYTES: usize = 32;
+
+/// Largest payload of a reply.
+pub const PAYLOAD_BYTES_MAX: usize = 4096;
+
+/// Largest packet of the protocol; a receive buffer of this size never truncates.
+pub const PACKET_BYTES_MAX: usize = REPLY_HEADER_BYTES + PAYLOAD_BYTES_MAX;
+
+/// Bytes of a cache's id in an attach reply, padded with zeros at the end.
+pub const CACHE_NAME_BYTES: usize = 64;
+
+const _: () = assert!(CACHES_MAX * CACHE_NAME_BYTES <= PAYLOAD_BYTES_MAX, "names must fit a reply");
+
+/// A cache's id as it travels: UTF-8, padded with zeros.
+pub type CacheName = [u8; CACHE_NAME_BYTES];
+
+/// What a reader asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Verb {
+    /// Read-only descriptors of the node's regions.
+    Attach = 1,
+    /// A line of text on what the supervisor is doing.
+    Status = 2,
+}
+
+impl Verb {
+    /// The verb of this byte, if there is one.
+    pub const fn from_byte(byte: u8) -> Option<Self> {
+        match byte {
+            1 => Some(Self::Attach),
+            2 => Some(Self::Status),
+            _ => None,
+        }
+    }
+}
+
+/// How a request went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Code {
+    /// Granted; payload and descriptors follow.
+    Ok = 0,
+    /// The peer's uid is not on the list for this.
+    Refused = 1,
+    /// The request is malformed or its verb unknown.
+    BadRequest = 2,
+    /// The supervisor speaks another version, which the reply header names.
+    Version = 3,
+    /// The node is still being set up; ask again.
+    NotReady = 4,
+}
+
+impl Code {
+    /// The code of this byte, if there is one.
+    pub const fn from_byte(byte: u8) -> Option<Self> {
+        match byte {
+            0 => Some(Self::Ok),
+            1 => Some(Self::Refused),
+            2 => Some(Self::BadRequest),
+            3 => Some(Self::Version),
+            4 => Some(Self::NotReady),
+            _ => None,
+        }
+    }
+
+    /// What an operator is told.
+    pub const fn explain(self) -> &'static str {
+        match self {
+            Self::Ok => "granted",
+            Self::Refused => "refused: this user is not on the supervisor's list of readers",
+            Self::BadRequest => "the supervisor did not understand the request",
+            Self::Version => "the supervisor speaks another version of the attach protocol",
+            Self::NotReady => "the node is still being set up",
+        }
+    }
+}
+
+/// Why a packet of this protocol was not accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AttachError {
+    /// Shorter than its fixed part, or longer than the protocol allows.
+    #[error("packet of {0} bytes")]
+    Length(usize),
+    /// The first word is not [`MAGIC`].
+    #[error("not an attach packet (first word {0:#010x})")]
+    Magic(u32),
+    /// Another version of the protocol.
+    #[error("version {0}, this side speaks {VERSION}")]
+    Version(u8),
+    /// A verb this version does not have.
+    #[error("unknown verb {0}")]
+    Verb(u8),
+    /// A code this version does not have.
+    #[error("unknown reply code {0}")]
+    Code(u8),
+    /// The payload's length disagrees with the packet's, or with the verb's.
+    #[error("payload of {said} bytes announced, {found} found")]
+    Payload {
+        /// Bytes the header announces.
+        said: usize,
+        /// Bytes that follow the header.
+        found: usize,
+    },
+    /// The header announces more descriptors than the protocol allows.
+    #[error("{0} descriptors announced, at most {FDS_MAX} are possible")]
+    Fds(u32),
+}
+
+/// A request: magic (u32), version (u8), verb (u8), two zero bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// What is asked for.
+    pub verb: Verb,
+}
+
+impl Request {
+    /// The packet.
+    pub fn encode(&self) -> [u8; REQUEST_BYTES] {
+        let mut packet = [0; REQUEST_BYTES];
+        packet[..4].copy_from_slice(&MAGIC.to_le_bytes());
+        packet[4] = VERSION;
+        packet[5] = self.verb as u8;
+        packet
+    }
+
+    /// Reads a packet; exactly [`REQUEST_BYTES`] long.
+    pub fn decode(packet: &[u8]) -> Result<Self, AttachError> {
+        let packet: &[u8; REQUEST_BYTES] =
+            packet.try_into().map_err(|_| AttachError::Length(packet.len()))?;
+        check(word(packet, 0), packet[4])?;
+        let verb = Verb::from_byte(packet[5]).ok_or(AttachError::Verb(packet[5]))?;
+        Ok(Self { verb })
+    }
+}
+
+/// The fixed part of a reply.
+///
+/// | offset | type | field |
+/// | --- | --- | --- |
+/// | 0 | u32 | magic |
+/// | 4 | u8 | version |
+/// | 5 | u8 | code |
+/// | 6 | u16 | zero |
+/// | 8 | u64 | supervisor generation: +1 each time a supervisor takes the node over |
+/// | 16 | u32 | pid of the supervisor |
+/// | 20 | u32 | descriptors attached |
+/// | 24 | u32 | payload bytes |
+/// | 28 | u32 | zero |
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReplyHeader {
+    /// How the request went.
+    pub code: Code,
+    /// Generation of the answering supervisor.
+    pub generation: u64,
+    /// Process id of the answering supervisor, in its own namespace.
+    pub pid: u32,
+    /// Descriptors that came with the packet, at most [`FDS_MAX`].
+    pub fds: u32,
+    /// Bytes that follow the header, at most [`PAYLOAD_BYTES_MAX`].
+    pub payload_bytes: u32,
+}
+
+impl ReplyHeader {
+    /// The first bytes of the packet.
+    pub fn encode(&self) -> [u8; REPLY_HEADER_BYTES] {
+        let mut packet = [0; REPLY_HEADER_BYTES];
+        packet[..4].copy_from_slice(&MAGIC.to_le_bytes());
+        packet[4] = VERSION;
+        packet[5] = self.code as u8;
+        packet[8..16].copy_from_slice(&self.generation.to_le_bytes());
+        packet[16..20].copy_from_slice(&self.pid.to_le_bytes());
+        packet[20..24].copy_from_slice(&self.fds.to_le_bytes());
+        packet[24..28].copy_from_slice(&self.payload_bytes.to_le_bytes());
+        packet
+    }
+
+    /// Reads a packet and returns the header and its payload, whose length has been checked.
+    pub fn decode(packet: &[u8]) -> Result<(Self, &[u8]), AttachError> {
+        if packet.len() < REPLY_HEADER_BYTES || packet.len() > PACKET_BYTES_MAX {
+            return Err(AttachError::Length(packet.len()));
+        }
+        let (head, payload) = packet.split_at(REPLY_HEADER_BYTES);
+        check(word(head, 0), head[4])?;
+        let code = Code::from_byte(head[5]).ok_or(AttachError::Code(head[5]))?;
+        let fds = word(head, 20);
+        if fds as usize > FDS_MAX {
+            return Err(AttachError::Fds(fds));
+        }
+        let payload_bytes = word(head, 24);
+        if payload_bytes as usize != payload.len() {
+            return Err(AttachError::Payload {
+                said: payload_bytes as usize,
+                found: payload.len(),
+            });
+        }
+        let generation = u64::from(word(head, 8)) | u64::from(word(head, 12)) << 32;
+        Ok((Self { code, generation, pid: word(head, 16), fds, payload_bytes }, payload))
+    }
+}
+
+/// A cache's id as it travels. Longer ids are cut; the id rules allow 63 bytes, so none is.
+pub fn cache_name(id: &str) -> CacheName {
+    let mut name = [0; CACHE_NAME_BYTES];
+    let bytes = &id.as_bytes()[..id.len().min(CACHE_NAME_BYTES)];
+    name[..bytes.len()].copy_from_slice(bytes);
+    name
+}
+
+/// The ids in an attach reply's payload, in the order of the descriptors after the first. Bytes
+/// that are not UTF-8 are replaced, a payload that is not whole names is refused.
+pub fn cache_ids(payload: &[u8]) -> Result<Vec<String>, AttachError> {
+    let (names, rest) = payload.as_chunks::<CACHE_NAME_BYTES>();
+    if !rest.is_empty() || names.len() > CACHES_MAX {
+        let said = names.len().min(CACHES_MAX) * CACHE_NAME_BYTES;
+        return Err(AttachError::Payload { said, found: payload.len() });
+    }
+    let id = |name: &CacheName| {
+        let end = name.iter().position(|&byte| byte == 0).unwrap_or(name.len());
+        String::from_utf8_lossy(&name[..end]).into_owned()
+    };
+    Ok(names.iter().map(id).collect())
+}
+
+/// The four bytes at `offset`, which the caller has shown to be there.
+fn word(packet: &[u8], offset: usize) -> u32 {
+    let mut bytes = [0; 4];
+    bytes.copy_from_slice(&packet[offset..offset + 4]);
+    u32::from_le_bytes(bytes)
+}
+
+fn check(magic: u32, version: u8) -> Result<(), AttachError> {
+    if magic != MAGIC {
+        return Err(AttachError::Magic(magic));
+    }
+    if version != VERSION {
+        return Err(AttachError::Version(version));
+    }
+    Ok(())
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const HEADER: ReplyHeader = ReplyHeader {
+        code: Code::Ok,
+        generation: 7 << 40 | 3,
+        pid: 4242,
+        fds: 2,
+        payload_bytes: 64,
+    };
+
+    #[test]
+    fn a_request_survives_the_wire_and_nothing_else_does() {
+        for verb in [Verb::Attach, Verb::Status] {
+            let packet = Request { verb }.encode();
+            assert_eq!(Request::decode(&packet), Ok(Request { verb }));
+        }
+        let good = Request { verb: Verb::Attach }.encode();
+        assert_eq!(Request::decode(&good[..7]), Err(AttachError::Length(7)));
+        let with = |at: usize, byte: u8| {
+            let mut packet = good;
+            packet[at] = byte;
+            Request::decode(&packet)
+        };
+        assert!(matches!(with(0, 0), Err(AttachError::Magic(_))));
+        assert_eq!(with(4, 9), Err(AttachError::Version(9)));
+        assert_eq!(with(5, 0), Err(AttachError::Verb(0)));
+    }
+
+    #[test]
+    fn a_reply_survives_the_wire() {
+        let mut packet = HEADER.encode().to_vec();
+        packet.extend_from_slice(&cache_name("quotes"));
+        let (header, payload) = ReplyHeader::decode(&packet).unwrap();
+        assert_eq!(header, HEADER);
+        assert_eq!(cache_ids(payload).unwrap(), ["quotes"]);
+        packet.pop();
+        assert_eq!(ReplyHeader::decode(&packet), Err(AttachError::Payload { said: 64, found: 63 }));
+    }
+
+    #[test]
+    fn too_many_descriptors_or_odd_names_are_refused() {
+        let header = ReplyHeader { fds: FDS_MAX as u32 + 1, payload_bytes: 0, ..HEADER };
+        assert!(matches!(ReplyHeader::decode(&header.encode()), Err(AttachError::Fds(_))));
+        assert!(cache_ids(&[0; 65]).is_err());
+        assert!(cache_ids(&[0; CACHE_NAME_BYTES * (CACHES_MAX + 1)]).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_an_answer_or_an_error(
+            bytes in proptest::collection::vec(any::<u8>(), 0..PACKET_BYTES_MAX + 2),
+        ) {
+            let _ = Request::decode(&bytes);
+            let _ = cache_ids(&bytes);
+            if let Ok((header, payload)) = ReplyHeader::decode(&bytes) {
+                prop_assert!(header.fds as usize <= FDS_MAX);
+                prop_assert_eq!(header.payload_bytes as usize, payload.len());
+            }
+        }
+    }
+}
