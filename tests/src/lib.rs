@@ -1,1 +1,6 @@
-//! Placeholder until its first module lands.
+//! What the end-to-end tests stand on: the lab (network namespaces, links, supervised processes),
+//! the repository's own sources and READMEs, and the real inputs beside it. `README.md` is the map.
+#![forbid(unsafe_code)]
+
+pub mod command;
+pub mod repository;

@@ -1,0 +1,104 @@
+# Functions the scripts share. Sourced, never run: `. "$(dirname "$0")/lib.sh"`.
+# shellcheck shell=bash
+
+# The repository's root, whatever the working directory was.
+ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+export ROOT
+
+# One target folder for every script, so that the second command reuses what the first one built.
+export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$ROOT/target}
+
+say() { printf '%s\n' "$*" >&2; }
+die() {
+  say "error: $*"
+  exit 1
+}
+is_root() { [ "$(id -u)" -eq 0 ]; }
+
+# kernel_at_least MAJOR MINOR
+kernel_at_least() {
+  local major minor
+  IFS=.- read -r major minor _ < <(uname -r)
+  [ "$major" -gt "$1" ] || { [ "$major" -eq "$1" ] && [ "$minor" -ge "$2" ]; }
+}
+
+# What a build needs, and what the lab needs to run.
+PACKAGES_BUILD=(gcc libc6-dev make m4 pkg-config clang libelf-dev zlib1g-dev ca-certificates)
+PACKAGES_LAB=(iproute2 ethtool procps)
+# Clients, servers and oracles nobody here wrote; the tests that use them skip where they are absent.
+PACKAGES_PEERS=(memcached libmemcached-tools prometheus tcpdump python3)
+export PACKAGES_BUILD PACKAGES_LAB PACKAGES_PEERS
+
+package_is_installed() {
+  [ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null)" = installed ]
+}
+
+# install_packages NAME...: installs what is missing of them. Without root it names what is missing.
+install_packages() {
+  local missing=() name
+  command -v dpkg-query >/dev/null || return 0
+  for name in "$@"; do
+    package_is_installed "$name" || missing+=("$name")
+  done
+  [ ${#missing[@]} -gt 0 ] || return 0
+  if ! is_root; then
+    say "missing packages: ${missing[*]} (as root: apt-get install --no-install-recommends ${missing[*]})"
+    return 1
+  fi
+  say "installing ${missing[*]}"
+  export DEBIAN_FRONTEND=noninteractive
+  # No service of an installed peer may start: the tests start their own, in their own namespaces.
+  local policy=/usr/sbin/policy-rc.d made=false
+  if [ ! -e "$policy" ]; then
+    printf '#!/bin/sh\nexit 101\n' >"$policy"
+    chmod 755 "$policy"
+    made=true
+  fi
+  local status=0
+  apt_get install "${missing[@]}" || { apt_get update && apt_get install "${missing[@]}"; } || status=1
+  if $made; then rm -f "$policy"; fi
+  [ "$status" -eq 0 ] || say "could not install: ${missing[*]}"
+  return "$status"
+}
+
+apt_get() {
+  local verb=$1
+  shift
+  apt-get "$verb" -q -y --no-install-recommends -o DPkg::Lock::Timeout=300 "$@" >&2 </dev/null
+}
+
+# Finds cargo where rustup puts it when the shell has not been told.
+need_cargo() {
+  if ! command -v cargo >/dev/null && [ -x "${CARGO_HOME:-$HOME/.cargo}/bin/cargo" ]; then
+    export PATH="${CARGO_HOME:-$HOME/.cargo}/bin:$PATH"
+  fi
+  command -v cargo >/dev/null || die "cargo was not found: install Rust (https://rustup.rs)"
+}
+
+# What this machine cannot keep of the promises, one line each; nothing when it keeps them all.
+host_limits() {
+  if ! kernel_at_least 6 1; then
+    echo "kernel $(uname -r): below 6.1, the xdp port is refused"
+  elif ! kernel_at_least 6 4; then
+    echo "kernel $(uname -r): a restarted worker has to rebind its sockets (6.4 maps bound rings); 6.6 keeps every promise"
+  elif ! kernel_at_least 6 6; then
+    echo "kernel $(uname -r): tested from 6.6 on"
+  fi
+  [ -r /sys/kernel/btf/vmlinux ] || echo "no BTF (/sys/kernel/btf/vmlinux): probes are off"
+  if ! is_root; then
+    echo "not root: no XDP, no namespaces, no supervisor; the socket port on loopback is what runs"
+  elif ! namespaces_work; then
+    echo "network namespaces cannot be made here: the lab and its tests are skipped"
+  fi
+}
+
+# Whether this user can make a network namespace with a veth in it.
+namespaces_work() {
+  is_root && command -v ip >/dev/null || return 1
+  local name="neprobe$$"
+  ip netns add "$name" 2>/dev/null || return 1
+  local status=0
+  ip -n "$name" link add nep0 type veth peer name nep1 2>/dev/null || status=1
+  ip netns delete "$name" 2>/dev/null || true
+  return "$status"
+}
