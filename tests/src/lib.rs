@@ -3,4 +3,6 @@
 #![forbid(unsafe_code)]
 
 pub mod command;
+pub mod lab;
 pub mod repository;
+pub mod wait;

@@ -1,0 +1,98 @@
+//! Links between namespaces: veth pairs and a bridge, with the settings AF_XDP needs on them.
+
+use std::sync::Arc;
+
+use super::{Address, LabError, NetNs, RunId};
+
+/// MTU of every link of a lab.
+pub const LINK_MTU_BYTES: u32 = 1500;
+
+/// Settings every end of a lab's links has.
+///
+/// - `tx off`: a kernel peer would leave UDP checksums to a device that has none, and the data plane
+///   verifies them.
+/// - `rxvlan off txvlan off`: else a tag leaves the packet on its way through a bridge, and the
+///   answer goes to the wrong VLAN.
+/// - `gro off`, `tso off`, `gso off`: a frame is what a frame was when it was sent.
+const OFFLOADS: &str = "tx off rxvlan off txvlan off gro off tso off gso off";
+
+/// Two connected interfaces, each in its own namespace, one queue each.
+///
+/// One queue, because an XDP_TX reply on veth lands on the peer's queue `cpu % queues`.
+#[derive(Debug)]
+pub struct VethPair {
+    ends: [(Arc<NetNs>, String); 2],
+}
+
+impl VethPair {
+    /// Connects `a.1` in namespace `a.0` with `b.1` in `b.0`; both ends are up.
+    pub fn create(a: (&Arc<NetNs>, &str), b: (&Arc<NetNs>, &str)) -> Result<Self, LabError> {
+        a.0.ip(&format!(
+            "link add {} numrxqueues 1 numtxqueues 1 mtu {LINK_MTU_BYTES} type veth \
+             peer name {} numrxqueues 1 numtxqueues 1 mtu {LINK_MTU_BYTES} netns {}",
+            a.1,
+            b.1,
+            b.0.name()
+        ))?;
+        let pair = Self { ends: [(a.0.clone(), a.1.to_owned()), (b.0.clone(), b.1.to_owned())] };
+        for (namespace, interface) in &pair.ends {
+            namespace.exec(&format!("ethtool -K {interface} {OFFLOADS}"))?;
+            namespace.ip(&format!("link set {interface} up"))?;
+        }
+        Ok(pair)
+    }
+
+    /// Gives the first end both addresses.
+    pub fn address(&self, address: Address) -> Result<(), LabError> {
+        let (namespace, interface) = &self.ends[0];
+        for prefix in address.with_prefixes() {
+            namespace.ip(&format!("address add {prefix} dev {interface}"))?;
+        }
+        Ok(())
+    }
+}
+
+/// A bridge in a namespace of its own.
+#[derive(Debug)]
+pub struct Bridge {
+    namespace: Arc<NetNs>,
+}
+
+/// The bridge's name in its namespace.
+const BRIDGE: &str = "br0";
+
+/// A member's interface inside its own namespace.
+const MEMBER_INTERFACE: &str = "eth0";
+
+impl Bridge {
+    /// Makes it, with multicast flooded: the lab has no querier, and a snooping bridge without one
+    /// forgets its members.
+    pub fn create(run: RunId) -> Result<Self, LabError> {
+        let namespace = Arc::new(NetNs::create(run, "bridge")?);
+        namespace.ip(&format!(
+            "link add {BRIDGE} type bridge stp_state 0 mcast_snooping 0 forward_delay 0"
+        ))?;
+        namespace.ip(&format!("link set {BRIDGE} up"))?;
+        Ok(Self { namespace })
+    }
+
+    /// Its namespace.
+    pub fn namespace(&self) -> &Arc<NetNs> {
+        &self.namespace
+    }
+
+    /// Joins a member: `eth0` in its namespace with these addresses, and a bridge port named
+    /// `port` with an XDP program that passes everything (without one, XDP_TX replies are lost on
+    /// the port).
+    pub fn join(
+        &self,
+        member: &Arc<NetNs>,
+        port: &str,
+        address: Address,
+    ) -> Result<VethPair, LabError> {
+        let pair = VethPair::create((member, MEMBER_INTERFACE), (&self.namespace, port))?;
+        self.namespace.ip(&format!("link set {port} master {BRIDGE}"))?;
+        pair.address(address)?;
+        Ok(pair)
+    }
+}
