@@ -1,0 +1,17 @@
+//! Market data: MoldUDP64 in, ITCH 5.0 decoded, books by order, best bid/offer and last trade out.
+//!
+//! ```text
+//!   datagram -> moldudp64 (framing) -> session (sequence, gaps)
+//!                                        |
+//!                                     itch (fields) -> book (orders, levels) -> record -> Keyspace
+//! ```
+//!
+//! Everything here is plain data and arithmetic: no socket, no clock, and nothing is allocated after
+//! a channel has been made. The application that drives it is [`crate::app::feed`].
+
+pub mod itch;
+pub mod moldudp64;
+pub mod session;
+pub mod symbol;
+
+pub use symbol::{Symbol, Venue};

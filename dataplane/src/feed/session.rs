@@ -1,0 +1,293 @@
+//! Sequencing of one line: which messages to apply, and whether the books can be believed.
+//!
+//! ```text
+//!             session starts at 1             gap, bad message, no room
+//!   (nothing) ---------------------> exact ------------------------------> suspect
+//!       |                              ^                                      |
+//!       |  first seen in mid-session   |    another session starts at 1       |
+//!       +--> suspect (joined late) ----+--------------------------------------+
+//! ```
+//!
+//! Policy. A book by order is exact only if every message since number 1 of its session was applied.
+//! So a session first seen in the middle is *suspect*, a gap makes it suspect, and it stays suspect
+//! until another session starts at number 1 (there is no gap fill yet). Messages are applied all the
+//! same: last trades and decoded fields stay current for whoever asks for suspect data.
+//! [`Start::Any`] is for replayed captures that begin in mid-session: the late join is then accepted,
+//! and every record carries the *partial* flag, because the book lacks what was resting before.
+//!
+//! Packets of the session before the present one are late copies and are dropped: without that, one
+//! reordered packet would throw the books away.
+
+use super::moldudp64::{Kind, Packet, Session};
+
+/// What to do with a session that is first seen after its number 1.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Start {
+    /// Suspect until a session is seen from number 1. The default, and the only honest one for a feed.
+    #[default]
+    Session,
+    /// Accept it, with books that hold only what was added since. For replays of captures.
+    Any,
+}
+
+/// Why the books of a line cannot be believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Doubt {
+    /// Nothing has been received.
+    NoData,
+    /// The session was first seen after its number 1.
+    JoinedLate,
+    /// Sequence numbers are missing.
+    Gap,
+    /// A message in sequence could not be decoded, so what it said is missing.
+    Malformed,
+    /// The book had no room for an order or a level.
+    NoRoom,
+}
+
+/// What to do with one packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Apply the packet's messages after the first `skip`, the first of them with number `sequence`.
+    Apply {
+        /// How many messages at the front were applied before.
+        skip: u16,
+        /// Number of the first message to apply.
+        sequence: u64,
+    },
+    /// Nothing to apply: heartbeat, end of session, or a copy of what was applied.
+    Nothing,
+}
+
+/// What one packet did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// A session other than the one before began: the books must be emptied first.
+    pub new_session: bool,
+    /// Messages that are missing before this packet.
+    pub gap_messages: u64,
+    /// Messages that had been applied already.
+    pub duplicate_messages: u64,
+    /// The packet belongs to an earlier session and was ignored.
+    pub stale: bool,
+    /// What to do.
+    pub step: Step,
+}
+
+/// The state of one line. Written by the worker that owns the session.
+#[derive(Clone, Debug)]
+pub struct Sequencer {
+    start: Start,
+    session: Option<Session>,
+    previous: Option<Session>,
+    expected: u64,
+    doubt: Option<Doubt>,
+    partial: bool,
+    ended: bool,
+}
+
+impl Sequencer {
+    /// A line that has received nothing.
+    pub fn new(start: Start) -> Self {
+        Self {
+            start,
+            session: None,
+            previous: None,
+            expected: 1,
+            doubt: Some(Doubt::NoData),
+            partial: false,
+            ended: false,
+        }
+    }
+
+    /// The present session.
+    pub fn session(&self) -> Option<Session> {
+        self.session
+    }
+
+    /// Number of the next message to apply.
+    pub fn expected(&self) -> u64 {
+        self.expected
+    }
+
+    /// Why the books cannot be believed, `None` when they can.
+    pub fn doubt(&self) -> Option<Doubt> {
+        self.doubt
+    }
+
+    /// Whether a late join was accepted, so that books hold only what was added since.
+    pub fn is_partial(&self) -> bool {
+        self.partial
+    }
+
+    /// Whether the end of the session has been announced.
+    pub fn has_ended(&self) -> bool {
+        self.ended
+    }
+
+    /// Loses trust in the present session for a reason found while applying it. The first reason stays.
+    pub fn distrust(&mut self, doubt: Doubt) {
+        self.doubt.get_or_insert(doubt);
+    }
+
+    /// Takes in a packet that passed [`Packet::check`].
+    pub fn accept(&mut self, packet: &Packet<'_>) -> Outcome {
+        let mut outcome = Outcome {
+            new_session: false,
+            gap_messages: 0,
+            duplicate_messages: 0,
+            stale: false,
+            step: Step::Nothing,
+        };
+        if self.session != Some(packet.session) {
+            if self.previous == Some(packet.session) {
+                outcome.stale = true;
+                return outcome;
+            }
+            self.begin(packet);
+            outcome.new_session = true;
+        }
+        if packet.sequence > self.expected {
+            outcome.gap_messages = packet.sequence - self.expected;
+            self.distrust(Doubt::Gap);
+            self.expected = packet.sequence;
+        }
+        match packet.kind {
+            Kind::Heartbeat => {}
+            Kind::EndOfSession => self.ended = true,
+            Kind::Messages(count) => {
+                // Neither subtraction wraps: `expected >= sequence` from here on.
+                let behind = self.expected - packet.sequence;
+                let skip = behind.min(u64::from(count)) as u16;
+                outcome.duplicate_messages = u64::from(skip);
+                if skip < count {
+                    outcome.step = Step::Apply { skip, sequence: self.expected };
+                    self.expected = packet.next_sequence();
+                }
+            }
+        }
+        outcome
+    }
+
+    fn begin(&mut self, packet: &Packet<'_>) {
+        self.previous = self.session;
+        self.session = Some(packet.session);
+        self.ended = false;
+        // A line that joins late has no gap before it, only a late join.
+        self.expected = packet.sequence;
+        self.partial = packet.sequence != 1 && self.start == Start::Any;
+        self.doubt = match (packet.sequence, self.start) {
+            (1, _) | (_, Start::Any) => None,
+            (_, Start::Session) => Some(Doubt::JoinedLate),
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::moldudp64::{COUNT_END_OF_SESSION, HEADER_BYTES, write_header};
+    use super::*;
+
+    const MONDAY: Session = Session(*b"000000MON1");
+    const TUESDAY: Session = Session(*b"000000TUE1");
+
+    fn feed(line: &mut Sequencer, session: Session, sequence: u64, count: u16) -> Outcome {
+        let mut bytes = [0; HEADER_BYTES];
+        write_header(&mut bytes, session, sequence, count);
+        line.accept(&Packet::parse(&bytes).unwrap())
+    }
+
+    #[test]
+    fn a_session_seen_whole_is_exact() {
+        let mut line = Sequencer::new(Start::Session);
+        assert_eq!(line.doubt(), Some(Doubt::NoData));
+        let outcome = feed(&mut line, MONDAY, 1, 3);
+        assert!(outcome.new_session);
+        assert_eq!(outcome.step, Step::Apply { skip: 0, sequence: 1 });
+        assert_eq!(feed(&mut line, MONDAY, 4, 0).step, Step::Nothing);
+        assert_eq!(feed(&mut line, MONDAY, 4, 1).step, Step::Apply { skip: 0, sequence: 4 });
+        feed(&mut line, MONDAY, 5, COUNT_END_OF_SESSION);
+        assert_eq!((line.doubt(), line.has_ended(), line.expected()), (None, true, 5));
+    }
+
+    #[test]
+    fn a_heartbeat_alone_starts_a_session_at_one() {
+        let mut line = Sequencer::new(Start::Session);
+        assert!(feed(&mut line, MONDAY, 1, 0).new_session);
+        assert_eq!(line.doubt(), None);
+    }
+
+    #[test]
+    fn copies_are_skipped_to_the_message() {
+        let mut line = Sequencer::new(Start::Session);
+        feed(&mut line, MONDAY, 1, 10);
+        let copy = feed(&mut line, MONDAY, 3, 8);
+        assert_eq!((copy.duplicate_messages, copy.step), (8, Step::Nothing));
+        let overlap = feed(&mut line, MONDAY, 9, 5);
+        assert_eq!(overlap.duplicate_messages, 2);
+        assert_eq!(overlap.step, Step::Apply { skip: 2, sequence: 11 });
+        assert_eq!((line.expected(), line.doubt()), (14, None));
+    }
+
+    #[test]
+    fn a_gap_is_suspect_until_another_session_starts_at_one() {
+        let mut line = Sequencer::new(Start::Session);
+        feed(&mut line, MONDAY, 1, 10);
+        let outcome = feed(&mut line, MONDAY, 14, 1);
+        assert_eq!(outcome.gap_messages, 3);
+        assert_eq!(outcome.step, Step::Apply { skip: 0, sequence: 14 });
+        assert_eq!(line.doubt(), Some(Doubt::Gap));
+        // What was missing comes late, and the same session starts over: neither heals.
+        feed(&mut line, MONDAY, 11, 3);
+        feed(&mut line, MONDAY, 1, 1);
+        assert_eq!(line.doubt(), Some(Doubt::Gap));
+        assert!(feed(&mut line, TUESDAY, 1, 1).new_session);
+        assert_eq!(line.doubt(), None);
+    }
+
+    #[test]
+    fn heartbeat_and_end_of_session_reveal_a_lost_tail() {
+        for count in [0, COUNT_END_OF_SESSION] {
+            let mut line = Sequencer::new(Start::Session);
+            feed(&mut line, MONDAY, 1, 10);
+            assert_eq!(feed(&mut line, MONDAY, 12, count).gap_messages, 1);
+            assert_eq!(line.doubt(), Some(Doubt::Gap));
+        }
+    }
+
+    #[test]
+    fn joining_late_is_suspect_unless_the_configuration_allows_it() {
+        let mut line = Sequencer::new(Start::Session);
+        let outcome = feed(&mut line, MONDAY, 500, 2);
+        assert_eq!(outcome.gap_messages, 0);
+        assert_eq!(outcome.step, Step::Apply { skip: 0, sequence: 500 });
+        assert_eq!(line.doubt(), Some(Doubt::JoinedLate));
+        assert!(!line.is_partial());
+
+        let mut line = Sequencer::new(Start::Any);
+        feed(&mut line, MONDAY, 500, 2);
+        assert_eq!((line.doubt(), line.is_partial()), (None, true));
+        feed(&mut line, TUESDAY, 1, 2);
+        assert_eq!((line.doubt(), line.is_partial()), (None, false));
+        feed(&mut line, TUESDAY, 9, 2);
+        assert_eq!(line.doubt(), Some(Doubt::Gap));
+    }
+
+    #[test]
+    fn a_packet_of_the_session_before_does_not_bring_it_back() {
+        let mut line = Sequencer::new(Start::Session);
+        feed(&mut line, MONDAY, 1, 2);
+        feed(&mut line, TUESDAY, 1, 2);
+        assert!(feed(&mut line, MONDAY, 3, 1).stale);
+        assert_eq!((line.session(), line.expected()), (Some(TUESDAY), 3));
+    }
+
+    #[test]
+    fn the_first_doubt_is_kept() {
+        let mut line = Sequencer::new(Start::Session);
+        feed(&mut line, MONDAY, 1, 2);
+        line.distrust(Doubt::Malformed);
+        feed(&mut line, MONDAY, 9, 1);
+        assert_eq!(line.doubt(), Some(Doubt::Malformed));
+    }
+}

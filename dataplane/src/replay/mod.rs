@@ -1,0 +1,5 @@
+//! Files and generators of market data, and the packing and sending of what they hold. Used by the
+//! `nautilus-replay` program and by tests; nothing here runs in a worker.
+
+pub mod binary_file;
+pub mod pcap;
