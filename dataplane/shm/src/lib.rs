@@ -2,3 +2,5 @@
 //! supervisor and same-host readers have in common.
 
 pub mod attach;
+pub mod ledger;
+pub mod sync;
