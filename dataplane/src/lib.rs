@@ -4,6 +4,7 @@
 
 pub mod app;
 pub mod feed;
+pub mod config;
 pub mod limits;
 pub mod net;
 pub mod port;

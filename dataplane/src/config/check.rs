@@ -1,0 +1,195 @@
+//! Bounds and relations of values that types alone do not catch.
+
+use super::{Auto, NodeConfig};
+use crate::limits::{CHUNK_BYTES_LARGE, CHUNK_BYTES_SMALL, QUEUES_MAX};
+
+/// One refused value: where, and what is wrong with it.
+pub(super) struct Problem {
+    pub key: String,
+    pub text: String,
+}
+
+fn refuse<T>(key: impl Into<String>, text: impl Into<String>) -> Result<T, Problem> {
+    Err(Problem { key: key.into(), text: text.into() })
+}
+
+/// Ids a REST path could not tell from a verb.
+const RESERVED: [&str; 4] = ["create", "status", "deploy", "summary"];
+
+/// Highest CPU number a `cpu_set_t` holds.
+const CORE_MAX: u32 = 1023;
+
+/// Groups joined per interface; the kernel's own default bound is 20 (`igmp_max_memberships`).
+const FEEDS_MAX: usize = 16;
+
+/// Prefixes of the source list; the steering maps are made for as many.
+const SOURCES_MAX: usize = 1024;
+
+fn id(key: &str, id: &str) -> Result<(), Problem> {
+    let fine = |byte: u8, first: bool| {
+        byte.is_ascii_lowercase()
+            || byte.is_ascii_digit()
+            || (!first && matches!(byte, b'_' | b'.' | b'-'))
+    };
+    let valid = (1..=63).contains(&id.len())
+        && id.bytes().enumerate().all(|(index, byte)| fine(byte, index == 0));
+    if !valid {
+        return refuse(
+            key,
+            format!("{id:?} is not an id: [a-z0-9] first, then [a-z0-9_.-], at most 63 in all"),
+        );
+    }
+    if RESERVED.contains(&id) {
+        return refuse(key, format!("{id:?} is a reserved word; choose another id"));
+    }
+    Ok(())
+}
+
+fn port(key: &str, port: u16) -> Result<(), Problem> {
+    if port == 0 { refuse(key, "0 is not a port; write 1..=65535") } else { Ok(()) }
+}
+
+fn within(key: &str, value: u64, low: u64, high: u64) -> Result<(), Problem> {
+    if (low..=high).contains(&value) {
+        return Ok(());
+    }
+    refuse(key, format!("{value} is not {low}..={high}"))
+}
+
+pub(super) fn check(config: &NodeConfig) -> Result<(), Problem> {
+    id("node.id", &config.node.id)?;
+    id("node.region", &config.node.region)?;
+    if let Auto::Is(dir) = &config.node.run_dir {
+        if !dir.is_absolute() {
+            return refuse("node.run_dir", format!("{} is not absolute", dir.display()));
+        }
+        // `sun_path` holds 108 bytes; the longest socket here is worker-4194304.sock.
+        if dir.as_os_str().len() > 80 {
+            return refuse("node.run_dir", "longer than 80 bytes: a socket would not fit in it");
+        }
+    }
+    if let Auto::Is(core) = config.worker.core {
+        within("worker.core", core.into(), 0, CORE_MAX.into())?;
+    }
+    if config.worker.user.is_empty() {
+        return refuse("worker.user", "is empty; write a user name or uid");
+    }
+    within("supervisor.realtime_priority", config.supervisor.realtime_priority.into(), 0, 99)?;
+    check_port(config)?;
+    check_interfaces(config)?;
+    if config.access.sources.len() > SOURCES_MAX {
+        return refuse("access.sources", format!("more than {SOURCES_MAX} prefixes"));
+    }
+    check_services(config)?;
+    if config.control.user.is_empty() {
+        return refuse("control.user", "is empty; write a user name or uid");
+    }
+    Ok(())
+}
+
+fn check_port(config: &NodeConfig) -> Result<(), Problem> {
+    let frames = config.port.frames;
+    if !frames.is_power_of_two() || !(256..=65_536).contains(&frames) {
+        return refuse("port.frames", format!("{frames} is not a power of two in 256..=65536"));
+    }
+    if let Auto::Is(chunk) = config.port.chunk_bytes
+        && chunk != CHUNK_BYTES_SMALL
+        && chunk != CHUNK_BYTES_LARGE
+    {
+        return refuse(
+            "port.chunk_bytes",
+            format!("{chunk} is neither {CHUNK_BYTES_SMALL} nor {CHUNK_BYTES_LARGE}"),
+        );
+    }
+    within("port.busy_poll_budget", config.port.busy_poll_budget.into(), 1, 256)
+}
+
+fn check_interfaces(config: &NodeConfig) -> Result<(), Problem> {
+    for (index, interface) in config.interface.iter().enumerate() {
+        let name = &interface.name;
+        let key = format!("interface[{index}].name");
+        // The kernel's dev_valid_name().
+        let valid = (1..=15).contains(&name.len())
+            && name != "."
+            && name != ".."
+            && !name.bytes().any(|byte| byte == b'/' || byte == b':' || byte.is_ascii_whitespace());
+        if !valid {
+            return refuse(key, format!("{name:?} cannot be the name of an interface"));
+        }
+        if config.interface[..index].iter().any(|other| other.name == *name) {
+            return refuse(key, format!("{name:?} stands twice"));
+        }
+        if let Auto::Is(queues) = &interface.queues {
+            let key = format!("interface[{index}].queues");
+            if queues.is_empty() {
+                return refuse(key, "is empty; write \"auto\" or a list of queues");
+            }
+            if let Some(queue) = queues.iter().find(|queue| **queue as usize >= QUEUES_MAX) {
+                return refuse(key, format!("queue {queue} is not 0..={}", QUEUES_MAX - 1));
+            }
+            let mut sorted = queues.clone();
+            sorted.sort_unstable();
+            if sorted.windows(2).any(|pair| pair[0] == pair[1]) {
+                return refuse(key, "names a queue twice");
+            }
+        }
+        if let Auto::Is(addresses) = &interface.addresses
+            && let Some(address) =
+                addresses.iter().find(|address| address.is_multicast() || address.is_unspecified())
+        {
+            return refuse(
+                format!("interface[{index}].addresses"),
+                format!("{address} is not a unicast address"),
+            );
+        }
+    }
+    if config.interface.len() > 16 {
+        return refuse("interface", "more than 16 interfaces");
+    }
+    Ok(())
+}
+
+fn check_services(config: &NodeConfig) -> Result<(), Problem> {
+    let mut taken: Vec<(u16, String)> = Vec::new();
+    if let Some(echo) = &config.echo {
+        port("echo.port", echo.port)?;
+        taken.push((echo.port, "echo.port".into()));
+    }
+    if let Some(cache) = &config.cache {
+        id("cache.id", &cache.id)?;
+        port("cache.port", cache.port)?;
+        within("cache.max_memory_mb", cache.max_memory_mb.into(), 8, 65_536)?;
+        if let Some((_, other)) = taken.iter().find(|(taken, _)| *taken == cache.port) {
+            return refuse("cache.port", format!("{} is also {other}", cache.port));
+        }
+        taken.push((cache.port, "cache.port".into()));
+    }
+    if config.feed.len() > FEEDS_MAX {
+        return refuse("feed", format!("more than {FEEDS_MAX} feeds"));
+    }
+    for (index, feed) in config.feed.iter().enumerate() {
+        let key = |name: &str| format!("feed[{index}].{name}");
+        id(&key("venue"), &feed.venue)?;
+        port(&key("port"), feed.port)?;
+        if !feed.group.is_multicast() {
+            return refuse(key("group"), format!("{} is not a multicast group", feed.group));
+        }
+        if feed.channel == 0 {
+            return refuse(key("channel"), "0 means client-owned keys; write 1..=255");
+        }
+        if config.feed[..index].iter().any(|other| other.channel == feed.channel) {
+            return refuse(key("channel"), format!("{} stands twice", feed.channel));
+        }
+        if let Some((_, other)) = taken.iter().find(|(taken, _)| *taken == feed.port) {
+            return refuse(key("port"), format!("{} is also {other}", feed.port));
+        }
+        let same = |other: &&super::Feed| other.group == feed.group && other.port == feed.port;
+        if config.feed[..index].iter().any(|other| same(&other)) {
+            return refuse(key("group"), format!("{}:{} stands twice", feed.group, feed.port));
+        }
+    }
+    if !config.feed.is_empty() && config.cache.is_none() {
+        return refuse("feed[0]", "a feed needs a [cache] to publish into; add one");
+    }
+    Ok(())
+}

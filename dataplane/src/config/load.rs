@@ -1,0 +1,243 @@
+//! Reading a node file, and errors that name file, line and key.
+
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::NodeConfig;
+
+/// Why a node file was refused.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file could not be read.
+    #[error("cannot read the node file {path}: {source}")]
+    Read {
+        /// The file asked for.
+        path: PathBuf,
+        /// What the kernel said.
+        source: std::io::Error,
+    },
+    /// The text is not TOML, a key is unknown, or a value has the wrong type or is out of bounds.
+    #[error("{file}:{line}: {key}: {problem}")]
+    Value {
+        /// The file, as given.
+        file: String,
+        /// Line, counted from 1.
+        line: usize,
+        /// Path of the key (`interface[0].name`), or the section that lacks it.
+        key: String,
+        /// What is wrong and what to write instead.
+        problem: String,
+    },
+}
+
+/// Reads and checks the node file at `path`.
+pub fn load(path: &Path) -> Result<NodeConfig, ConfigError> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+    parse(&text, &path.display().to_string())
+}
+
+/// Checks `text`; `file` is the name errors carry.
+pub fn parse(text: &str, file: &str) -> Result<NodeConfig, ConfigError> {
+    let config: NodeConfig = match toml::from_str(text) {
+        Ok(config) => config,
+        Err(error) => {
+            let span = error.span().unwrap_or(0..0);
+            let (root, _) = DeTable::parse_recoverable(text);
+            let key = path_at(&root, &span);
+            return Err(ConfigError::Value {
+                file: file.into(),
+                line: line_of(text, span.start),
+                key: if key.is_empty() { "(top level)".into() } else { key },
+                problem: error.message().into(),
+            });
+        }
+    };
+    super::check::check(&config).map_err(|problem| {
+        let (root, _) = DeTable::parse_recoverable(text);
+        let offset = span_of(&root, &problem.key).map_or(0, |span| span.start);
+        ConfigError::Value {
+            file: file.into(),
+            line: line_of(text, offset),
+            key: problem.key,
+            problem: problem.text,
+        }
+    })?;
+    Ok(config)
+}
+
+fn line_of(text: &str, offset: usize) -> usize {
+    1 + text.as_bytes()[..offset.min(text.len())].iter().filter(|byte| **byte == b'\n').count()
+}
+
+/// The path of the innermost key whose name or value contains `span`.
+fn path_at(root: &Spanned<DeTable<'_>>, span: &Range<usize>) -> String {
+    let mut path = String::new();
+    descend_table(root.get_ref(), span, &mut path);
+    path
+}
+
+fn descend_table(table: &DeTable<'_>, span: &Range<usize>, path: &mut String) {
+    let within = |outer: Range<usize>| outer.start <= span.start && span.end <= outer.end;
+    for (key, value) in table.iter() {
+        let by_name = within(key.span());
+        let inner = descend(value, span);
+        if by_name || inner.is_some() {
+            if !path.is_empty() {
+                path.push('.');
+            }
+            path.push_str(key.get_ref());
+            path.push_str(&inner.unwrap_or_default());
+            return;
+        }
+    }
+}
+
+/// The path below `value` of what contains `span`; a table's own span is only its header, so its
+/// members are asked too.
+fn descend(value: &Spanned<DeValue<'_>>, span: &Range<usize>) -> Option<String> {
+    let own = value.span();
+    let mine = own.start <= span.start && span.end <= own.end;
+    match value.get_ref() {
+        DeValue::Table(table) => {
+            let mut below = String::new();
+            descend_table(table, span, &mut below);
+            if below.is_empty() { mine.then(String::new) } else { Some(format!(".{below}")) }
+        }
+        DeValue::Array(items) => {
+            for (index, item) in items.iter().enumerate() {
+                if let Some(below) = descend(item, span) {
+                    return Some(format!("[{index}]{below}"));
+                }
+            }
+            mine.then(String::new)
+        }
+        _ => mine.then(String::new),
+    }
+}
+
+/// Where the key path (`interface[0].name`) stands; where its parent does if it is absent.
+fn span_of(root: &Spanned<DeTable<'_>>, path: &str) -> Option<Range<usize>> {
+    let mut found = None;
+    let mut table = root.get_ref();
+    for part in path.split('.') {
+        let (name, index) = match part.split_once('[') {
+            Some((name, rest)) => (name, rest.trim_end_matches(']').parse::<usize>().ok()),
+            None => (part, None),
+        };
+        let Some((key, value)) = table.iter().find(|(key, _)| key.get_ref() == name) else {
+            return found;
+        };
+        found = Some(key.span());
+        let mut value = value;
+        if let (Some(index), DeValue::Array(items)) = (index, value.get_ref()) {
+            let Some(item) = items.get(index) else { return found };
+            found = Some(item.span());
+            value = item;
+        }
+        match value.get_ref() {
+            DeValue::Table(inner) => table = inner,
+            _ => return found,
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// (node file, what the whole message must say)
+    const REFUSED: &[(&str, &str)] = &[
+        ("[node]\nid = \"Edge 1\"\n", "n.toml:2: node.id: \"Edge 1\" is not an id"),
+        ("[node]\nid = \"status\"\n", "n.toml:2: node.id: \"status\" is a reserved word"),
+        ("\n[worker]\ncoer = 1\n", "n.toml:3: worker.coer: unknown field `coer`"),
+        ("[worker]\ncore = \"last\"\n", "n.toml:2: worker.core: invalid type: string \"last\""),
+        ("[worker]\ncore = 5000\n", "n.toml:2: worker.core: 5000 is not 0..=1023"),
+        ("[worker]\npoll = \"spin\"\n", "n.toml:2: worker.poll: unknown variant `spin`"),
+        ("[worker]\nuser = \"\"\n", "n.toml:2: worker.user: is empty"),
+        ("[port]\nframes = 3000\n", "n.toml:2: port.frames: 3000 is not a power of two"),
+        ("[port]\nframes = -1\n", "n.toml:2: port.frames: invalid value: integer `-1`"),
+        ("[port]\nchunk_bytes = 1024\n", "n.toml:2: port.chunk_bytes: 1024 is neither 2048"),
+        ("[port]\nbusy_poll_budget = 0\n", "n.toml:2: port.busy_poll_budget: 0 is not 1..=256"),
+        ("[supervisor]\nrealtime_priority = 100\n", "n.toml:2: supervisor.realtime_priority: 100"),
+        ("[[interface]]\nname = \"a/b\"\n", "n.toml:2: interface[0].name: \"a/b\""),
+        ("[[interface]]\nqueues = [0]\n", "n.toml:1: interface[0]: missing field `name`"),
+        (
+            "[[interface]]\nname = \"a\"\n[[interface]]\nname = \"a\"\n",
+            "n.toml:4: interface[1].name: \"a\" stands twice",
+        ),
+        ("[[interface]]\nname = \"a\"\nqueues = [64]\n", "n.toml:3: interface[0].queues: queue 64"),
+        ("[[interface]]\nname = \"a\"\nqueues = []\n", "n.toml:3: interface[0].queues: is empty"),
+        ("[access]\nsources = [\"10.0.0.0/33\"]\n", "n.toml:2: access.sources[0]: \"10.0.0.0/33\""),
+        ("[access]\nsources = [\"10.0.0.1/8\"]\n", "n.toml:2: access.sources[0]: \"10.0.0.1/8\""),
+        ("[echo]\nport = 70000\n", "n.toml:2: echo.port: invalid value: integer `70000`"),
+        ("[echo]\nport = 0\n", "n.toml:2: echo.port: 0 is not a port"),
+        ("[cache]\nid = \"q\"\nmax_memory_mb = 1\n", "n.toml:3: cache.max_memory_mb: 1 is not"),
+        (
+            "[echo]\nport = 7\n[cache]\nid = \"q\"\nport = 7\n",
+            "n.toml:5: cache.port: 7 is also echo.port",
+        ),
+        (
+            "[cache]\nid = \"q\"\n[[feed]]\nvenue = \"nasdaq\"\ngroup = \"10.0.0.1\"\nport = 1\nchannel = 1\n",
+            "n.toml:5: feed[0].group: 10.0.0.1 is not a multicast group",
+        ),
+        (
+            "[[feed]]\nvenue = \"nasdaq\"\ngroup = \"233.54.12.111\"\nport = 1\nchannel = 1\n",
+            "n.toml:1: feed[0]: a feed needs a [cache]",
+        ),
+        ("[node\n", "n.toml:1: "),
+        ("[control]\nlisten = \"nowhere\"\n", "n.toml:2: control.listen: invalid socket address"),
+    ];
+
+    #[test]
+    fn every_bad_value_names_file_line_and_key() {
+        for (text, expected) in REFUSED {
+            // An interface is needed everywhere; added at the end so that lines stay.
+            let message = parse(text, "n.toml").expect_err(text).to_string();
+            assert!(message.starts_with(expected), "{text:?}\n  gave {message}\n  not  {expected}");
+        }
+    }
+
+    #[test]
+    fn the_default_file_is_the_default() {
+        let parsed = parse(super::super::DEFAULT_TOML, "node.default.toml").unwrap();
+        let mut expected = NodeConfig::default();
+        expected.interface.push(super::super::Interface {
+            name: "eth0".into(),
+            queues: super::super::Auto::Auto,
+            addresses: super::super::Auto::Auto,
+        });
+        assert_eq!(parsed, expected);
+    }
+
+    /// Every key of the format stands in the default file, at least as a comment.
+    #[test]
+    fn the_default_file_names_every_key() {
+        for (section, keys) in [
+            ("[node]", &["id", "region", "tier", "run_dir"][..]),
+            ("[worker]", &["core", "poll", "user", "program"]),
+            ("[supervisor]", &["realtime_priority"]),
+            (
+                "[port]",
+                &["kind", "frames", "chunk_bytes", "huge_pages", "mode", "rx_checksum"],
+            ),
+            ("[[interface]]", &["name", "queues", "addresses"]),
+            ("[access]", &["sources"]),
+            ("[echo]", &["port"]),
+            ("[cache]", &["id", "port", "max_memory_mb"]),
+            ("[[feed]]", &["venue", "group", "port", "channel"]),
+            ("[control]", &["listen", "user"]),
+        ] {
+            let start = super::super::DEFAULT_TOML.find(section).expect(section);
+            let body = &super::super::DEFAULT_TOML[start + section.len()..];
+            let body = &body[..body.find("\n[").or(body.find("\n# [")).unwrap_or(body.len())];
+            for key in keys {
+                assert!(body.contains(&format!("{key} = ")), "{section} lacks {key}");
+            }
+        }
+    }
+}

@@ -1,0 +1,26 @@
+//! What one node is told to be: the TOML node file, checked before anything is opened.
+//!
+//! ```text
+//!   node.toml --load--> NodeConfig (types, bounds) --resolve(HostFacts)--> Resolved (no `auto` left)
+//!                 \-> ConfigError: file, line, key path, what to write instead
+//! ```
+//!
+//! `node.default.toml` beside this crate documents every key; [`DEFAULT_TOML`] embeds it and a test
+//! holds it equal to [`NodeConfig::default`]. Unknown keys are refused.
+
+mod auto;
+mod check;
+mod load;
+mod resolve;
+mod types;
+
+pub use auto::Auto;
+pub use load::{ConfigError, load, parse};
+pub use resolve::{Choice, HostFacts, Resolved};
+pub use types::{
+    Access, Cache, Control, Echo, Feed, Interface, Node, NodeConfig, PollPolicy, Port, PortKind,
+    Queues, RxChecksum, Supervisor, Tier, Worker, XdpMode,
+};
+
+/// The default node file, documented line by line.
+pub const DEFAULT_TOML: &str = include_str!("../../node.default.toml");

@@ -1,0 +1,303 @@
+//! The sections and keys of the node file, with their defaults.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+use super::Auto;
+use crate::net::Prefix;
+
+/// One node file.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct NodeConfig {
+    /// Who this node is.
+    pub node: Node,
+    /// The process that serves packets.
+    pub worker: Worker,
+    /// The process that owns every resource.
+    pub supervisor: Supervisor,
+    /// How packets reach the worker.
+    pub port: Port,
+    /// The interfaces served; at least one.
+    pub interface: Vec<Interface>,
+    /// Who may talk to this node.
+    pub access: Access,
+    /// The echo application, absent when not served.
+    pub echo: Option<Echo>,
+    /// The cache, absent when not served.
+    pub cache: Option<Cache>,
+    /// Market data feeds applied by this node.
+    pub feed: Vec<Feed>,
+    /// The control process that may attach.
+    pub control: Control,
+}
+
+/// `[node]`
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Node {
+    /// `[a-z0-9][a-z0-9_.-]{0,62}`; not `create`, `status`, `deploy` or `summary`.
+    pub id: String,
+    /// Region name, same alphabet as `id`.
+    pub region: String,
+    /// The latency budget this node is judged by.
+    pub tier: Tier,
+    /// Directory of the node's sockets and lock; `auto` is `/run/nautilus/<id>`.
+    pub run_dir: Auto<PathBuf>,
+}
+
+impl Default for Node {
+    fn default() -> Self {
+        Self {
+            id: "node-1".into(),
+            region: "lab".into(),
+            tier: Tier::Lab,
+            run_dir: Auto::Auto,
+        }
+    }
+}
+
+/// Latency budget classes of the product.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Tier {
+    /// p99 below 100 us.
+    UltraEdge,
+    /// p99 below 500 us.
+    HighPerformance,
+    /// p99 below 2 ms.
+    StandardEdge,
+    /// Test fleets: no budget.
+    #[default]
+    Lab,
+}
+
+impl Tier {
+    /// The name written in the node file.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::UltraEdge => "ultra_edge",
+            Self::HighPerformance => "high_performance",
+            Self::StandardEdge => "standard_edge",
+            Self::Lab => "lab",
+        }
+    }
+}
+
+/// `[worker]`
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Worker {
+    /// CPU the worker is pinned to; `auto` is the last one the supervisor may use.
+    pub core: Auto<u32>,
+    /// What the loop does when nothing arrives.
+    pub poll: PollPolicy,
+    /// Unprivileged user name or uid the worker runs as (`xdp` port only).
+    pub user: String,
+    /// Path of `nautilus-worker`; `auto` is the supervisor's own directory.
+    pub program: Auto<PathBuf>,
+}
+
+impl Default for Worker {
+    fn default() -> Self {
+        Self {
+            core: Auto::Auto,
+            poll: PollPolicy::Adaptive,
+            user: "65534".into(),
+            program: Auto::Auto,
+        }
+    }
+}
+
+/// What the run loop does when nothing arrives.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PollPolicy {
+    /// Never sleeps: the whole core belongs to the worker.
+    Busy,
+    /// Spins for a while after the last packet, then sleeps.
+    #[default]
+    Adaptive,
+    /// Sleeps as soon as the rings are empty.
+    Interrupt,
+}
+
+/// `[supervisor]`
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Supervisor {
+    /// `SCHED_FIFO` priority 1..=99, 0 for the normal scheduler.
+    pub realtime_priority: u8,
+}
+
+impl Default for Supervisor {
+    fn default() -> Self {
+        Self { realtime_priority: 10 }
+    }
+}
+
+/// `[port]`
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Port {
+    /// `xdp` or `socket`.
+    pub kind: PortKind,
+    /// Frames of one queue's UMEM; a power of two, 256..=65,536.
+    pub frames: u32,
+    /// Bytes of one frame: 2,048 or 4,096; `auto` is the smallest that fits the MTU.
+    pub chunk_bytes: Auto<u32>,
+    /// UMEM on huge pages; `auto` takes them when enough are free.
+    pub huge_pages: Auto<bool>,
+    /// How the program is attached; `auto` is native.
+    pub mode: Auto<XdpMode>,
+    /// Checksums of received packets.
+    pub rx_checksum: RxChecksum,
+    /// `SO_PREFER_BUSY_POLL` on the sockets (needs driver NAPI settings to pay off).
+    pub prefer_busy_poll: bool,
+    /// Packets one busy poll may take, 1..=256.
+    pub busy_poll_budget: u16,
+}
+
+impl Default for Port {
+    fn default() -> Self {
+        Self {
+            kind: PortKind::Xdp,
+            frames: 4096,
+            chunk_bytes: Auto::Auto,
+            huge_pages: Auto::Auto,
+            mode: Auto::Auto,
+            rx_checksum: RxChecksum::Verify,
+            prefer_busy_poll: false,
+            busy_poll_budget: 64,
+        }
+    }
+}
+
+/// How packets reach the worker.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PortKind {
+    /// AF_XDP; the supervisor needs root.
+    #[default]
+    Xdp,
+    /// Kernel UDP sockets; nothing needs root.
+    Socket,
+}
+
+impl PortKind {
+    /// The name written in the node file.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Xdp => "xdp",
+            Self::Socket => "socket",
+        }
+    }
+}
+
+/// Where the XDP program runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum XdpMode {
+    /// In the driver.
+    Native,
+    /// In the stack, for drivers without XDP: slower, no metadata on some.
+    Generic,
+}
+
+/// Checksums of received packets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RxChecksum {
+    /// IPv4 header and UDP checksums are computed; a wrong one is a counted drop.
+    #[default]
+    Verify,
+    /// Checksums are taken on trust.
+    Trust,
+}
+
+/// One `[[interface]]`
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Interface {
+    /// Kernel name, at most 15 bytes.
+    pub name: String,
+    /// Receive queues served; `auto` is every queue.
+    #[serde(default)]
+    pub queues: Queues,
+    /// Our addresses on it; `auto` is every global address the interface carries, followed live.
+    #[serde(default)]
+    pub addresses: Auto<Vec<IpAddr>>,
+}
+
+/// Receive queues of an interface.
+pub type Queues = Auto<Vec<u32>>;
+
+/// `[access]`
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Access {
+    /// Prefixes whose packets to our ports are served. Empty: nobody.
+    pub sources: Vec<Prefix>,
+}
+
+/// `[echo]`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Echo {
+    /// UDP port.
+    pub port: u16,
+}
+
+/// `[cache]`
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Cache {
+    /// Cache id, same alphabet as the node's.
+    pub id: String,
+    /// UDP port of the memcached protocol.
+    #[serde(default = "default_cache_port")]
+    pub port: u16,
+    /// Memory of the table, 8..=65,536 MiB, reserved at start.
+    #[serde(default = "default_cache_memory_mb")]
+    pub max_memory_mb: u32,
+}
+
+fn default_cache_port() -> u16 {
+    11211
+}
+
+fn default_cache_memory_mb() -> u32 {
+    64
+}
+
+/// One `[[feed]]`
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Feed {
+    /// Venue name in keys (`md:{venue}:...`), lower case.
+    pub venue: String,
+    /// Multicast group, joined on every interface of the node.
+    pub group: IpAddr,
+    /// UDP port of the group.
+    pub port: u16,
+    /// Channel id its keys carry, 1..=255, unique on the node.
+    pub channel: u8,
+}
+
+/// `[control]`
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Control {
+    /// Where the control process of this node listens (read by it, not by the supervisor).
+    pub listen: SocketAddr,
+    /// User name or uid that may attach read-only; root always may.
+    pub user: String,
+}
+
+impl Default for Control {
+    fn default() -> Self {
+        Self { listen: SocketAddr::from(([127, 0, 0, 1], 9477)), user: "root".into() }
+    }
+}
