@@ -16,7 +16,8 @@ mod types;
 
 pub use auto::Auto;
 pub use load::{ConfigError, load, parse};
-pub use resolve::{Choice, HostFacts, Resolved};
+pub(crate) use resolve::frame_bytes_needed;
+pub use resolve::{Choice, HostFacts, ResolveError, Resolved};
 pub use types::{
     Access, Cache, Control, Echo, Feed, Interface, Node, NodeConfig, PollPolicy, Port, PortKind,
     Queues, RxChecksum, Supervisor, Tier, Worker, XdpMode,

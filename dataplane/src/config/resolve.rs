@@ -1,0 +1,307 @@
+//! What `auto` becomes on this host, and which uids the names mean. Every choice is kept as a line
+//! an operator reads at start.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use nix::unistd::{Uid, User};
+
+use super::{Auto, NodeConfig, PortKind, XdpMode};
+use crate::limits::{
+    CHUNK_BYTES_LARGE, CHUNK_BYTES_SMALL, LINK_HEADER_BYTES_MAX, XDP_HEADROOM_BYTES,
+};
+
+/// What the host offers, read once at start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostFacts {
+    /// CPUs the supervisor may run on, ascending, at least one.
+    pub cores: Vec<u32>,
+    /// Free huge pages of the default size, in bytes.
+    pub huge_bytes_free: u64,
+    /// Bytes of one huge page of the default size.
+    pub huge_page_bytes: u64,
+    /// Largest MTU among the node's interfaces.
+    pub mtu_max: u32,
+    /// Queues served in all.
+    pub queue_count: u32,
+    /// Directory of the running program.
+    pub program_dir: PathBuf,
+    /// The supervisor's own uid.
+    pub uid: u32,
+}
+
+/// One `auto` that was decided.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Choice {
+    /// Key path in the node file.
+    pub key: &'static str,
+    /// What it became.
+    pub value: String,
+    /// Why.
+    pub reason: String,
+}
+
+impl fmt::Display for Choice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} = auto -> {} ({})", self.key, self.value, self.reason)
+    }
+}
+
+/// A node file with nothing left to decide.
+#[derive(Clone, Debug)]
+pub struct Resolved {
+    /// The file as checked.
+    pub config: NodeConfig,
+    /// Directory of sockets and lock.
+    pub run_dir: PathBuf,
+    /// CPU of the worker.
+    pub core: u32,
+    /// Path of the worker program.
+    pub program: PathBuf,
+    /// Identity of the worker.
+    pub worker_uid: u32,
+    /// Group of the worker.
+    pub worker_gid: u32,
+    /// Uid that may attach besides root.
+    pub control_uid: u32,
+    /// Bytes of one UMEM frame.
+    pub chunk_bytes: u32,
+    /// UMEM on huge pages.
+    pub huge_pages: bool,
+    /// Where the XDP program runs.
+    pub mode: XdpMode,
+    /// What was decided, in the order of the file.
+    pub choices: Vec<Choice>,
+}
+
+/// A value that is well formed and cannot hold on this host.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ResolveError {
+    /// No such user in the host's user database.
+    #[error("{key}: there is no user {name:?} on this host; create it or write a uid")]
+    User {
+        /// Key path.
+        key: &'static str,
+        /// What was written.
+        name: String,
+    },
+    /// The worker would have every privilege of the supervisor.
+    #[error("worker.user: {0:?} is root; the worker needs no privilege, name an ordinary user")]
+    RootWorker(String),
+    /// The CPU is offline or outside the supervisor's affinity mask.
+    #[error("worker.core: CPU {core} is not one this process may use ({allowed:?})")]
+    Core {
+        /// What was written.
+        core: u32,
+        /// What the affinity mask allows.
+        allowed: Vec<u32>,
+    },
+    /// A packet would not fit a frame.
+    #[error(
+        "port.chunk_bytes: an MTU of {mtu} needs {needed} bytes and a frame has {chunk}; \
+         lower the MTU to {fits} or less, or write chunk_bytes = 4096 (multi-buffer is not built)"
+    )]
+    Chunk {
+        /// Largest MTU of the interfaces.
+        mtu: u32,
+        /// Bytes a full packet takes.
+        needed: u32,
+        /// Bytes of a frame.
+        chunk: u32,
+        /// Largest MTU that frame carries.
+        fits: u32,
+    },
+}
+
+/// Bytes a packet of `mtu` takes in a frame.
+pub(crate) fn frame_bytes_needed(mtu: u32) -> u32 {
+    XDP_HEADROOM_BYTES + LINK_HEADER_BYTES_MAX + mtu
+}
+
+impl Resolved {
+    /// Decides every `auto` of `config`.
+    pub fn new(config: NodeConfig, host: &HostFacts) -> Result<Self, ResolveError> {
+        let mut choices = Vec::new();
+        let mut chose = |key, value: String, reason: String| {
+            choices.push(Choice { key, value, reason });
+        };
+        let run_dir = match config.node.run_dir.value() {
+            Some(dir) => dir.clone(),
+            None => {
+                let dir = PathBuf::from("/run/nautilus").join(&config.node.id);
+                chose("node.run_dir", dir.display().to_string(), "by node.id".into());
+                dir
+            }
+        };
+        let core = core(&config, host, &mut chose)?;
+        let program = match config.worker.program.value() {
+            Some(program) => program.clone(),
+            None => {
+                let program = host.program_dir.join("nautilus-worker");
+                chose("worker.program", program.display().to_string(), "beside us".into());
+                program
+            }
+        };
+        let chunk_bytes = chunk_bytes(&config, host, &mut chose)?;
+        let huge_pages = huge_pages(&config, host, chunk_bytes, &mut chose);
+        let mode = match config.port.mode {
+            Auto::Is(mode) => mode,
+            Auto::Auto => {
+                if config.port.kind == PortKind::Xdp {
+                    chose("port.mode", "native".into(), "generic must be asked for".into());
+                }
+                XdpMode::Native
+            }
+        };
+        let (worker_uid, worker_gid) = match config.port.kind {
+            PortKind::Socket if host.uid != 0 => (host.uid, nix::unistd::getgid().as_raw()),
+            _ => user("worker.user", &config.worker.user)?,
+        };
+        if worker_uid == 0 {
+            return Err(ResolveError::RootWorker(config.worker.user.clone()));
+        }
+        let (control_uid, _) = user("control.user", &config.control.user)?;
+        Ok(Self {
+            run_dir,
+            core,
+            program,
+            worker_uid,
+            worker_gid,
+            control_uid,
+            chunk_bytes,
+            huge_pages,
+            mode,
+            choices,
+            config,
+        })
+    }
+}
+
+fn core(
+    config: &NodeConfig,
+    host: &HostFacts,
+    chose: &mut impl FnMut(&'static str, String, String),
+) -> Result<u32, ResolveError> {
+    match config.worker.core {
+        Auto::Is(core) if !host.cores.contains(&core) => {
+            Err(ResolveError::Core { core, allowed: host.cores.clone() })
+        }
+        Auto::Is(core) => Ok(core),
+        Auto::Auto => {
+            let core = host.cores.last().copied().unwrap_or(0);
+            chose("worker.core", core.to_string(), format!("last of {:?}", host.cores));
+            Ok(core)
+        }
+    }
+}
+
+fn chunk_bytes(
+    config: &NodeConfig,
+    host: &HostFacts,
+    chose: &mut impl FnMut(&'static str, String, String),
+) -> Result<u32, ResolveError> {
+    let needed = frame_bytes_needed(host.mtu_max);
+    let chunk = match config.port.chunk_bytes {
+        Auto::Is(chunk) => chunk,
+        Auto::Auto if needed <= CHUNK_BYTES_SMALL => CHUNK_BYTES_SMALL,
+        Auto::Auto => CHUNK_BYTES_LARGE,
+    };
+    if config.port.kind == PortKind::Socket {
+        return Ok(chunk);
+    }
+    if needed > chunk {
+        let fits = CHUNK_BYTES_LARGE - frame_bytes_needed(0);
+        return Err(ResolveError::Chunk { mtu: host.mtu_max, needed, chunk, fits });
+    }
+    if config.port.chunk_bytes == Auto::Auto {
+        let reason = format!("the largest MTU is {}", host.mtu_max);
+        chose("port.chunk_bytes", chunk.to_string(), reason);
+    }
+    Ok(chunk)
+}
+
+fn huge_pages(
+    config: &NodeConfig,
+    host: &HostFacts,
+    chunk_bytes: u32,
+    chose: &mut impl FnMut(&'static str, String, String),
+) -> bool {
+    if config.port.kind == PortKind::Socket {
+        return false;
+    }
+    match config.port.huge_pages {
+        Auto::Is(huge) => huge,
+        Auto::Auto => {
+            let umem_bytes = u64::from(chunk_bytes) * u64::from(config.port.frames);
+            let page = host.huge_page_bytes.max(1);
+            let needed = umem_bytes.div_ceil(page) * page * u64::from(host.queue_count);
+            let huge = host.huge_page_bytes > 0 && host.huge_bytes_free >= needed;
+            let reason =
+                format!("{} bytes of huge pages free, {needed} needed", host.huge_bytes_free);
+            chose("port.huge_pages", huge.to_string(), reason);
+            huge
+        }
+    }
+}
+
+/// A user name or uid, as (uid, gid). A bare uid unknown to the host has the gid of the same number.
+fn user(key: &'static str, name: &str) -> Result<(u32, u32), ResolveError> {
+    if let Ok(uid) = name.parse::<u32>() {
+        let known = User::from_uid(Uid::from_raw(uid)).ok().flatten();
+        return Ok((uid, known.map_or(uid, |user| user.gid.as_raw())));
+    }
+    let user = User::from_name(name).ok().flatten();
+    user.map(|user| (user.uid.as_raw(), user.gid.as_raw()))
+        .ok_or_else(|| ResolveError::User { key, name: name.into() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn host() -> HostFacts {
+        HostFacts {
+            cores: vec![0, 1],
+            huge_bytes_free: 128 << 20,
+            huge_page_bytes: 2 << 20,
+            mtu_max: 1500,
+            queue_count: 1,
+            program_dir: "/opt/nautilus/bin".into(),
+            uid: 0,
+        }
+    }
+
+    #[test]
+    fn auto_is_decided_and_said() {
+        let resolved = Resolved::new(NodeConfig::default(), &host()).unwrap();
+        assert_eq!((resolved.core, resolved.chunk_bytes, resolved.huge_pages), (1, 2048, true));
+        assert_eq!(resolved.run_dir, PathBuf::from("/run/nautilus/node-1"));
+        assert_eq!(resolved.worker_uid, 65534);
+        let lines: Vec<_> = resolved.choices.iter().map(Choice::to_string).collect();
+        assert_eq!(lines[1], "worker.core = auto -> 1 (last of [0, 1])");
+        assert_eq!(lines.len(), 6);
+    }
+
+    #[test]
+    fn the_host_decides_what_holds() {
+        let small = HostFacts { huge_bytes_free: 4 << 20, mtu_max: 3000, ..host() };
+        let resolved = Resolved::new(NodeConfig::default(), &small).unwrap();
+        assert_eq!((resolved.chunk_bytes, resolved.huge_pages), (4096, false));
+
+        let jumbo = HostFacts { mtu_max: 9000, ..host() };
+        let error = Resolved::new(NodeConfig::default(), &jumbo).unwrap_err();
+        assert!(error.to_string().contains("lower the MTU to 3818 or less"), "{error}");
+
+        let mut config = NodeConfig::default();
+        config.worker.core = Auto::Is(7);
+        let error = Resolved::new(config, &host()).unwrap_err();
+        assert_eq!(error, ResolveError::Core { core: 7, allowed: vec![0, 1] });
+
+        let mut config = NodeConfig::default();
+        config.worker.user = "no-such-user-here".into();
+        assert!(matches!(Resolved::new(config, &host()), Err(ResolveError::User { .. })));
+        let mut config = NodeConfig::default();
+        config.worker.user = "root".into();
+        assert!(matches!(Resolved::new(config, &host()), Err(ResolveError::RootWorker(_))));
+    }
+}
