@@ -16,7 +16,6 @@ mod types;
 
 pub use auto::Auto;
 pub use load::{ConfigError, load, parse};
-pub(crate) use resolve::frame_bytes_needed;
 pub use resolve::{Choice, HostFacts, ResolveError, Resolved};
 pub use types::{
     Access, Cache, Control, Echo, Feed, Interface, Node, NodeConfig, PollPolicy, Port, PortKind,

@@ -50,12 +50,7 @@ pub struct Node {
 
 impl Default for Node {
     fn default() -> Self {
-        Self {
-            id: "node-1".into(),
-            region: "lab".into(),
-            tier: Tier::Lab,
-            run_dir: Auto::Auto,
-        }
+        Self { id: "node-1".into(), region: "lab".into(), tier: Tier::Lab, run_dir: Auto::Auto }
     }
 }
 
