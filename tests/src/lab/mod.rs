@@ -12,17 +12,24 @@
 //! could not be.
 
 mod address;
+mod fleet;
+mod folder;
 mod leaks;
 mod link;
 mod netns;
+pub mod node_file;
 mod process;
 mod run_id;
 mod service;
+pub mod state;
 
 pub use address::{Address, CLIENT, CONTROL, NODES_MAX, SUBNETS, VENUE, node};
+pub use fleet::{CONTROL_PORT, Lab, Member, Node};
+pub use folder::Folder;
 pub use leaks::{left_behind, sweep};
 pub use link::{Bridge, LINK_MTU_BYTES, VethPair};
 pub use netns::NetNs;
+pub use node_file::NodeFile;
 pub use process::{Process, bin_dir, binary};
 pub use run_id::RunId;
 pub use service::{Service, ServiceStatus};

@@ -1,0 +1,305 @@
+//! `nautilus-lab`: labs that outlive the command that started them.
+//!
+//! ```text
+//!   up ----starts----> keep ----owns----> namespaces, links, supervisors, control
+//!                       |  writes lab.json          (ends them all on SIGTERM)
+//!   status, shell <-----+
+//!   down --SIGTERM----> keep, then sweeps by run id whatever is left
+//! ```
+
+use std::fs::File;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use clap::{Args, Parser, Subcommand};
+use nautilus_tests::lab::state::{MemberState, State};
+use nautilus_tests::lab::{Folder, Lab, RunId, left_behind, sweep};
+use nautilus_tests::wait::wait_until;
+use nix::sys::signal::{SigSet, Signal, kill};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+
+/// Labs of network namespaces: nodes, a client and a venue on one bridge, one control for all nodes.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Args)]
+struct Which {
+    /// Which lab; labs with different names run side by side.
+    #[arg(long, default_value = "lab", value_parser = lab_name)]
+    name: String,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Starts a lab of COUNT nodes.
+    Up {
+        /// Nodes, 1..=200.
+        count: usize,
+        #[command(flatten)]
+        which: Which,
+        /// Prints the lab as JSON.
+        #[arg(long)]
+        json: bool,
+        /// Starts no control process.
+        #[arg(long)]
+        no_control: bool,
+    },
+    /// Ends a lab and takes everything of it away; does nothing when there is none.
+    Down {
+        #[command(flatten)]
+        which: Which,
+    },
+    /// Prints the members of a lab and their processes.
+    Status {
+        #[command(flatten)]
+        which: Which,
+        /// Prints the lab as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Runs a command, or a shell, inside a member's namespace.
+    Shell {
+        /// `node1`, `client`, `venue`, `control` ...
+        member: String,
+        #[command(flatten)]
+        which: Which,
+        /// The command; a shell when there is none.
+        #[arg(last = true)]
+        command: Vec<String>,
+    },
+    /// Keeps a lab in the foreground: what `up` starts.
+    #[command(hide = true)]
+    Keep {
+        count: usize,
+        #[command(flatten)]
+        which: Which,
+        #[arg(long)]
+        no_control: bool,
+    },
+}
+
+fn lab_name(text: &str) -> Result<String, String> {
+    let fine = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    if (1..=20).contains(&text.len()) && text.bytes().all(fine) {
+        return Ok(text.to_owned());
+    }
+    Err("1 to 20 of a-z, 0-9 and -".into())
+}
+
+/// Where all labs have their folders and logs.
+const LABS: &str = "/run/nautilus-lab";
+
+/// How long `up` waits: twice the bound of the nodes' own readiness.
+const UP_MAX: Duration = Duration::from_secs(90);
+
+/// How long `down` waits before it ends the lab by force.
+const DOWN_MAX: Duration = Duration::from_secs(30);
+
+/// How often the state file follows the processes.
+const STATE_PAUSE_MS: u16 = 200;
+
+impl Which {
+    fn folder(&self) -> PathBuf {
+        Path::new(LABS).join(&self.name)
+    }
+
+    fn log(&self) -> PathBuf {
+        Path::new(LABS).join(format!("{}.log", self.name))
+    }
+
+    /// The running lab.
+    fn state(&self) -> anyhow::Result<State> {
+        match State::read(&self.folder()) {
+            Some(state) if state.keeper.is_alive() => Ok(state),
+            Some(_) => bail!("lab {}: its keeper died; `down` takes the rest away", self.name),
+            None => bail!("lab {} is not up", self.name),
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    match run(Arguments::parse().verb) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("nautilus-lab: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(verb: Verb) -> anyhow::Result<ExitCode> {
+    if !nix::unistd::geteuid().is_root() {
+        bail!("a lab is made of network namespaces: run this as root");
+    }
+    match verb {
+        Verb::Up { count, which, json, no_control } => up(count, &which, json, no_control)?,
+        Verb::Down { which } => down(&which)?,
+        Verb::Status { which, json } => print(&which.state()?, json),
+        Verb::Shell { member, which, command } => shell(&which.state()?, &member, &command)?,
+        Verb::Keep { count, which, no_control } => keep(count, &which, no_control)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn up(count: usize, which: &Which, json: bool, no_control: bool) -> anyhow::Result<()> {
+    if let Ok(state) = which.state() {
+        bail!("lab {} is up already (run {}); `down` ends it", which.name, state.run);
+    }
+    down(which)?;
+    std::fs::create_dir_all(LABS).context(LABS)?;
+    let log_path = which.log();
+    let log = File::create(&log_path).with_context(|| log_path.display().to_string())?;
+    let mut keeper = Command::new(std::env::current_exe()?);
+    keeper.args(["keep", &count.to_string(), "--name", &which.name]);
+    if no_control {
+        keeper.arg("--no-control");
+    }
+    let mut keeper = keeper.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn()?;
+    let mut ready = None;
+    let waited = wait_until(format!("lab {} is up", which.name), UP_MAX, || {
+        ready = State::read(&which.folder()).filter(|state| state.ready);
+        ready.is_some() || matches!(keeper.try_wait(), Ok(Some(_)))
+    });
+    let Some(state) = ready else {
+        let told = std::fs::read_to_string(&log_path).unwrap_or_default();
+        if waited.is_err() {
+            // It hangs; `down` asks it to end, then ends it.
+            down(which)?;
+        }
+        bail!("lab {} did not come up ({}):\n{}", which.name, log_path.display(), told.trim());
+    };
+    print(&state, json);
+    Ok(())
+}
+
+fn down(which: &Which) -> anyhow::Result<()> {
+    let folder = which.folder();
+    let Some(state) = State::read(&folder) else {
+        // A keeper that died before it wrote its state had made nothing but the folder.
+        let _ = std::fs::remove_dir_all(&folder);
+        return Ok(());
+    };
+    let keeper = nix::unistd::Pid::from_raw(state.keeper.pid);
+    if state.keeper.is_alive() {
+        // It may end between the look and the signal.
+        let _ = kill(keeper, Signal::SIGTERM);
+        let ended = wait_until("the keeper ends", DOWN_MAX, || !state.keeper.is_alive());
+        if let Err(error) = ended {
+            eprintln!("nautilus-lab: {error}; killed");
+            let _ = kill(keeper, Signal::SIGKILL);
+        }
+    }
+    let run: RunId = state.run.parse()?;
+    sweep(run);
+    let _ = std::fs::remove_dir_all(&folder);
+    let left = left_behind(run);
+    if !left.is_empty() {
+        bail!("lab {} left behind:\n{}", which.name, left.join("\n"));
+    }
+    Ok(())
+}
+
+fn print(state: &State, json: bool) {
+    if json {
+        println!("{}", serde_json::to_string_pretty(state).expect("plain data"));
+        return;
+    }
+    println!("lab {} (run {})", state.name, state.run);
+    println!("{:<9} {:<18} {:<14} {:<15} service", "member", "namespace", "v4", "v6");
+    for MemberState { name, namespace, v4, v6, service } in &state.members {
+        let service = service.as_ref().map_or("-".into(), |service| {
+            let pid = service.pid.map_or("starting".into(), |pid| format!("pid {pid}"));
+            let ports: Vec<String> =
+                service.ports.iter().map(|(name, port)| format!("{name} {port}")).collect();
+            format!(
+                "{} {pid}, {} restarts, {}",
+                service.program,
+                service.restarts,
+                ports.join(", ")
+            )
+        });
+        println!("{name:<9} {namespace:<18} {v4:<14} {v6:<15} {service}");
+    }
+}
+
+fn shell(state: &State, member: &str, words: &[String]) -> anyhow::Result<()> {
+    let names: Vec<&str> = state.members.iter().map(|member| member.name.as_str()).collect();
+    let Some(inside) = state.members.iter().find(|one| one.name == member) else {
+        bail!("lab {} has no member {member:?}; it has {}", state.name, names.join(", "));
+    };
+    let mut command = Command::new("ip");
+    command.args(["netns", "exec", &inside.namespace]);
+    if words.is_empty() {
+        command.arg(std::env::var_os("SHELL").unwrap_or_else(|| "bash".into()));
+    } else {
+        command.args(words);
+    }
+    // Only comes back when it could not start.
+    Err(command.exec()).context("ip netns exec")
+}
+
+fn keep(count: usize, which: &Which, no_control: bool) -> anyhow::Result<()> {
+    let mut signals = SigSet::empty();
+    signals.add(Signal::SIGTERM);
+    signals.add(Signal::SIGINT);
+    // Before any thread exists: all of them inherit it, so only the descriptor sees the signals.
+    signals.thread_block()?;
+    let asked_to_end =
+        SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
+    // A lab outlives the terminal it was started from. Refused to a process group's leader, which a
+    // foreground keeper is; it then ends with its terminal.
+    let _ = nix::unistd::setsid();
+
+    let run = RunId::draw();
+    let folder = Arc::new(Folder::create_at(run, which.folder())?);
+    State::starting(&which.name, run).write(folder.path())?;
+    let started = Lab::start(Arc::clone(&folder), run, count, |_, _| {});
+    let mut lab = match started {
+        Ok(lab) => lab,
+        Err(error) => {
+            quote_logs(folder.path());
+            return Err(error.into());
+        }
+    };
+    if !no_control {
+        lab.start_control()?;
+    }
+    let mut written = None;
+    loop {
+        let state = State::of(&which.name, &lab);
+        if written.as_ref() != Some(&state) {
+            state.write(folder.path())?;
+            written = Some(state);
+        }
+        let mut poll = [nix::poll::PollFd::new(
+            std::os::fd::AsFd::as_fd(&asked_to_end),
+            nix::poll::PollFlags::POLLIN,
+        )];
+        match nix::poll::poll(&mut poll, STATE_PAUSE_MS) {
+            Ok(0) | Err(nix::Error::EINTR) => {}
+            Ok(_) => return Ok(()),
+            Err(error) => return Err(error).context("waiting for signals"),
+        }
+    }
+}
+
+/// Copies the ends of the logs to stderr before their folder goes.
+fn quote_logs(folder: &Path) {
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if path.extension().is_some_and(|extension| extension == "log") {
+            let text = std::fs::read_to_string(&path).unwrap_or_default();
+            let lines: Vec<&str> = text.lines().collect();
+            let end = &lines[lines.len().saturating_sub(20)..];
+            eprintln!("-- {}\n{}", entry.file_name().to_string_lossy(), end.join("\n"));
+        }
+    }
+}

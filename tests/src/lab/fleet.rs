@@ -1,0 +1,218 @@
+//! A whole lab: nodes with their supervisors, a client, a venue and one control, on one bridge.
+
+use std::net::{SocketAddr, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::node_file::ECHO_PORT;
+use super::{
+    Address, Bridge, CLIENT, CONTROL, Folder, LabError, NODES_MAX, NetNs, NodeFile, RunId, Service,
+    VENUE, VethPair, binary, node,
+};
+use crate::wait::wait_until;
+
+/// How long a node may take to serve its first packet. Too low: a loaded machine fails; too high: a
+/// node that cannot start is reported late.
+const READY_MAX: Duration = Duration::from_secs(30);
+
+/// Where the control process listens, inside its namespace.
+pub const CONTROL_PORT: u16 = 9477;
+
+/// A namespace on the bridge.
+#[derive(Debug)]
+pub struct Member {
+    /// Its name within the lab.
+    pub name: String,
+    /// Its addresses.
+    pub address: Address,
+    /// Its namespace.
+    pub namespace: Arc<NetNs>,
+    link: VethPair,
+}
+
+impl Member {
+    fn join(run: RunId, bridge: &Bridge, name: &str, address: Address) -> Result<Self, LabError> {
+        let namespace = Arc::new(NetNs::create(run, name)?);
+        let link = bridge.join(&namespace, name, address)?;
+        Ok(Self { name: name.to_owned(), address, namespace, link })
+    }
+
+    /// Its link to the bridge.
+    pub fn link(&self) -> &VethPair {
+        &self.link
+    }
+}
+
+/// A member that serves.
+#[derive(Debug)]
+pub struct Node {
+    /// Runs, and runs again, `nautilus-supervisor`.
+    pub supervisor: Service,
+    /// Where its sockets are.
+    pub run_dir: PathBuf,
+    /// Its node file.
+    pub file: PathBuf,
+    /// Its place on the bridge.
+    pub member: Member,
+}
+
+/// A running lab; dropping it ends and deletes everything. The fields' order is the order in which
+/// they go.
+#[derive(Debug)]
+pub struct Lab {
+    control: Option<Service>,
+    nodes: Vec<Node>,
+    client: Member,
+    venue: Member,
+    operator: Member,
+    bridge: Bridge,
+    folder: Arc<Folder>,
+    run: RunId,
+}
+
+impl Lab {
+    /// Starts `count` nodes with the lab's usual node file, which `edit` may change.
+    pub fn start(
+        folder: Arc<Folder>,
+        run: RunId,
+        count: usize,
+        edit: impl Fn(usize, &mut NodeFile),
+    ) -> Result<Self, LabError> {
+        if !(1..=NODES_MAX).contains(&count) {
+            return Err(LabError::Nodes(count));
+        }
+        let bridge = Bridge::create(run)?;
+        let client = Member::join(run, &bridge, "client", CLIENT)?;
+        let venue = Member::join(run, &bridge, "venue", VENUE)?;
+        venue.namespace.ip("route add 224.0.0.0/4 dev eth0")?;
+        let operator = Member::join(run, &bridge, "control", CONTROL)?;
+        let mut lab = Self {
+            control: None,
+            nodes: Vec::with_capacity(count),
+            client,
+            venue,
+            operator,
+            bridge,
+            folder,
+            run,
+        };
+        for number in 1..=count {
+            let node = lab.start_node(number, &edit)?;
+            lab.nodes.push(node);
+        }
+        lab.wait_ready()?;
+        Ok(lab)
+    }
+
+    fn start_node(
+        &self,
+        number: usize,
+        edit: &impl Fn(usize, &mut NodeFile),
+    ) -> Result<Node, LabError> {
+        let name = format!("node{number}");
+        let member = Member::join(self.run, &self.bridge, &name, node(number))?;
+        let run_dir = self.folder.make(&name)?;
+        let mut file = NodeFile::new(&name, &run_dir);
+        edit(number, &mut file);
+        let path = self.folder.write(&format!("{name}.toml"), &file.to_toml())?;
+        let supervisor = Service::start(
+            self.run,
+            &member.namespace,
+            binary("nautilus-supervisor"),
+            vec!["--config".into(), path.clone().into()],
+            self.folder.join(format!("{name}.log")),
+        )?;
+        Ok(Node { supervisor, run_dir, file: path, member })
+    }
+
+    /// Starts one control process for all nodes, in a namespace of its own.
+    pub fn start_control(&mut self) -> Result<(), LabError> {
+        let mut arguments =
+            vec!["--listen".into(), format!("{}:{CONTROL_PORT}", CONTROL.v4()).into()];
+        for node in &self.nodes {
+            arguments.push("--node".into());
+            arguments.push(node.run_dir.clone().into());
+        }
+        self.control = Some(Service::start(
+            self.run,
+            &self.operator.namespace,
+            binary("nautilus-control"),
+            arguments,
+            self.folder.join("control.log"),
+        )?);
+        Ok(())
+    }
+
+    /// Waits until every node answers an echo from the client, over both families.
+    pub fn wait_ready(&self) -> Result<(), LabError> {
+        for node in &self.nodes {
+            for address in node.member.address.both() {
+                let target = SocketAddr::new(address, ECHO_PORT);
+                let what = format!("{} answers an echo at {target}", node.member.name);
+                self.client.namespace.run(|| {
+                    let socket = echo_socket(target);
+                    wait_until(what, READY_MAX, || echo_once(&socket, target))
+                })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Its run id.
+    pub fn run(&self) -> RunId {
+        self.run
+    }
+
+    /// The nodes, the first being number 1.
+    pub fn nodes(&self) -> &[Node] {
+        &self.nodes
+    }
+
+    /// Where clients run.
+    pub fn client(&self) -> &Member {
+        &self.client
+    }
+
+    /// Where market data comes from.
+    pub fn venue(&self) -> &Member {
+        &self.venue
+    }
+
+    /// Where the control process listens.
+    pub fn operator(&self) -> &Member {
+        &self.operator
+    }
+
+    /// The control process, once started.
+    pub fn control(&self) -> Option<&Service> {
+        self.control.as_ref()
+    }
+
+    /// The bridge.
+    pub fn bridge(&self) -> &Bridge {
+        &self.bridge
+    }
+
+    /// Configuration, sockets and logs.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+}
+
+fn echo_socket(target: SocketAddr) -> UdpSocket {
+    let any = if target.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+    let socket = UdpSocket::bind(any).expect("a free port in a namespace of our own");
+    socket.set_read_timeout(Some(Duration::from_millis(20))).expect("a valid timeout");
+    socket
+}
+
+/// One echo there and back; false when none came in time.
+fn echo_once(socket: &UdpSocket, target: SocketAddr) -> bool {
+    let question = b"ready?";
+    let mut answer = [0; 16];
+    // An error here is the node not being up yet.
+    socket.send_to(question, target).is_ok()
+        && matches!(socket.recv_from(&mut answer), Ok((length, from))
+            if from == target && &answer[..length] == question)
+}

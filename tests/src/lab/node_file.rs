@@ -1,0 +1,109 @@
+//! The node file of a lab's node.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use super::SUBNETS;
+
+/// UDP port of the echo application in a lab.
+pub const ECHO_PORT: u16 = 7007;
+/// UDP port of the cache in a lab.
+pub const CACHE_PORT: u16 = 11211;
+/// Id of the cache in a lab.
+pub const CACHE_ID: &str = "quotes";
+/// Multicast group and port of the feed in a lab, those of the captures beside the repository.
+pub const FEED_GROUP: (std::net::Ipv4Addr, u16) =
+    (std::net::Ipv4Addr::new(233, 54, 12, 111), 26477);
+/// Venue of the feed in a lab.
+pub const FEED_VENUE: &str = "nasdaq";
+
+/// What a test may choose of a node; the rest is the same everywhere.
+#[derive(Clone, Debug)]
+pub struct NodeFile {
+    /// Node id.
+    pub id: String,
+    /// Folder of the node's sockets.
+    pub run_dir: PathBuf,
+    /// `xdp` or `socket`.
+    pub port_kind: &'static str,
+    /// `busy`, `adaptive` or `interrupt`. Adaptive unless the node is the thing under test: two cores
+    /// are few.
+    pub poll: &'static str,
+    /// Interface served.
+    pub interface: String,
+    /// Its addresses; empty means those the interface carries.
+    pub addresses: Vec<IpAddr>,
+    /// Prefixes served.
+    pub sources: Vec<String>,
+    /// Core of the worker; None leaves it to the node.
+    pub core: Option<u32>,
+    /// Memory of the cache table.
+    pub cache_memory_mb: u32,
+    /// Frames of one queue.
+    pub frames: u32,
+}
+
+impl NodeFile {
+    /// A node that serves every application of the lab to every member of it.
+    pub fn new(id: impl Into<String>, run_dir: impl Into<PathBuf>) -> Self {
+        Self {
+            id: id.into(),
+            run_dir: run_dir.into(),
+            port_kind: "xdp",
+            poll: "adaptive",
+            interface: "eth0".into(),
+            addresses: Vec::new(),
+            sources: SUBNETS.map(str::to_owned).to_vec(),
+            core: None,
+            cache_memory_mb: 64,
+            frames: 4096,
+        }
+    }
+
+    /// The file's text.
+    pub fn to_toml(&self) -> String {
+        let quoted = |texts: &[String]| {
+            texts.iter().map(|text| format!("{text:?}")).collect::<Vec<_>>().join(", ")
+        };
+        let addresses: Vec<String> = self.addresses.iter().map(IpAddr::to_string).collect();
+        let addresses = match addresses.as_slice() {
+            [] => "\"auto\"".to_owned(),
+            some => format!("[{}]", quoted(some)),
+        };
+        let core = self.core.map_or("\"auto\"".to_owned(), |core| core.to_string());
+        let (group, feed_port) = FEED_GROUP;
+        format!(
+            "[node]\nid = {id:?}\nregion = \"lab\"\ntier = \"lab\"\nrun_dir = {run_dir:?}\n\n\
+             [worker]\ncore = {core}\npoll = {poll:?}\n\n\
+             [port]\nkind = {kind:?}\nframes = {frames}\n\n\
+             [[interface]]\nname = {interface:?}\nqueues = [0]\naddresses = {addresses}\n\n\
+             [access]\nsources = [{sources}]\n\n\
+             [echo]\nport = {ECHO_PORT}\n\n\
+             [cache]\nid = {CACHE_ID:?}\nport = {CACHE_PORT}\nmax_memory_mb = {memory}\n\n\
+             [[feed]]\nvenue = {FEED_VENUE:?}\ngroup = \"{group}\"\nport = {feed_port}\nchannel = 1\n",
+            id = self.id,
+            run_dir = self.run_dir,
+            poll = self.poll,
+            kind = self.port_kind,
+            frames = self.frames,
+            interface = self.interface,
+            sources = quoted(&self.sources),
+            memory = self.cache_memory_mb,
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_text_is_toml() {
+        let mut file = NodeFile::new("node1", "/run/x");
+        file.addresses = vec!["127.0.0.1".parse().unwrap()];
+        let parsed: toml::Table = file.to_toml().parse().unwrap();
+        assert_eq!(parsed["node"]["id"].as_str(), Some("node1"));
+        assert_eq!(parsed["interface"][0]["addresses"][0].as_str(), Some("127.0.0.1"));
+        assert_eq!(parsed["access"]["sources"].as_array().unwrap().len(), SUBNETS.len());
+    }
+}
