@@ -27,7 +27,9 @@ PACKAGES_BUILD=(gcc libc6-dev make m4 pkg-config clang libelf-dev zlib1g-dev ca-
 PACKAGES_LAB=(iproute2 ethtool procps)
 # Clients, servers and oracles nobody here wrote; the tests that use them skip where they are absent.
 PACKAGES_PEERS=(memcached libmemcached-tools prometheus tcpdump python3)
-export PACKAGES_BUILD PACKAGES_LAB PACKAGES_PEERS
+# What the scoreboard compares with.
+PACKAGES_BENCH=(memcached dpdk-dev librte-net-af-xdp23)
+export PACKAGES_BUILD PACKAGES_LAB PACKAGES_PEERS PACKAGES_BENCH
 
 package_is_installed() {
   [ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null)" = installed ]
@@ -101,4 +103,11 @@ namespaces_work() {
   ip -n "$name" link add nep0 type veth peer name nep1 2>/dev/null || status=1
   ip netns delete "$name" 2>/dev/null || true
   return "$status"
+}
+
+# Builds every program in the release profile; says so only when there is something to build.
+build_release() {
+  need_cargo
+  (cd "$ROOT" && cargo build --release --locked --quiet --workspace --bins) >&2 ||
+    die "the build failed"
 }

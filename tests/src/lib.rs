@@ -3,6 +3,8 @@
 #![forbid(unsafe_code)]
 
 pub mod command;
+pub mod frames;
 pub mod lab;
+pub mod memcached;
 pub mod repository;
 pub mod wait;
