@@ -7,9 +7,19 @@ use nix::errno::Errno;
 use nix::ifaddrs::getifaddrs;
 use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::socket::{
-    AddressFamily, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType, recvfrom,
-    sendto, socket,
+    AddressFamily, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType, recvfrom, sendto, socket,
 };
+
+/// The frame without its outermost 802.1Q or 802.1ad tag: how a packet socket shows it
+/// (`skb_vlan_untag` runs before the packet taps). A frame too short for what follows a tag keeps it.
+pub fn without_outer_tag(frame: &[u8]) -> Vec<u8> {
+    match frame.get(12..14) {
+        Some([0x81, 0x00] | [0x88, 0xa8]) if frame.len() >= 18 => {
+            [&frame[..12], &frame[16..]].concat()
+        }
+        _ => frame.to_vec(),
+    }
+}
 
 /// A packet socket on one interface of the namespace it was opened in.
 #[derive(Debug)]
@@ -50,7 +60,8 @@ impl FrameSocket {
         }
     }
 
-    /// The next frame that came in on the interface (not one that left by it) within `timeout`.
+    /// The next frame that came in on the interface (not one that left by it) within `timeout`. The
+    /// kernel has taken the outermost VLAN tag off by then: see [`without_outer_tag`].
     pub fn receive<'a>(
         &self,
         buffer: &'a mut [u8],

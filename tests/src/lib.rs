@@ -2,6 +2,7 @@
 //! the repository's own sources and READMEs, and the real inputs beside it. `README.md` is the map.
 #![forbid(unsafe_code)]
 
+pub mod captures;
 pub mod command;
 pub mod frames;
 pub mod lab;
