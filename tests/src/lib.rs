@@ -6,6 +6,7 @@ pub mod captures;
 pub mod command;
 pub mod frames;
 pub mod lab;
+pub mod load;
 pub mod memcached;
 pub mod repository;
 pub mod wait;
