@@ -74,7 +74,7 @@ need_cargo() {
   if ! command -v cargo >/dev/null && [ -x "${CARGO_HOME:-$HOME/.cargo}/bin/cargo" ]; then
     export PATH="${CARGO_HOME:-$HOME/.cargo}/bin:$PATH"
   fi
-  command -v cargo >/dev/null || die "cargo was not found: install Rust (https://rustup.rs)"
+  command -v cargo >/dev/null || die "cargo was not found: install Rust with rustup"
 }
 
 # What this machine cannot keep of the promises, one line each; nothing when it keeps them all.
