@@ -9,6 +9,7 @@
 //! Everything here is plain data and arithmetic: no socket, no clock, and nothing is allocated after
 //! a channel has been made. The application that drives it is [`crate::app::feed`].
 
+pub mod book;
 pub mod itch;
 pub mod moldudp64;
 pub mod session;
