@@ -1,6 +1,10 @@
 //! What a node serves. An application takes bursts and a clock, never a socket.
 
+pub mod keyspace;
+
 use crate::port::{Burst, Transmit};
+
+pub use keyspace::{ChannelState, Keyspace, PutError};
 
 /// One application of the run loop.
 pub trait App {
