@@ -1,1 +1,9 @@
-//! Placeholder until its first module lands.
+//! The scoreboard: every figure the product is judged by, ours and the peer in the same run on the
+//! same core. `README.md` has the rules; `rows.toml` the limits.
+
+pub mod clock;
+pub mod generator;
+pub mod order;
+pub mod probe;
+pub mod report;
+pub mod row;
