@@ -8,7 +8,13 @@ set -euo pipefail
 case "${1:-all}" in
   build) install_packages "${PACKAGES_BUILD[@]}" ;;
   lab) install_packages "${PACKAGES_BUILD[@]}" "${PACKAGES_LAB[@]}" ;;
-  peers) install_packages "${PACKAGES_PEERS[@]}" ;;
-  all) install_packages "${PACKAGES_BUILD[@]}" "${PACKAGES_LAB[@]}" "${PACKAGES_PEERS[@]}" ;;
+  peers)
+    install_packages "${PACKAGES_PEERS[@]}"
+    fetch_python_client
+    ;;
+  all)
+    install_packages "${PACKAGES_BUILD[@]}" "${PACKAGES_LAB[@]}" "${PACKAGES_PEERS[@]}"
+    fetch_python_client
+    ;;
   *) die "usage: $0 [build|lab|peers|all]" ;;
 esac

@@ -26,7 +26,7 @@ kernel_at_least() {
 PACKAGES_BUILD=(gcc libc6-dev make m4 pkg-config clang libelf-dev zlib1g-dev ca-certificates)
 PACKAGES_LAB=(iproute2 ethtool procps)
 # Clients, servers and oracles nobody here wrote; the tests that use them skip where they are absent.
-PACKAGES_PEERS=(memcached libmemcached-tools prometheus tcpdump python3)
+PACKAGES_PEERS=(memcached libmemcached-tools prometheus tcpdump python3 python3-six python3-pip)
 # What the scoreboard compares with.
 PACKAGES_BENCH=(memcached dpdk-dev librte-net-af-xdp23)
 export PACKAGES_BUILD PACKAGES_LAB PACKAGES_PEERS PACKAGES_BENCH
@@ -61,6 +61,25 @@ install_packages() {
   if $made; then rm -f "$policy"; fi
   [ "$status" -eq 0 ] || say "could not install: ${missing[*]}"
   return "$status"
+}
+
+# Clients that come from elsewhere than Debian, each in a folder of its own name.
+export NAUTILUS_PEERS=${NAUTILUS_PEERS:-$CARGO_TARGET_DIR/peers}
+
+# Fetches python-memcached-udp: its one release is tagged for Python 2 but runs on 3.
+fetch_python_client() {
+  local folder="$NAUTILUS_PEERS/python-memcached-udp"
+  [ ! -e "$folder/memcached_udp.py" ] || return 0
+  command -v python3 >/dev/null || return 1
+  mkdir -p "$folder"
+  (
+    # Chained: errexit is off where a caller tests the result.
+    cd "$folder" &&
+      timeout 120 python3 -m pip -q --disable-pip-version-check download --no-deps --pre \
+        --python-version 2.7 --implementation py --abi none --platform any \
+        --only-binary=:all: python-memcached-udp >&2 &&
+      python3 -m zipfile -e ./*.whl .
+  )
 }
 
 apt_get() {

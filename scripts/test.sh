@@ -59,6 +59,7 @@ stage_packages() {
   if is_root; then
     install_packages "${wanted[@]}"
     install_packages "${PACKAGES_PEERS[@]}" || echo "SKIPPED peers: not all could be installed"
+    fetch_python_client || echo "SKIPPED python-memcached-udp: could not be fetched"
   else
     install_packages "${wanted[@]}" || true
   fi

@@ -3,10 +3,13 @@
 #![forbid(unsafe_code)]
 
 pub mod captures;
+pub mod clients;
 pub mod command;
+pub mod forge;
 pub mod frames;
 pub mod lab;
 pub mod load;
 pub mod memcached;
 pub mod repository;
+pub mod scrape;
 pub mod wait;

@@ -1,0 +1,76 @@
+#!/usr/bin/env bash
+# Shows, in a virtual machine, what the running kernel cannot: Debian's stock kernel, bonds, VLAN
+# devices, a live systemd. Software emulation: for behaviour, never for figures. Never run by test.sh.
+#
+#   scripts/vm.sh            builds the image once, then boots it and runs scripts/vm-guest.sh inside
+#   scripts/vm.sh --fresh    builds the image anew
+set -euo pipefail
+# shellcheck source=scripts/lib.sh
+. "$(dirname "$0")/lib.sh"
+
+# What the guest has beyond a minimal bookworm.
+GUEST_PACKAGES=linux-image-amd64,systemd-sysv,udev,dbus,kmod,iproute2,ethtool,procps,libelf1,zlib1g
+# Longest a boot and the checks may take in emulation; too low fails on a slow host.
+GUEST_SECONDS_MAX=1500
+DISK_MIB=3072
+
+fresh=false
+case "${1:-}" in
+  "") ;;
+  --fresh) fresh=true ;;
+  *) die "usage: $0 [--fresh]" ;;
+esac
+is_root || die "the image is built with debootstrap: run this as root"
+install_packages "${PACKAGES_BUILD[@]}" debootstrap qemu-system-x86 e2fsprogs ||
+  die "the virtual machine needs those packages"
+build_release
+
+vm="$CARGO_TARGET_DIR/vm"
+tree="$vm/tree"
+mkdir -p "$vm"
+if $fresh; then rm -rf "$tree"; fi
+if [ ! -e "$vm/tree.complete" ] || [ ! -d "$tree" ]; then
+  rm -rf "$tree" "$vm/tree.complete"
+  say "debootstrap: bookworm with its own kernel"
+  debootstrap --variant=minbase --include="$GUEST_PACKAGES" bookworm "$tree" >"$vm/debootstrap.log" 2>&1 ||
+    die "debootstrap failed: $vm/debootstrap.log"
+  touch "$vm/tree.complete"
+fi
+
+say "the image"
+install -d "$tree/opt/nautilus"
+for program in nautilus-supervisor nautilus-worker nautilus-control nautilus nautilus-lab; do
+  install -m 755 "$CARGO_TARGET_DIR/release/$program" "$tree/opt/nautilus/"
+done
+install -m 755 "$ROOT/scripts/vm-guest.sh" "$tree/opt/nautilus/"
+cat >"$tree/etc/systemd/system/nautilus-guest.service" <<UNIT
+[Unit]
+Description=Checks of Nautilus Edge in a virtual machine
+After=multi-user.target
+[Service]
+Type=oneshot
+ExecStart=/opt/nautilus/vm-guest.sh
+ExecStopPost=/bin/systemctl --no-block poweroff
+StandardOutput=journal+console
+StandardError=journal+console
+UNIT
+install -d "$tree/etc/systemd/system/multi-user.target.wants"
+ln -sf ../nautilus-guest.service "$tree/etc/systemd/system/multi-user.target.wants/"
+echo '/dev/vda / ext4 defaults 0 1' >"$tree/etc/fstab"
+rm -f "$vm/disk.ext4"
+mke2fs -q -t ext4 -d "$tree" "$vm/disk.ext4" "${DISK_MIB}M"
+
+kernel=$(find "$tree/boot" -name 'vmlinuz-*' | sort -V | tail -n 1)
+initrd=$(find "$tree/boot" -name 'initrd.img-*' | sort -V | tail -n 1)
+[ -n "$kernel" ] && [ -n "$initrd" ] || die "no kernel in $tree/boot"
+say "booting ${kernel##*/} (console: $vm/console.log)"
+status=0
+timeout "$GUEST_SECONDS_MAX" qemu-system-x86_64 -accel tcg,thread=multi -cpu max -smp 2 -m 2048 \
+  -kernel "$kernel" -initrd "$initrd" \
+  -append "root=/dev/vda rw console=ttyS0 quiet systemd.show_status=false panic=5" \
+  -drive "file=$vm/disk.ext4,format=raw,if=virtio" -nic none -no-reboot \
+  -display none -serial "file:$vm/console.log" -monitor none </dev/null || status=$?
+[ "$status" -eq 0 ] || say "qemu ended with $status"
+
+tr -d '\r' <"$vm/console.log" | grep -oE '(ok|FAILED|note|closing): .*' || true
+grep -q 'closing: all checks passed' "$vm/console.log" || die "not all checks passed: $vm/console.log"

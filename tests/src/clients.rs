@@ -1,0 +1,103 @@
+//! memcached clients nobody here wrote, turned on a server.
+
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use crate::command;
+use crate::lab::{Folder, NetNs};
+use crate::memcached::Client;
+
+/// Longest any of them may take.
+const CLIENT_SECONDS_MAX: &str = "60";
+
+/// Bytes of the file that `memccp` copies: one datagram with its command line.
+const FILE_BYTES: usize = 900;
+
+/// Runs every client that is installed from `client` against a server at `address`, and reads back
+/// what they stored; one `SKIPPED` line names each that is missing. Panics where one disagrees.
+pub fn run_all(test: &str, client: &NetNs, folder: &Folder, address: Ipv4Addr, port: u16) {
+    let server = format!("{address}:{port}");
+    let mut own = client
+        .run(|| Client::connect((address, port).into(), Duration::from_secs(2)))
+        .expect("a socket");
+    if let Some(program) = installed(test, "memcslap") {
+        let words =
+            format!("--servers={server} --udp --test=set --concurrency=2 --execute-number=500");
+        inside(client, &program).arg_words(&words).run();
+    }
+    if let Some(program) = installed(test, "memccp") {
+        let bytes: Vec<u8> = (0..FILE_BYTES).map(|index| b'a' + (index % 26) as u8).collect();
+        let file = folder.join("copied");
+        std::fs::write(&file, &bytes).expect("the lab's folder is writable");
+        let words = format!("--servers={server} --udp --set {}", file.display());
+        inside(client, &program).arg_words(&words).run();
+        let found = own.get("copied").expect("an answer").expect("the copied file");
+        assert_eq!(found.bytes, bytes, "memccp");
+    }
+    match python_client() {
+        Err(reason) => println!("SKIPPED {test}, python-memcached-udp: {reason}"),
+        Ok((python, library)) => {
+            let script = format!(
+                "import memcached_udp as m\nc = m.Client([({:?}, {port})], response_timeout=5)\n\
+                 c.set('python', 'snake')\nassert c.get('python') == 'snake'\n\
+                 assert c.get('absent') is None\n\
+                 for i in range(20): c.set('python%d' % i, 'x' * i * 40)\n\
+                 for i in range(20): assert c.get('python%d' % i) == 'x' * i * 40, i\n",
+                address.to_string()
+            );
+            let mut run = inside(client, &python);
+            run.0.env("PYTHONPATH", &library).env("PYTHONWARNINGS", "ignore").args(["-c", &script]);
+            run.run();
+            let found = own.get("python19").expect("an answer").expect("what python stored");
+            assert_eq!(found.bytes, vec![b'x'; 760]);
+        }
+    }
+}
+
+struct Inside(Command);
+
+fn inside(namespace: &NetNs, program: &Path) -> Inside {
+    let mut command = namespace.command("timeout");
+    command.arg(CLIENT_SECONDS_MAX).arg(program);
+    Inside(command)
+}
+
+impl Inside {
+    fn arg_words(mut self, words: &str) -> Self {
+        self.0.args(words.split_whitespace());
+        self
+    }
+
+    fn run(mut self) {
+        if let Err(error) = command::run(&mut self.0) {
+            panic!("{error}");
+        }
+    }
+}
+
+fn installed(test: &str, program: &str) -> Option<PathBuf> {
+    let path = Path::new("/usr/bin").join(program);
+    if path.exists() {
+        return Some(path);
+    }
+    println!("SKIPPED {test}, {program}: not installed (Debian: libmemcached-tools)");
+    None
+}
+
+/// A Python and the folder of python-memcached-udp, which `scripts/install-deps.sh peers` fetches.
+fn python_client() -> Result<(PathBuf, PathBuf), String> {
+    let Some(peers) = std::env::var_os("NAUTILUS_PEERS") else {
+        return Err("NAUTILUS_PEERS names no folder (scripts/install-deps.sh peers)".into());
+    };
+    let library = Path::new(&peers).join("python-memcached-udp");
+    if !library.join("memcached_udp.py").exists() {
+        return Err(format!("not in {}", library.display()));
+    }
+    let python = PathBuf::from("/usr/bin/python3");
+    let import = command::run(
+        Command::new(&python).env("PYTHONPATH", &library).args(["-c", "import memcached_udp"]),
+    );
+    import.map(|_| (python, library)).map_err(|error| error.to_string())
+}
