@@ -3,8 +3,8 @@
 #![deny(unsafe_code)]
 
 pub mod app;
-pub mod feed;
 pub mod config;
+pub mod feed;
 pub mod limits;
 pub mod net;
 pub mod port;

@@ -19,6 +19,10 @@ pub const XDP_HEADROOM_BYTES: u32 = 256;
 /// Ethernet header and at most two 802.1Q/802.1ad tags.
 pub const LINK_HEADER_BYTES_MAX: u32 = 14 + 2 * 4;
 
+/// IPv6 extension headers stepped over before UDP. Too low: packets with legitimate options are
+/// dropped. Too high: one packet costs many dependent loads.
+pub const IPV6_EXTENSION_HEADERS_MAX: usize = 8;
+
 /// Receive queues of one interface that a node serves; bounds the XSKMAP.
 pub const QUEUES_MAX: usize = 64;
 

@@ -16,7 +16,8 @@ use crate::net::Endpoint;
 pub struct Link {
     /// Index into the port's own list of interfaces (not an ifindex).
     pub interface: u16,
-    /// VLAN identifiers, outer first, 0 where there is no tag. PCP and DEI are not carried.
+    /// VLAN identifiers, outer first, 0 where there is no tag; bit 15 is set where the tag is a
+    /// service tag (802.1ad). PCP and DEI are not carried.
     pub vlans: [u16; 2],
 }
 
