@@ -31,6 +31,12 @@ pub enum PutError {
 /// The writer's side of one keyspace. Called from the run loop: must not allocate, lock or enter the
 /// kernel.
 pub trait Keyspace {
+    /// Forgets everything ever published on a channel and leaves the channel suspect, in time that
+    /// does not depend on how much there is (an epoch per channel). Called when a worker takes a
+    /// channel over, since it does not know what its predecessor published, and when a session begins,
+    /// since symbols of the session before may not come again.
+    fn begin_channel(&mut self, channel: u8);
+
     /// Publishes a value. `channel` is not 0, which stands for keys that clients own; a key that
     /// clients own becomes the feed's.
     fn put(&mut self, key: &[u8], value: &[u8], channel: u8) -> Result<(), PutError>;

@@ -10,8 +10,11 @@
 //! a channel has been made. The application that drives it is [`crate::app::feed`].
 
 pub mod book;
+pub mod channel;
+pub mod counters;
 pub mod itch;
 pub mod moldudp64;
+pub mod record;
 pub mod session;
 pub mod symbol;
 

@@ -18,6 +18,7 @@
 //! Packets of the session before the present one are late copies and are dropped: without that, one
 //! reordered packet would throw the books away.
 
+use super::book::Problem;
 use super::moldudp64::{Kind, Packet, Session};
 
 /// What to do with a session that is first seen after its number 1.
@@ -41,8 +42,8 @@ pub enum Doubt {
     Gap,
     /// A message in sequence could not be decoded, so what it said is missing.
     Malformed,
-    /// The book had no room for an order or a level.
-    NoRoom,
+    /// The books could not take a message in.
+    Book(Problem),
 }
 
 /// What to do with one packet.

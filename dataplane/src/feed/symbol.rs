@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-/// Longest venue name.
-pub const VENUE_BYTES_MAX: usize = 16;
+/// Longest venue name, that of every id.
+pub const VENUE_BYTES_MAX: usize = 63;
 
 /// A stock symbol as ITCH carries it: eight bytes, left-justified, padded with spaces. The bytes come
 /// from the wire and may be anything until [`Self::name`] has said otherwise.
@@ -44,7 +44,7 @@ impl fmt::Debug for Symbol {
     }
 }
 
-/// The venue part of a key: 1 to 16 bytes of `[a-z0-9-]`.
+/// The venue part of a key: 1 to 63 bytes of `[a-z0-9_.-]`, the first a letter or a digit.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Venue {
     bytes: [u8; VENUE_BYTES_MAX],
@@ -54,9 +54,10 @@ pub struct Venue {
 impl Venue {
     /// A venue of this name, or `None` when the name is not one.
     pub fn new(name: &str) -> Option<Self> {
-        let allowed =
-            |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || *byte == b'-';
-        if name.is_empty() || !name.as_bytes().iter().all(allowed) {
+        let first = name.bytes().next()?;
+        let alphanumeric = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+        let allowed = |byte: u8| alphanumeric(byte) || matches!(byte, b'_' | b'.' | b'-');
+        if !alphanumeric(first) || !name.bytes().all(allowed) {
             return None;
         }
         let mut bytes = [0; VENUE_BYTES_MAX];
@@ -100,7 +101,7 @@ mod tests {
     #[test]
     fn venues_are_short_and_lower_case() {
         assert_eq!(Venue::new("nasdaq").unwrap().as_bytes(), b"nasdaq");
-        for bad in ["", "NASDAQ", "a:b", "with space", "seventeen-bytes-x"] {
+        for bad in ["", "NASDAQ", "a:b", "with space", "-a", &"x".repeat(64)] {
             assert_eq!(Venue::new(bad), None, "{bad}");
         }
     }

@@ -1,0 +1,349 @@
+//! The values of `md:{venue}:{symbol}:bbo` and `md:{venue}:{symbol}:last`: fixed layouts,
+//! little-endian, layout version first. `README.md` beside this file has the same tables with numpy
+//! dtypes; a test holds the two together.
+//!
+//! A record describes one symbol after one packet: several changes inside a packet give one record.
+
+use super::book::{Bbo, LastTrade, Level};
+use super::itch::Side;
+use super::moldudp64::Session;
+use super::{Symbol, Venue};
+
+/// Version of both layouts.
+pub const LAYOUT_VERSION: u16 = 1;
+
+/// Bytes of a best bid/offer record.
+pub const BBO_BYTES: usize = 96;
+
+/// Bytes of a last trade record.
+pub const LAST_BYTES: usize = 80;
+
+/// Flag: the session was joined after its first message, so the book lacks earlier orders.
+pub const FLAG_PARTIAL: u16 = 1;
+/// Flag: a size did not fit 32 bits and stands at 4,294,967,295.
+pub const FLAG_SATURATED: u16 = 2;
+/// Flag: the trade was broken by the venue.
+pub const FLAG_BROKEN: u16 = 4;
+
+const _: () = assert!(BBO_BYTES <= 128 && LAST_BYTES <= 128, "a record is at most 128 bytes");
+
+/// What both records begin with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// Stock locate of the day.
+    pub locate: u16,
+    /// See the flags of this module.
+    pub flags: u16,
+    /// Sequence number, in `session`, of the message that last touched what the record describes; 0 in
+    /// a record that only says that the session has none yet.
+    pub source_sequence: u64,
+    /// When the packet was captured: `CLOCK_MONOTONIC` nanoseconds of this host.
+    pub capture_ns: u64,
+    /// When the exchange made that message: nanoseconds since midnight of its own day.
+    pub exchange_ns: u64,
+    /// Symbol, padded with spaces.
+    pub symbol: Symbol,
+    /// MoldUDP64 session.
+    pub session: Session,
+}
+
+/// The best bid/offer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BboRecord {
+    /// Where it comes from.
+    pub origin: Origin,
+    /// The prices. A side without orders has price, size and order count 0.
+    pub bbo: Bbo,
+}
+
+/// The last trade, `None` before the first trade of a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LastRecord {
+    /// Where it comes from.
+    pub origin: Origin,
+    /// The trade.
+    pub trade: Option<LastTrade>,
+}
+
+/// Writes fields one after the other.
+struct Writer<'a> {
+    out: &'a mut [u8],
+    at: usize,
+}
+
+impl Writer<'_> {
+    fn put<const N: usize>(&mut self, bytes: [u8; N]) {
+        self.out[self.at..self.at + N].copy_from_slice(&bytes);
+        self.at += N;
+    }
+}
+
+/// Reads fields one after the other.
+struct Reader<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl Reader<'_> {
+    fn get<const N: usize>(&mut self) -> [u8; N] {
+        let mut value = [0; N];
+        value.copy_from_slice(&self.bytes[self.at..self.at + N]);
+        self.at += N;
+        value
+    }
+
+    fn u16(&mut self) -> u16 {
+        u16::from_le_bytes(self.get())
+    }
+
+    fn u32(&mut self) -> u32 {
+        u32::from_le_bytes(self.get())
+    }
+
+    fn u64(&mut self) -> u64 {
+        u64::from_le_bytes(self.get())
+    }
+}
+
+/// A size as the record holds it, and whether it had to be cut.
+fn size(shares: u64) -> (u32, bool) {
+    match u32::try_from(shares) {
+        Ok(shares) => (shares, false),
+        Err(_) => (u32::MAX, true),
+    }
+}
+
+impl Origin {
+    fn write(&self, writer: &mut Writer<'_>, bytes: usize, flags: u16) {
+        writer.put(LAYOUT_VERSION.to_le_bytes());
+        writer.put((bytes as u16).to_le_bytes());
+        writer.put(self.locate.to_le_bytes());
+        writer.put((self.flags | flags).to_le_bytes());
+        writer.put(self.source_sequence.to_le_bytes());
+        writer.put(self.capture_ns.to_le_bytes());
+        writer.put(self.exchange_ns.to_le_bytes());
+        writer.put(self.symbol.0);
+        writer.put(self.session.0);
+    }
+
+    fn read(reader: &mut Reader<'_>, bytes: usize) -> Option<Self> {
+        if reader.bytes.len() != bytes
+            || reader.u16() != LAYOUT_VERSION
+            || usize::from(reader.u16()) != bytes
+        {
+            return None;
+        }
+        Some(Self {
+            locate: reader.u16(),
+            flags: reader.u16(),
+            source_sequence: reader.u64(),
+            capture_ns: reader.u64(),
+            exchange_ns: reader.u64(),
+            symbol: Symbol(reader.get()),
+            session: Session(reader.get()),
+        })
+    }
+}
+
+impl BboRecord {
+    /// The record's bytes.
+    pub fn encode(&self) -> [u8; BBO_BYTES] {
+        let mut out = [0; BBO_BYTES];
+        let mut writer = Writer { out: &mut out, at: 0 };
+        let (bid, ask) = (self.bbo.bid.unwrap_or_default(), self.bbo.ask.unwrap_or_default());
+        let (bid_size, bid_cut) = size(bid.shares);
+        let (ask_size, ask_cut) = size(ask.shares);
+        let flags = if bid_cut || ask_cut { FLAG_SATURATED } else { 0 };
+        self.origin.write(&mut writer, BBO_BYTES, flags);
+        writer.put([0; 6]);
+        writer.put(u64::from(bid.price).to_le_bytes());
+        writer.put(u64::from(ask.price).to_le_bytes());
+        writer.put(bid_size.to_le_bytes());
+        writer.put(ask_size.to_le_bytes());
+        writer.put(bid.orders.to_le_bytes());
+        writer.put(ask.orders.to_le_bytes());
+        debug_assert_eq!(writer.at, 88);
+        out
+    }
+
+    /// Reads a record; `None` when length or layout version are others.
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        let mut reader = Reader { bytes, at: 0 };
+        let origin = Origin::read(&mut reader, BBO_BYTES)?;
+        reader.get::<6>();
+        let (bid_price, ask_price) = (reader.u64() as u32, reader.u64() as u32);
+        let (bid_size, ask_size) = (u64::from(reader.u32()), u64::from(reader.u32()));
+        let (bid_orders, ask_orders) = (reader.u32(), reader.u32());
+        let level =
+            |price, shares, orders| (orders != 0).then_some(Level { price, orders, shares });
+        let bid = level(bid_price, bid_size, bid_orders);
+        let ask = level(ask_price, ask_size, ask_orders);
+        Some(Self { origin, bbo: Bbo { bid, ask } })
+    }
+}
+
+impl LastRecord {
+    /// The record's bytes.
+    pub fn encode(&self) -> [u8; LAST_BYTES] {
+        let mut out = [0; LAST_BYTES];
+        let mut writer = Writer { out: &mut out, at: 0 };
+        let (shares, cut) = size(self.trade.map_or(0, |trade| trade.shares));
+        let broken = self.trade.is_some_and(|trade| trade.broken);
+        let flags = if cut { FLAG_SATURATED } else { 0 } | if broken { FLAG_BROKEN } else { 0 };
+        self.origin.write(&mut writer, LAST_BYTES, flags);
+        writer.put([self.trade.map_or(0, |trade| trade.kind)]);
+        let side = self.trade.and_then(|trade| trade.side);
+        writer.put([side.map_or(b' ', |side| side.code().0)]);
+        writer.put(shares.to_le_bytes());
+        writer.put(self.trade.map_or(0, |trade| u64::from(trade.price)).to_le_bytes());
+        writer.put(self.trade.map_or(0, |trade| trade.match_number).to_le_bytes());
+        debug_assert_eq!(writer.at, 72);
+        out
+    }
+
+    /// Reads a record; `None` when length or layout version are others.
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        let mut reader = Reader { bytes, at: 0 };
+        let origin = Origin::read(&mut reader, LAST_BYTES)?;
+        let [kind, side] = reader.get();
+        let trade = LastTrade {
+            kind,
+            side: match side {
+                b'B' => Some(Side::Buy),
+                b'S' => Some(Side::Sell),
+                _ => None,
+            },
+            broken: origin.flags & FLAG_BROKEN != 0,
+            shares: u64::from(reader.u32()),
+            price: reader.u64() as u32,
+            match_number: reader.u64(),
+            exchange_ns: origin.exchange_ns,
+        };
+        Some(Self { origin, trade: (kind != 0).then_some(trade) })
+    }
+}
+
+/// Which of a symbol's values a key names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Value {
+    /// `:bbo`
+    Bbo,
+    /// `:last`
+    Last,
+}
+
+/// Longest key: `md:` venue `:` symbol `:last`.
+const KEY_BYTES_MAX: usize = 3 + super::symbol::VENUE_BYTES_MAX + 1 + 8 + 5;
+
+/// One key, built on the stack.
+#[derive(Clone, Copy)]
+pub struct Key {
+    bytes: [u8; KEY_BYTES_MAX],
+    length: usize,
+}
+
+impl Key {
+    /// `md:{venue}:{symbol}:{value}`, or `None` when the symbol cannot stand in a key.
+    pub fn new(venue: &Venue, symbol: Symbol, value: Value) -> Option<Self> {
+        let mut key = Self { bytes: [0; KEY_BYTES_MAX], length: 0 };
+        let suffix: &[u8] = match value {
+            Value::Bbo => b":bbo",
+            Value::Last => b":last",
+        };
+        for part in [b"md:", venue.as_bytes(), b":", symbol.name()?, suffix] {
+            key.bytes[key.length..key.length + part.len()].copy_from_slice(part);
+            key.length += part.len();
+        }
+        Some(key)
+    }
+
+    /// The key's bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..self.length]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn origin(flags: u16) -> Origin {
+        Origin {
+            locate: 0x0102,
+            flags,
+            source_sequence: 3,
+            capture_ns: 4,
+            exchange_ns: 5,
+            symbol: Symbol(*b"AAPL    "),
+            session: Session(*b"000010059B"),
+        }
+    }
+
+    #[test]
+    fn a_best_bid_and_offer_lies_where_the_table_says() {
+        let bid = Level { price: 1_509_400, orders: 7, shares: 100 };
+        let ask = Level { price: 1_509_500, orders: 8, shares: 1 << 33 };
+        let record =
+            BboRecord { origin: origin(FLAG_PARTIAL), bbo: Bbo { bid: Some(bid), ask: Some(ask) } };
+        let bytes = record.encode();
+        assert_eq!(bytes[..8], [1, 0, 96, 0, 2, 1, 3, 0]);
+        assert_eq!(
+            bytes[8..32],
+            [3, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0]
+        );
+        assert_eq!(&bytes[32..50], b"AAPL    000010059B");
+        assert_eq!(bytes[56..64], 1_509_400u64.to_le_bytes());
+        assert_eq!(bytes[64..72], 1_509_500u64.to_le_bytes());
+        assert_eq!(bytes[72..80], [100, 0, 0, 0, 255, 255, 255, 255]);
+        assert_eq!(bytes[80..88], [7, 0, 0, 0, 8, 0, 0, 0]);
+        let read = BboRecord::decode(&bytes).unwrap();
+        assert_eq!(read.bbo.bid, Some(bid));
+        assert_eq!(read.bbo.ask.unwrap().shares, u64::from(u32::MAX));
+        assert_eq!(read.origin, origin(FLAG_PARTIAL | FLAG_SATURATED));
+    }
+
+    #[test]
+    fn a_last_trade_lies_where_the_table_says() {
+        let trade = LastTrade {
+            kind: b'C',
+            side: Some(Side::Sell),
+            broken: true,
+            price: 21_200,
+            shares: 90,
+            match_number: 27_129,
+            exchange_ns: 5,
+        };
+        let record = LastRecord { origin: origin(FLAG_BROKEN), trade: Some(trade) };
+        let bytes = record.encode();
+        assert_eq!(bytes[..8], [1, 0, 80, 0, 2, 1, 4, 0]);
+        assert_eq!(bytes[50..56], [b'C', b'S', 90, 0, 0, 0]);
+        assert_eq!(bytes[56..64], 21_200u64.to_le_bytes());
+        assert_eq!(bytes[64..72], 27_129u64.to_le_bytes());
+        assert_eq!(LastRecord::decode(&bytes), Some(record));
+    }
+
+    #[test]
+    fn empty_records_say_so_and_other_layouts_are_refused() {
+        let empty = BboRecord { origin: origin(0), bbo: Bbo::default() };
+        assert_eq!(BboRecord::decode(&empty.encode()), Some(empty));
+        let none = LastRecord { origin: origin(0), trade: None };
+        assert_eq!(LastRecord::decode(&none.encode()), Some(none));
+
+        let mut bytes = empty.encode();
+        assert_eq!(BboRecord::decode(&bytes[1..]), None);
+        assert_eq!(LastRecord::decode(&bytes), None);
+        bytes[0] = 2;
+        assert_eq!(BboRecord::decode(&bytes), None);
+    }
+
+    #[test]
+    fn keys_follow_the_schema() {
+        let venue = Venue::new("nasdaq").unwrap();
+        let key = Key::new(&venue, Symbol(*b"YCBD-A  "), Value::Bbo).unwrap();
+        assert_eq!(key.as_bytes(), b"md:nasdaq:YCBD-A:bbo");
+        let longest = Venue::new(&"v".repeat(63)).unwrap();
+        let key = Key::new(&longest, Symbol(*b"ABCDEFGH"), Value::Last).unwrap();
+        assert_eq!(key.as_bytes().len(), KEY_BYTES_MAX);
+        assert!(Key::new(&venue, Symbol(*b"        "), Value::Bbo).is_none());
+    }
+}
