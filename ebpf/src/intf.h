@@ -1,0 +1,148 @@
+/* The contract between the steering program and user space: every struct, constant and verdict that
+ * crosses the boundary. `intf.rs` mirrors the structs and asserts the same sizes and offsets;
+ * `build.rs` reads the verdict list below and generates the Rust table from it, so that this file
+ * is the only list.
+ */
+#ifndef NAUTILUS_INTF_H
+#define NAUTILUS_INTF_H
+
+#include <linux/types.h>
+#include <stddef.h>
+
+/* 802.1Q and 802.1ad tags followed; more go to the kernel. */
+#define VLAN_TAGS_MAX 2
+/* IPv6 extension headers followed; more go to the kernel. */
+#define EXTENSION_HEADERS_MAX 4
+/* AF_XDP sockets of one node, over all its interfaces and queues. */
+#define SOCKETS_MAX 64
+#define INTERFACES_MAX 16
+#define SOURCES_EXACT_MAX 16384
+#define SOURCES_MAX 16384
+#define SERVED_MAX 1024
+#define PORTS_MAX 65536
+
+/* rx_meta.magic; the bytes read "NAUT" on a little-endian host. */
+#define RX_META_MAGIC 0x5455414e
+
+/* Directly before the first byte of every redirected frame (XDP metadata). */
+struct rx_meta {
+	__u64 rx_ns; /* CLOCK_MONOTONIC when the program ran, nanoseconds */
+	__u32 magic; /* RX_META_MAGIC */
+	__u32 reserved; /* 0 */
+};
+_Static_assert(sizeof(struct rx_meta) == 16, "rx_meta");
+_Static_assert(offsetof(struct rx_meta, magic) == 8, "rx_meta.magic");
+
+/* Key of `sources_exact` and `served`: IPv6, or IPv4 as ::ffff:a.b.c.d, in network order. */
+struct address {
+	__u32 words[4];
+};
+_Static_assert(sizeof(struct address) == 16, "address");
+
+/* Key of `sources`: bits counted over the 16 bytes, so an IPv4 /15 is 96 + 15. */
+struct source_prefix {
+	__u32 bits;
+	struct address address;
+};
+_Static_assert(sizeof(struct source_prefix) == 20, "source_prefix");
+_Static_assert(offsetof(struct source_prefix, address) == 4, "source_prefix.address");
+
+/* source.permissions */
+#define PERMISSION_READ 1
+#define PERMISSION_WRITE 2
+#define PERMISSION_ADMIN 4
+
+/* Value of `sources_exact` and `sources`. The family keeps ::/0 from meaning every IPv4 address too:
+ * both families share one trie, and ::/0 covers the mapped range.
+ */
+struct source {
+	__u32 permissions; /* PERMISSION_* bits; 0 denies */
+	__u32 family; /* 4 or 6: the family of the packets it speaks for */
+};
+_Static_assert(sizeof(struct source) == 8, "source");
+_Static_assert(offsetof(struct source, family) == 4, "source.family");
+
+/* service.flags */
+#define SERVICE_UDP 1
+#define SERVICE_TCP 2
+#define SERVICE_UNICAST 4 /* answers to unicast destinations */
+#define SERVICE_MULTICAST 8 /* answers to multicast destinations */
+#define SERVICE_REPLIES 16 /* sends a datagram back: source ports are checked against loops */
+
+/* Value of `ports`, indexed by destination port in host order; flags 0 is no service. */
+struct service {
+	__u32 id; /* for the reader of the map; the program does not look at it */
+	__u32 flags; /* SERVICE_* bits */
+};
+_Static_assert(sizeof(struct service) == 8, "service");
+_Static_assert(offsetof(struct service, flags) == 4, "service.flags");
+
+/* Value of `interfaces`, keyed by ifindex. */
+struct interface {
+	__u8 mac[6]; /* ours on this interface */
+	__u16 queue_count; /* receive queues that may have a socket */
+	__u32 first_socket; /* xsks[first_socket + rx_queue_index] */
+};
+_Static_assert(sizeof(struct interface) == 12, "interface");
+_Static_assert(offsetof(struct interface, queue_count) == 6, "interface.queue_count");
+_Static_assert(offsetof(struct interface, first_socket) == 8, "interface.first_socket");
+
+/* Value of `served`. */
+struct served {
+	__u32 reserved; /* 0 */
+};
+_Static_assert(sizeof(struct served) == 4, "served");
+
+/* Value of `verdicts`, indexed by enum verdict, one per possible CPU. */
+struct tally {
+	__u64 packet_count;
+	__u64 byte_count; /* whole frames from the Ethernet header on, as received */
+};
+_Static_assert(sizeof(struct tally) == 16, "tally");
+_Static_assert(offsetof(struct tally, byte_count) == 8, "tally.byte_count");
+
+/* Every packet counts exactly one of these. One per line: X(name, "what it means"). The lists are in
+ * the order in which the program can reach them, and a packet gets the first that applies.
+ */
+#define PASS_VERDICTS(X) \
+	X(link_truncated, "the frame ends inside its Ethernet header or a VLAN tag") \
+	X(vlan_depth, "more than two VLAN tags") \
+	X(not_ip, "neither IPv4 nor IPv6: ARP, LLDP, 802.3 and the like") \
+	X(ip_malformed, "the IP header is cut short or contradicts itself") \
+	X(unknown_interface, "the interface has no entry in the interfaces map") \
+	X(other_mac, "the destination MAC is neither ours nor the group's of a multicast destination") \
+	X(other_address, "the destination address is not served") \
+	X(fragment, "an IP fragment, the first and IPv6 atomic ones included") \
+	X(extension_headers, "an IPv6 header chain that is too long, out of order, cut short or still to be routed") \
+	X(other_protocol, "neither UDP nor TCP: ICMP, IGMP, tunnels and the like") \
+	X(transport_truncated, "the frame ends before the UDP or TCP ports") \
+	X(other_port, "no service of ours on this port for this protocol and kind of destination") \
+	X(tcp_listed, "TCP to a port of ours from a listed source") \
+	X(too_long, "for a service of ours, but longer than a UMEM chunk holds") \
+	X(no_socket, "for a service of ours, but the arriving queue has no socket") \
+	X(no_metadata, "for a service of ours, but the driver has no room for the receive stamp")
+
+#define DROP_VERDICTS(X) \
+	X(source_invalid, "to a port of ours from a multicast, broadcast, zero, loopback or IPv4-mapped source, or from the destination itself") \
+	X(source_unlisted, "UDP to a port of ours from a source that is not on the list") \
+	X(tcp_source_unlisted, "TCP to a port of ours from a source that is not on the list") \
+	X(ip_length, "UDP to a port of ours whose IP length exceeds the frame or leaves no room for UDP") \
+	X(udp_length, "UDP to a port of ours whose UDP length is under 8 or exceeds the IP packet") \
+	X(source_port, "UDP to a replying service from port 0 or from the port of a replying service: a loop")
+
+#define REDIRECT_VERDICTS(X) \
+	X(redirected, "handed to the AF_XDP socket of the arriving queue")
+
+#define VERDICT_ENUMERATOR(name, help) VERDICT_##name,
+#define VERDICT_ONE(name, help) +1
+enum verdict {
+	PASS_VERDICTS(VERDICT_ENUMERATOR)
+	DROP_VERDICTS(VERDICT_ENUMERATOR)
+	REDIRECT_VERDICTS(VERDICT_ENUMERATOR)
+	VERDICT_COUNT
+};
+#define VERDICT_FIRST_DROP (0 PASS_VERDICTS(VERDICT_ONE))
+#define VERDICT_FIRST_REDIRECT (VERDICT_FIRST_DROP DROP_VERDICTS(VERDICT_ONE))
+_Static_assert(VERDICT_redirected == VERDICT_FIRST_REDIRECT, "verdict order");
+
+#endif

@@ -1,0 +1,273 @@
+//! The steering program from load to hand-over.
+//!
+//! ```text
+//!   Steering::load ──► Steering ──attach(ifindex)──► XdpLink (one per interface)
+//!                         │ fds() over a unix socket    │ the link alone is enough for root
+//!   Steering::from_fds ◄──┘      Steering::from_link ◄──┘
+//! ```
+//!
+//! The supervisor owns it and is the only writer of every map but `verdicts`. A `Steering` is only
+//! descriptors: a new supervisor rebuilds it from the old one's, or from a link a worker kept, and
+//! goes on without the program missing a packet. What may be done to the maps is in `tables.rs`.
+
+use std::io;
+use std::mem::{MaybeUninit, size_of};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use libbpf_rs::skel::{OpenSkel, SkelBuilder};
+use libbpf_rs::{MapInfo, MapType};
+
+use crate::intf;
+use crate::link::XdpLink;
+use crate::sys::{self, ProgramStatistics};
+use crate::test_run::{self, TestContext, TestOutcome};
+use crate::verdict::VERDICT_COUNT;
+
+#[allow(missing_docs, unsafe_op_in_unsafe_fn, clippy::all, clippy::undocumented_unsafe_blocks)]
+mod skeleton {
+    include!(concat!(env!("OUT_DIR"), "/steer.skel.rs"));
+}
+
+/// Descriptors that make up a [`Steering`].
+pub const STEERING_FD_COUNT: usize = 8;
+
+/// What each is, in the order of [`Steering::fds`]: the program, then the maps by name.
+pub const STEERING_FD_NAMES: [&str; STEERING_FD_COUNT] =
+    ["program", "xsks", "sources_exact", "sources", "ports", "served", "interfaces", "verdicts"];
+
+/// What each map must look like, in the order of [`STEERING_FD_NAMES`] after the program: type, key
+/// bytes, value bytes, entries.
+const SHAPES: [(MapType, usize, usize, u32); STEERING_FD_COUNT - 1] = [
+    (MapType::Xskmap, 4, 4, intf::SOCKETS_MAX),
+    (MapType::Hash, size_of::<intf::Address>(), size_of::<intf::Source>(), intf::SOURCES_EXACT_MAX),
+    (
+        MapType::LpmTrie,
+        size_of::<intf::SourcePrefixKey>(),
+        size_of::<intf::Source>(),
+        intf::SOURCES_MAX,
+    ),
+    (MapType::Array, 4, size_of::<intf::Service>(), intf::PORTS_MAX),
+    (MapType::Hash, size_of::<intf::Address>(), size_of::<intf::Served>(), intf::SERVED_MAX),
+    (MapType::Hash, 4, size_of::<intf::Interface>(), intf::INTERFACES_MAX),
+    (MapType::PercpuArray, 4, size_of::<intf::Tally>(), VERDICT_COUNT as u32),
+];
+
+/// What cannot change once the program is loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Longest frame that goes to a socket, Ethernet header included. Too low: jumbo requests take
+    /// the kernel path. Too high: the socket drops what does not fit its chunk.
+    pub frame_bytes_max: u32,
+}
+
+impl Default for Options {
+    /// A 2,048-byte chunk less 256 bytes of headroom.
+    fn default() -> Self {
+        Self { frame_bytes_max: 2048 - 256 }
+    }
+}
+
+/// Why a steering program could not be loaded, attached, taken over, filled or read.
+#[derive(Debug, thiserror::Error)]
+pub enum SteeringError {
+    /// The kernel refused the program; the verifier's lines are on standard error.
+    #[error("cannot load the steering program (needs root, Linux 6.1 or later, BPF enabled)")]
+    Load(#[source] libbpf_rs::Error),
+    /// Only one XDP program fits on an interface.
+    #[error(
+        "interface {ifindex} already has an XDP program: find it with `ip link show`, \
+         take it off with `ip link set dev NAME xdp off`"
+    )]
+    Occupied {
+        /// The interface.
+        ifindex: u32,
+    },
+    /// The driver has no native XDP, or refuses this MTU or number of queues.
+    #[error("cannot attach to interface {ifindex} in native mode")]
+    Attach {
+        /// The interface.
+        ifindex: u32,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// A received descriptor is not what its place says.
+    #[error("descriptor of {name} is not usable: {problem}; load the steering program anew")]
+    WrongDescriptor {
+        /// A name of [`STEERING_FD_NAMES`], or `link`.
+        name: &'static str,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A call on a map failed.
+    #[error("cannot {verb} {subject} in map {map}")]
+    Map {
+        /// The map's name.
+        map: &'static str,
+        /// `read`, `write`, `remove` or `list`.
+        verb: &'static str,
+        /// The entry.
+        subject: String,
+        /// The kernel's answer; `E2BIG` or `ENOSPC` is a full map.
+        source: io::Error,
+    },
+    /// An entry no packet could match rightly.
+    #[error("{0}")]
+    Refused(String),
+    /// A packet the kernel does not run programs on, or an interface it does not know.
+    #[error(
+        "cannot run the steering program on a packet of {packet_bytes} bytes (14 to about 3,500)"
+    )]
+    TestRun {
+        /// The packet's length.
+        packet_bytes: usize,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// A descriptor could not be duplicated or examined.
+    #[error("cannot handle the descriptors of the steering program")]
+    Descriptor(#[source] io::Error),
+}
+
+/// A loaded steering program and its maps. Frees them when dropped, unless a link or another
+/// process still holds them.
+#[derive(Debug)]
+pub struct Steering {
+    program: OwnedFd,
+    pub(crate) maps: [OwnedFd; STEERING_FD_COUNT - 1],
+}
+
+impl Steering {
+    /// Loads the program with empty maps: attached like this, it passes everything.
+    pub fn load(options: Options) -> Result<Self, SteeringError> {
+        let mut object = MaybeUninit::uninit();
+        let mut open =
+            skeleton::SteerSkelBuilder::default().open(&mut object).map_err(SteeringError::Load)?;
+        let rodata = open.maps.rodata_data.as_deref_mut().expect("steer.bpf.c has constants");
+        rodata.frame_bytes_max = options.frame_bytes_max;
+        let skeleton = open.load().map_err(SteeringError::Load)?;
+        let own = |fd: BorrowedFd<'_>| fd.try_clone_to_owned().map_err(SteeringError::Descriptor);
+        let maps = &skeleton.maps;
+        Self::from_fds([
+            own(skeleton.progs.steer.as_fd())?,
+            own(maps.xsks.as_fd())?,
+            own(maps.sources_exact.as_fd())?,
+            own(maps.sources.as_fd())?,
+            own(maps.ports.as_fd())?,
+            own(maps.served.as_fd())?,
+            own(maps.interfaces.as_fd())?,
+            own(maps.verdicts.as_fd())?,
+        ])
+    }
+
+    /// From descriptors in the order of [`Self::fds`], received from another process. Needs no
+    /// capability. Refused when a map has another shape than this build expects.
+    pub fn from_fds(fds: [OwnedFd; STEERING_FD_COUNT]) -> Result<Self, SteeringError> {
+        let [program, maps @ ..] = fds;
+        let (name, ..) = sys::program_info(program.as_fd())
+            .map_err(|error| wrong("program", error.to_string()))?;
+        if name != "steer" {
+            return Err(wrong("program", format!("it is a program named {name:?}")));
+        }
+        for ((map, shape), name) in maps.iter().zip(SHAPES).zip(&STEERING_FD_NAMES[1..]) {
+            check_map(map.as_fd(), name, shape)?;
+        }
+        Ok(Self { program, maps })
+    }
+
+    /// From one link alone: the kernel knows the link's program and the program's maps. Needs
+    /// `CAP_SYS_ADMIN`. A worker that keeps only links keeps no way to change a map.
+    pub fn from_link(link: &XdpLink) -> Result<Self, SteeringError> {
+        let problem = |error: io::Error| wrong("link", error.to_string());
+        let program = link.program_id().and_then(sys::program_by_id).map_err(problem)?;
+        let (_, _, map_ids) = sys::program_info(program.as_fd()).map_err(problem)?;
+        let mut found: [Option<OwnedFd>; STEERING_FD_COUNT - 1] = Default::default();
+        for id in map_ids {
+            let map = sys::map_by_id(id).map_err(problem)?;
+            let info =
+                MapInfo::new(map.as_fd()).map_err(|error| wrong("link", error.to_string()))?;
+            let place = info.name().ok().and_then(|name| {
+                STEERING_FD_NAMES[1..].iter().position(|expected| *expected == name)
+            });
+            if let Some(place) = place {
+                found[place] = Some(map);
+            }
+        }
+        let mut fds = vec![program];
+        for (map, name) in found.into_iter().zip(&STEERING_FD_NAMES[1..]) {
+            fds.push(map.ok_or_else(|| wrong(name, "its program has no such map".into()))?);
+        }
+        Self::from_fds(fds.try_into().expect("one for the program and one per name"))
+    }
+
+    /// Its descriptors in the order of [`STEERING_FD_NAMES`], to hand to another process. Whoever
+    /// holds a map's descriptor can change the map, capability or not.
+    pub fn fds(&self) -> [BorrowedFd<'_>; STEERING_FD_COUNT] {
+        std::array::from_fn(|place| match place.checked_sub(1) {
+            None => self.program.as_fd(),
+            Some(map) => self.maps[map].as_fd(),
+        })
+    }
+
+    /// Attaches to an interface of this network namespace, natively, for as long as the link lives.
+    pub fn attach(&self, ifindex: u32) -> Result<XdpLink, SteeringError> {
+        XdpLink::attach(self.program.as_fd(), ifindex).map_err(|source| {
+            if source.kind() == io::ErrorKind::ResourceBusy {
+                SteeringError::Occupied { ifindex }
+            } else {
+                SteeringError::Attach { ifindex, source }
+            }
+        })
+    }
+
+    /// What the program would do with this packet, a whole frame of 14 to about 3,500 bytes. It
+    /// counts like any other packet. Needs `CAP_BPF` and `CAP_NET_ADMIN`.
+    pub fn test_run(
+        &self,
+        packet: &[u8],
+        context: TestContext,
+    ) -> Result<TestOutcome, SteeringError> {
+        self.test_run_repeat(packet, context, 1)
+    }
+
+    /// The same `repeat` times over, for its mean duration.
+    pub fn test_run_repeat(
+        &self,
+        packet: &[u8],
+        context: TestContext,
+        repeat: u32,
+    ) -> Result<TestOutcome, SteeringError> {
+        test_run::test_run(self.program.as_fd(), packet, context, repeat)
+            .map_err(|source| SteeringError::TestRun { packet_bytes: packet.len(), source })
+    }
+
+    /// What the verifier and the JIT of the running kernel made of the program.
+    pub fn statistics(&self) -> Result<ProgramStatistics, SteeringError> {
+        sys::program_info(self.program.as_fd())
+            .map(|(_, statistics, _)| statistics)
+            .map_err(SteeringError::Descriptor)
+    }
+}
+
+fn wrong(name: &'static str, problem: String) -> SteeringError {
+    SteeringError::WrongDescriptor { name, problem }
+}
+
+fn check_map(
+    map: BorrowedFd<'_>,
+    name: &'static str,
+    (kind, key_bytes, value_bytes, entries): (MapType, usize, usize, u32),
+) -> Result<(), SteeringError> {
+    let info = MapInfo::new(map).map_err(|error| wrong(name, error.to_string()))?;
+    let found = (info.info.key_size, info.info.value_size, info.info.max_entries);
+    let expected = (key_bytes as u32, value_bytes as u32, entries);
+    if info.name().ok() != Some(name) || info.map_type() != kind || found != expected {
+        let problem = format!(
+            "it is {:?}, a {:?} with (key bytes, value bytes, entries) {found:?}; \
+             this build uses a {kind:?} with {expected:?}",
+            info.name().unwrap_or("?"),
+            info.map_type()
+        );
+        return Err(wrong(name, problem));
+    }
+    Ok(())
+}

@@ -1,0 +1,193 @@
+//! The few `bpf()` calls that libbpf-rs offers only on objects it loaded itself: they must also work
+//! on descriptors that came from another process. All of this crate's FFI is here.
+
+use std::ffi::c_void;
+use std::io;
+use std::mem::{MaybeUninit, size_of};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::time::Duration;
+
+use libbpf_rs::libbpf_sys as raw;
+
+use crate::intf::Plain;
+
+/// What the verifier and the JIT made of a loaded program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProgramStatistics {
+    /// Instructions the verifier walked; the kernel's limit is 1,000,000.
+    pub verified_instructions: u32,
+    /// Bytes of kernel bytecode.
+    pub translated_bytes: u32,
+    /// Bytes of machine code; 0 with the JIT off.
+    pub jited_bytes: u32,
+}
+
+/// libbpf 1.x returns the negated errno.
+fn check(result: i32) -> io::Result<i32> {
+    if result < 0 { Err(io::Error::from_raw_os_error(-result)) } else { Ok(result) }
+}
+
+fn own(result: i32) -> io::Result<OwnedFd> {
+    let fd = check(result)?;
+    // SAFETY: every caller passes the result of a call that creates a descriptor for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+fn pointer<T: Plain>(value: &T) -> *const c_void {
+    std::ptr::from_ref(value).cast()
+}
+
+/// `BPF_MAP_UPDATE_ELEM`, creating or replacing. The caller has checked the map's sizes.
+pub(crate) fn map_update<K: Plain, V: Plain>(
+    map: BorrowedFd<'_>,
+    key: &K,
+    value: &V,
+) -> io::Result<()> {
+    // SAFETY: the sizes of K and V were checked against the map's when it was opened.
+    check(unsafe { raw::bpf_map_update_elem(map.as_raw_fd(), pointer(key), pointer(value), 0) })
+        .map(drop)
+}
+
+/// `BPF_MAP_DELETE_ELEM`; an absent key is not an error, the result says whether it was there.
+pub(crate) fn map_delete<K: Plain>(map: BorrowedFd<'_>, key: &K) -> io::Result<bool> {
+    // SAFETY: the size of K was checked against the map's when it was opened.
+    match check(unsafe { raw::bpf_map_delete_elem(map.as_raw_fd(), pointer(key)) }) {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// `BPF_MAP_LOOKUP_ELEM` into `values`: one, or one per possible CPU for a per-CPU map.
+pub(crate) fn map_lookup<K: Plain, V: Plain + Default>(
+    map: BorrowedFd<'_>,
+    key: &K,
+    values: &mut [V],
+) -> io::Result<bool> {
+    const { assert!(size_of::<V>().is_multiple_of(4)) };
+    // SAFETY: `values` has room for one value per CPU where the map is per-CPU (callers allocate by
+    // `possible_cpus`, and a Tally's 16 bytes are already the 8-byte multiple the kernel uses).
+    let result = check(unsafe {
+        raw::bpf_map_lookup_elem(map.as_raw_fd(), pointer(key), values.as_mut_ptr().cast())
+    });
+    match result {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Every key of a hash or trie, as of no single moment: writers may go on meanwhile.
+pub(crate) fn map_keys<K: Plain + Default>(map: BorrowedFd<'_>) -> io::Result<Vec<K>> {
+    let mut keys = Vec::new();
+    let mut previous: Option<K> = None;
+    loop {
+        let mut next = K::default();
+        let from = previous.as_ref().map_or(std::ptr::null(), pointer);
+        let to = std::ptr::from_mut(&mut next).cast();
+        // SAFETY: both point at a K, whose size was checked against the map's; null means first.
+        match check(unsafe { raw::bpf_map_get_next_key(map.as_raw_fd(), from, to) }) {
+            Ok(_) => keys.push(next),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(keys),
+            Err(error) => return Err(error),
+        }
+        previous = Some(next);
+    }
+}
+
+/// A map by its number in the kernel. Needs `CAP_SYS_ADMIN`.
+pub(crate) fn map_by_id(id: u32) -> io::Result<OwnedFd> {
+    // SAFETY: takes and returns integers.
+    own(unsafe { raw::bpf_map_get_fd_by_id(id) })
+}
+
+/// A program by its number in the kernel. Needs `CAP_SYS_ADMIN`.
+pub(crate) fn program_by_id(id: u32) -> io::Result<OwnedFd> {
+    // SAFETY: takes and returns integers.
+    own(unsafe { raw::bpf_prog_get_fd_by_id(id) })
+}
+
+/// Attaches by a link, in native mode only.
+pub(crate) fn link_xdp(program: BorrowedFd<'_>, ifindex: u32) -> io::Result<OwnedFd> {
+    let ifindex = i32::try_from(ifindex).map_err(|_| io::ErrorKind::InvalidInput)?;
+    let options = raw::bpf_link_create_opts {
+        sz: size_of::<raw::bpf_link_create_opts>() as raw::size_t,
+        flags: raw::XDP_FLAGS_DRV_MODE,
+        ..Default::default()
+    };
+    // SAFETY: `options` is initialised, sized and outlives the call.
+    own(unsafe {
+        raw::bpf_link_create(program.as_raw_fd(), ifindex, raw::BPF_XDP, &raw const options)
+    })
+}
+
+/// (program id, ifindex) of an XDP link; ifindex 0 once its interface is gone.
+pub(crate) fn link_target(link: BorrowedFd<'_>) -> io::Result<(u32, u32)> {
+    let mut info = MaybeUninit::<raw::bpf_link_info>::zeroed();
+    let mut bytes = size_of::<raw::bpf_link_info>() as u32;
+    // SAFETY: `info` has `bytes` writable bytes.
+    check(unsafe {
+        raw::bpf_link_get_info_by_fd(link.as_raw_fd(), info.as_mut_ptr(), &raw mut bytes)
+    })?;
+    // SAFETY: plain C integers and a union of such; all-zero bytes are valid.
+    let info = unsafe { info.assume_init() };
+    if info.type_ != raw::BPF_LINK_TYPE_XDP {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not an XDP link"));
+    }
+    // SAFETY: the kernel fills the `xdp` member for this link type.
+    Ok((info.prog_id, unsafe { info.__bindgen_anon_1.xdp.ifindex }))
+}
+
+/// What the kernel knows of a program, with the numbers of its maps.
+pub(crate) fn program_info(
+    program: BorrowedFd<'_>,
+) -> io::Result<(String, ProgramStatistics, Vec<u32>)> {
+    let mut map_ids = [0u32; 32];
+    let mut info = raw::bpf_prog_info {
+        nr_map_ids: map_ids.len() as u32,
+        map_ids: map_ids.as_mut_ptr().expose_provenance() as u64,
+        ..Default::default()
+    };
+    let mut bytes = size_of::<raw::bpf_prog_info>() as u32;
+    // SAFETY: `info` has `bytes` writable bytes, and `map_ids` room for the `nr_map_ids` it states.
+    check(unsafe {
+        raw::bpf_prog_get_info_by_fd(program.as_raw_fd(), &raw mut info, &raw mut bytes)
+    })?;
+    let name = info.name.iter().take_while(|c| **c != 0).map(|c| char::from(*c as u8)).collect();
+    let statistics = ProgramStatistics {
+        verified_instructions: info.verified_insns,
+        translated_bytes: info.xlated_prog_len,
+        jited_bytes: info.jited_prog_len,
+    };
+    Ok((name, statistics, map_ids.into_iter().take(info.nr_map_ids as usize).collect()))
+}
+
+/// Runs a program on a packet in memory. `context` goes in and comes out; returns the program's
+/// return value, the bytes written to `out` and the mean time of a run.
+pub(crate) fn program_test_run(
+    program: BorrowedFd<'_>,
+    packet: &[u8],
+    context: &mut raw::xdp_md,
+    out: &mut [u8],
+    repeat: u32,
+) -> io::Result<(u32, usize, Duration)> {
+    let mut context_out = raw::xdp_md::default();
+    let mut options = raw::bpf_test_run_opts {
+        sz: size_of::<raw::bpf_test_run_opts>() as raw::size_t,
+        data_in: packet.as_ptr().cast(),
+        data_size_in: packet.len() as u32,
+        data_out: out.as_mut_ptr().cast(),
+        data_size_out: out.len() as u32,
+        ctx_in: std::ptr::from_ref(context).cast(),
+        ctx_size_in: size_of::<raw::xdp_md>() as u32,
+        ctx_out: (&raw mut context_out).cast(),
+        ctx_size_out: size_of::<raw::xdp_md>() as u32,
+        repeat: repeat.try_into().unwrap_or(i32::MAX),
+        ..Default::default()
+    };
+    // SAFETY: every pointer comes with the length of the live buffer behind it.
+    check(unsafe { raw::bpf_prog_test_run_opts(program.as_raw_fd(), &raw mut options) })?;
+    *context = context_out;
+    let duration = Duration::from_nanos(options.duration.into());
+    Ok((options.retval, options.data_size_out as usize, duration))
+}

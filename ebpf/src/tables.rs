@@ -1,0 +1,293 @@
+//! What the supervisor writes into the steering program's maps, and the verdicts it reads back.
+//!
+//! Every method is one or a few system calls; none may be called from the run loop. Writers replace
+//! lists by adding first and removing after, so that what stays on a list never loses a packet.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+
+use crate::intf::{
+    Address, Interface, PORTS_MAX, Permissions, Plain, SOCKETS_MAX, Served, Service, Source,
+    SourcePrefixKey, Tally,
+};
+use crate::prefix::SourcePrefix;
+use crate::steering::{STEERING_FD_NAMES, Steering, SteeringError};
+use crate::sys;
+use crate::verdict::{VERDICT_COUNT, Verdict};
+
+/// Places in `Steering::maps`.
+#[derive(Clone, Copy)]
+enum Map {
+    Xsks,
+    SourcesExact,
+    Sources,
+    Ports,
+    Served,
+    Interfaces,
+    Verdicts,
+}
+
+/// The counters of every verdict, summed over CPUs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct VerdictTallies([Tally; VERDICT_COUNT]);
+
+impl VerdictTallies {
+    /// The counters of one verdict since the program was loaded.
+    pub fn get(&self, verdict: Verdict) -> Tally {
+        self.0[verdict as usize]
+    }
+
+    /// All of them, in the order of [`crate::VERDICTS`].
+    pub fn as_slice(&self) -> &[Tally] {
+        &self.0
+    }
+
+    /// Every packet the program has seen.
+    pub fn total(&self) -> Tally {
+        self.0.iter().fold(Tally::default(), |sum, one| Tally {
+            packet_count: sum.packet_count + one.packet_count,
+            byte_count: sum.byte_count + one.byte_count,
+        })
+    }
+}
+
+impl Steering {
+    fn map(&self, map: Map) -> BorrowedFd<'_> {
+        self.maps[map as usize].as_fd()
+    }
+
+    fn put<K: Plain, V: Plain>(
+        &self,
+        map: Map,
+        key: &K,
+        value: &V,
+        subject: impl ToString,
+    ) -> Result<(), SteeringError> {
+        sys::map_update(self.map(map), key, value)
+            .map_err(|source| failed(map, "write", subject, source))
+    }
+
+    fn take<K: Plain>(
+        &self,
+        map: Map,
+        key: &K,
+        subject: impl ToString,
+    ) -> Result<bool, SteeringError> {
+        sys::map_delete(self.map(map), key).map_err(|source| failed(map, "remove", subject, source))
+    }
+
+    fn list<K: Plain + Default, V: Plain + Default>(
+        &self,
+        map: Map,
+    ) -> Result<Vec<(K, V)>, SteeringError> {
+        let keys: Vec<K> = sys::map_keys(self.map(map))
+            .map_err(|source| failed(map, "list", "the entries", source))?;
+        let mut entries = Vec::with_capacity(keys.len());
+        for key in keys {
+            let mut value = [V::default()];
+            if sys::map_lookup(self.map(map), &key, &mut value)
+                .map_err(|source| failed(map, "read", "an entry", source))?
+            {
+                entries.push((key, value[0]));
+            }
+        }
+        Ok(entries)
+    }
+
+    /// Lists a source, or changes what it may do; [`Permissions::NONE`] denies it although a shorter
+    /// prefix may allow it.
+    pub fn set_source(
+        &self,
+        prefix: SourcePrefix,
+        permissions: Permissions,
+    ) -> Result<(), SteeringError> {
+        let source = Source { permissions: permissions.0, family: prefix.family() };
+        if prefix.is_exact() {
+            self.put(Map::SourcesExact, &prefix.key().address, &source, prefix)
+        } else {
+            self.put(Map::Sources, &prefix.key(), &source, prefix)
+        }
+    }
+
+    /// Takes a source off the list; whether it was on it.
+    pub fn remove_source(&self, prefix: SourcePrefix) -> Result<bool, SteeringError> {
+        if prefix.is_exact() {
+            self.take(Map::SourcesExact, &prefix.key().address, prefix)
+        } else {
+            self.take(Map::Sources, &prefix.key(), prefix)
+        }
+    }
+
+    /// The source list, in no order.
+    pub fn sources(&self) -> Result<Vec<(SourcePrefix, Permissions)>, SteeringError> {
+        let exact = self.list::<Address, Source>(Map::SourcesExact)?;
+        let exact = exact
+            .into_iter()
+            .map(|(address, source)| (SourcePrefixKey { bits: 128, address }, source));
+        let prefixes = self.list::<SourcePrefixKey, Source>(Map::Sources)?;
+        Ok(exact
+            .chain(prefixes)
+            .filter_map(|(key, source)| {
+                let prefix = SourcePrefix::from_key(key, source.family)?;
+                Some((prefix, Permissions(source.permissions)))
+            })
+            .collect())
+    }
+
+    /// Makes the source list exactly this; what was and stays listed is never refused meanwhile.
+    pub fn replace_sources(
+        &self,
+        list: &[(SourcePrefix, Permissions)],
+    ) -> Result<(), SteeringError> {
+        for (prefix, permissions) in list {
+            self.set_source(*prefix, *permissions)?;
+        }
+        for (prefix, _) in self.sources()? {
+            if !list.iter().any(|(kept, _)| *kept == prefix) {
+                self.remove_source(prefix)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Serves a destination address, unicast or multicast group.
+    pub fn serve_address(&self, address: IpAddr) -> Result<(), SteeringError> {
+        let address = address.to_canonical();
+        let broadcast = matches!(address, IpAddr::V4(v4) if v4.is_broadcast());
+        if address.is_unspecified() || address.is_loopback() || broadcast {
+            return Err(SteeringError::Refused(format!(
+                "{address} cannot be served by a network port"
+            )));
+        }
+        self.put(Map::Served, &Address::from(address), &Served::default(), address)
+    }
+
+    /// Stops serving an address; whether it was served.
+    pub fn withdraw_address(&self, address: IpAddr) -> Result<bool, SteeringError> {
+        self.take(Map::Served, &Address::from(address.to_canonical()), address)
+    }
+
+    /// The addresses served, in no order.
+    pub fn served_addresses(&self) -> Result<Vec<IpAddr>, SteeringError> {
+        let entries = self.list::<Address, Served>(Map::Served)?;
+        Ok(entries.into_iter().map(|(address, _)| address.into()).collect())
+    }
+
+    /// Makes the served addresses exactly these.
+    pub fn replace_served_addresses(&self, addresses: &[IpAddr]) -> Result<(), SteeringError> {
+        for address in addresses {
+            self.serve_address(*address)?;
+        }
+        for address in self.served_addresses()? {
+            if !addresses.iter().any(|kept| kept.to_canonical() == address) {
+                self.withdraw_address(address)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts a service on a port, for every address served; port 0 is refused.
+    pub fn set_service(&self, port: u16, service: Service) -> Result<(), SteeringError> {
+        if port == 0 {
+            return Err(SteeringError::Refused("port 0 cannot have a service".into()));
+        }
+        self.put(Map::Ports, &u32::from(port), &service, port)
+    }
+
+    /// Takes the service off a port.
+    pub fn remove_service(&self, port: u16) -> Result<(), SteeringError> {
+        self.put(Map::Ports, &u32::from(port), &Service::default(), port)
+    }
+
+    /// The service of a port, if any.
+    pub fn service(&self, port: u16) -> Result<Option<Service>, SteeringError> {
+        let mut service = [Service::default()];
+        sys::map_lookup(self.map(Map::Ports), &u32::from(port), &mut service)
+            .map_err(|source| failed(Map::Ports, "read", port, source))?;
+        Ok((service[0].flags != 0).then_some(service[0]))
+    }
+
+    /// Makes the services exactly these. Looks at all 65,536 ports: some 20 ms.
+    pub fn replace_services(&self, services: &[(u16, Service)]) -> Result<(), SteeringError> {
+        let wanted: HashMap<u16, Service> = services.iter().copied().collect();
+        for (port, service) in &wanted {
+            self.set_service(*port, *service)?;
+        }
+        for port in (0..PORTS_MAX).filter_map(|port| u16::try_from(port).ok()) {
+            if !wanted.contains_key(&port) && self.service(port)?.is_some() {
+                self.remove_service(port)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Says what an interface's MAC is and where its sockets are; replaces what was said before.
+    pub fn set_interface(&self, ifindex: u32, interface: Interface) -> Result<(), SteeringError> {
+        let sockets = interface.first_socket.saturating_add(interface.queue_count.into());
+        if sockets > SOCKETS_MAX {
+            return Err(SteeringError::Refused(format!(
+                "interface {ifindex}: {} queues from socket {} are more than the {SOCKETS_MAX} sockets",
+                interface.queue_count, interface.first_socket
+            )));
+        }
+        if interface.mac[0] & 1 != 0 || interface.mac == [0; 6] {
+            return Err(SteeringError::Refused(format!(
+                "interface {ifindex}: {:02x?} is not a unicast MAC",
+                interface.mac
+            )));
+        }
+        self.put(Map::Interfaces, &ifindex, &interface, ifindex)
+    }
+
+    /// Forgets an interface: everything on it passes to the kernel. Whether it was known.
+    pub fn remove_interface(&self, ifindex: u32) -> Result<bool, SteeringError> {
+        self.take(Map::Interfaces, &ifindex, ifindex)
+    }
+
+    /// The interfaces by ifindex, in no order.
+    pub fn interfaces(&self) -> Result<Vec<(u32, Interface)>, SteeringError> {
+        self.list(Map::Interfaces)
+    }
+
+    /// Puts an AF_XDP socket with a fill and an RX ring at `index` below [`SOCKETS_MAX`]. The kernel
+    /// takes it out again when the socket is closed for good.
+    pub fn set_socket(&self, index: u32, socket: BorrowedFd<'_>) -> Result<(), SteeringError> {
+        let fd = u32::try_from(socket.as_raw_fd()).expect("an open descriptor is not negative");
+        self.put(Map::Xsks, &index, &fd, index)
+    }
+
+    /// Takes the socket at `index` out, if there is one.
+    pub fn remove_socket(&self, index: u32) -> Result<(), SteeringError> {
+        self.take(Map::Xsks, &index, index).map(drop)
+    }
+
+    /// The verdict counters, of no single moment: packets go on being counted meanwhile.
+    pub fn verdicts(&self) -> Result<VerdictTallies, SteeringError> {
+        let map = Map::Verdicts;
+        let cpus = libbpf_rs::num_possible_cpus()
+            .map_err(|error| failed(map, "read", "the CPUs", io::Error::other(error)))?;
+        let mut per_cpu = vec![Tally::default(); cpus];
+        let mut tallies = VerdictTallies::default();
+        for (index, sum) in tallies.0.iter_mut().enumerate() {
+            sys::map_lookup(self.map(map), &(index as u32), &mut per_cpu)
+                .map_err(|source| failed(map, "read", index, source))?;
+            for one in &per_cpu {
+                sum.packet_count += one.packet_count;
+                sum.byte_count += one.byte_count;
+            }
+        }
+        Ok(tallies)
+    }
+}
+
+fn failed(
+    map: Map,
+    verb: &'static str,
+    subject: impl ToString,
+    source: io::Error,
+) -> SteeringError {
+    let map = STEERING_FD_NAMES[map as usize + 1];
+    SteeringError::Map { map, verb, subject: subject.to_string(), source }
+}
