@@ -115,7 +115,7 @@ pub enum SteeringError {
     Refused(String),
     /// A packet the kernel does not run programs on, or an interface it does not know.
     #[error(
-        "cannot run the steering program on a packet of {packet_bytes} bytes (14 to about 3,500)"
+        "cannot run the steering program on a packet of {packet_bytes} bytes (it takes 14 or more)"
     )]
     TestRun {
         /// The packet's length.
@@ -219,8 +219,9 @@ impl Steering {
         })
     }
 
-    /// What the program would do with this packet, a whole frame of 14 to about 3,500 bytes. It
-    /// counts like any other packet. Needs `CAP_BPF` and `CAP_NET_ADMIN`.
+    /// What the program would do with this packet, a whole frame of at least 14 bytes. It
+    /// counts like any other packet. Of a frame beyond a page less headroom (3,520 bytes on x86-64) the
+    /// program sees and counts only that much; no driver hands it such frames. Needs `CAP_BPF` and `CAP_NET_ADMIN`.
     pub fn test_run(
         &self,
         packet: &[u8],

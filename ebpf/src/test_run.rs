@@ -50,8 +50,7 @@ pub(crate) fn test_run(
         rx_queue_index: context.rx_queue,
         ..Default::default()
     };
-    // A page holds the packet, its headroom and metadata; the kernel refuses longer packets.
-    let mut out = vec![0; 4096];
+    let mut out = vec![0; packet.len() + size_of::<RxMeta>()];
     let (code, bytes, duration) =
         sys::program_test_run(program, packet, &mut md, &mut out, repeat)?;
     out.truncate(bytes);

@@ -3,6 +3,8 @@
 
 pub mod captures;
 pub mod frame;
+pub mod mutate;
+pub mod reference;
 mod socket;
 
 use std::net::IpAddr;
@@ -47,6 +49,10 @@ pub const LISTED_V4: &str = "198.18.0.2";
 pub const UNLISTED_V4: &str = "198.18.7.2";
 pub const LISTED_V6: &str = "fd00:6e61::2";
 pub const UNLISTED_V6: &str = "fd00:6e62::2";
+
+/// As much of a longer frame as the kernel shows to a program in a test run: a page less 256 bytes of
+/// headroom and 320 of bookkeeping.
+pub const FRAME_BYTES_SHOWN: usize = 4096 - 256 - 320;
 
 pub fn ip(text: &str) -> IpAddr {
     text.parse().expect("an address in a test")
@@ -115,7 +121,7 @@ impl Rig {
             })
             .collect();
         let [(verdict, tally)] = counted[..] else { panic!("{name}: counted {counted:?}") };
-        let expected = Tally { packet_count: 1, byte_count: packet.len() as u64 };
+        let expected = Tally { packet_count: 1, byte_count: shown(packet).len() as u64 };
         assert_eq!(tally, expected, "{name}: {verdict:?}");
         assert_eq!(outcome.action, verdict.info().action, "{name}: {verdict:?}");
         assert_eq!(outcome.packet, packet, "{name}: {verdict:?} changed the packet");
@@ -137,6 +143,11 @@ impl Rig {
         let (verdict, _) = self.run(name, packet);
         assert_eq!(verdict, expected, "{name}: {packet:02x?}");
     }
+}
+
+/// What the program sees of a frame in a test run.
+pub fn shown(frame: &[u8]) -> &[u8] {
+    &frame[..frame.len().min(FRAME_BYTES_SHOWN)]
 }
 
 fn monotonic_ns() -> u64 {
