@@ -258,6 +258,7 @@ fn check_map(
     name: &'static str,
     (kind, key_bytes, value_bytes, entries): (MapType, usize, usize, u32),
 ) -> Result<(), SteeringError> {
+    sys::require_kind(map, "bpf-map").map_err(|error| wrong(name, error.to_string()))?;
     let info = MapInfo::new(map).map_err(|error| wrong(name, error.to_string()))?;
     let found = (info.info.key_size, info.info.value_size, info.info.max_entries);
     let expected = (key_bytes as u32, value_bytes as u32, entries);

@@ -95,6 +95,17 @@ pub(crate) fn map_keys<K: Plain + Default>(map: BorrowedFd<'_>) -> io::Result<Ve
     }
 }
 
+/// The kernel's name for what a descriptor is: `bpf_link`, `bpf-prog`, `bpf-map`, ... The info call
+/// does not say: it answers for any of them, and a program's first words read as a link's.
+pub(crate) fn require_kind(fd: BorrowedFd<'_>, kind: &str) -> io::Result<()> {
+    let target = std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd()))?;
+    if target.as_os_str() == format!("anon_inode:{kind}").as_str() {
+        return Ok(());
+    }
+    let what = format!("it is {}, not a {kind}", target.display());
+    Err(io::Error::new(io::ErrorKind::InvalidInput, what))
+}
+
 /// A map by its number in the kernel. Needs `CAP_SYS_ADMIN`.
 pub(crate) fn map_by_id(id: u32) -> io::Result<OwnedFd> {
     // SAFETY: takes and returns integers.
@@ -123,6 +134,7 @@ pub(crate) fn link_xdp(program: BorrowedFd<'_>, ifindex: u32) -> io::Result<Owne
 
 /// (program id, ifindex) of an XDP link; ifindex 0 once its interface is gone.
 pub(crate) fn link_target(link: BorrowedFd<'_>) -> io::Result<(u32, u32)> {
+    require_kind(link, "bpf_link")?;
     let mut info = MaybeUninit::<raw::bpf_link_info>::zeroed();
     let mut bytes = size_of::<raw::bpf_link_info>() as u32;
     // SAFETY: `info` has `bytes` writable bytes.
@@ -142,6 +154,7 @@ pub(crate) fn link_target(link: BorrowedFd<'_>) -> io::Result<(u32, u32)> {
 pub(crate) fn program_info(
     program: BorrowedFd<'_>,
 ) -> io::Result<(String, ProgramStatistics, Vec<u32>)> {
+    require_kind(program, "bpf-prog")?;
     let mut map_ids = [0u32; 32];
     let mut info = raw::bpf_prog_info {
         nr_map_ids: map_ids.len() as u32,

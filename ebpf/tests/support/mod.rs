@@ -5,7 +5,8 @@ pub mod captures;
 pub mod frame;
 pub mod mutate;
 pub mod reference;
-mod socket;
+pub mod socket;
+pub mod veth;
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -72,9 +73,7 @@ impl Rig {
 
     /// The same with a choice whether the queue has a socket.
     pub fn with(test: &str, socket: bool) -> Option<Self> {
-        // SAFETY: takes nothing, cannot fail.
-        if unsafe { libc::geteuid() } != 0 {
-            println!("SKIPPED {test}: loading XDP programs needs root");
+        if !is_root(test) {
             return None;
         }
         let steering = Steering::load(Options { frame_bytes_max: FRAME_BYTES_MAX }).unwrap();
@@ -148,6 +147,16 @@ impl Rig {
 /// What the program sees of a frame in a test run.
 pub fn shown(frame: &[u8]) -> &[u8] {
     &frame[..frame.len().min(FRAME_BYTES_SHOWN)]
+}
+
+/// False, with a printed `SKIPPED` line, without root.
+pub fn is_root(test: &str) -> bool {
+    // SAFETY: takes nothing, cannot fail.
+    let root = unsafe { libc::geteuid() } == 0;
+    if !root {
+        println!("SKIPPED {test}: loading XDP programs needs root");
+    }
+    root
 }
 
 fn monotonic_ns() -> u64 {

@@ -1,0 +1,74 @@
+//! What the running kernel makes of the program, and what a packet costs. The figures are printed;
+//! `NAUTILUS_LONG` repeats each packet a million times.
+
+mod support;
+
+use std::time::Duration;
+
+use nautilus_ebpf::{TestContext, Verdict};
+
+use support::frame::{DESTINATION, Frame, TCP};
+use support::{CACHE_PORT, OUR_V4, Rig, UNLISTED_V4};
+
+/// The kernel's limit is 1,000,000. Too low: the next check does not fit under it. Too high: a
+/// blow-up of the verifier's work goes unseen until an older kernel refuses the program.
+const VERIFIED_INSTRUCTIONS_MAX: u32 = 100_000;
+
+#[test]
+#[ignore = "privileged: loads XDP programs"]
+fn verifier_statistics() {
+    let Some(rig) = Rig::new("verifier_statistics") else { return };
+    let statistics = rig.steering.statistics().unwrap();
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    println!("steer on Linux {}: {statistics:?}", release.trim());
+    assert!(statistics.verified_instructions > 0);
+    assert!(statistics.verified_instructions < VERIFIED_INSTRUCTIONS_MAX);
+    let jit = std::fs::read_to_string("/proc/sys/net/core/bpf_jit_enable").unwrap_or_default();
+    assert_eq!(statistics.jited_bytes > 0, jit.trim() != "0", "JIT setting {jit:?}");
+}
+
+/// Without a socket: a repeated run keeps the metadata of the run before, so the stamp, which is
+/// mostly the clock's own time, cannot be repeated.
+#[test]
+#[ignore = "privileged: loads XDP programs"]
+fn cost_per_packet() {
+    let Some(rig) = Rig::with("cost_per_packet", false) else { return };
+    let repeat = if std::env::var_os("NAUTILUS_LONG").is_some() { 1_000_000 } else { 20_000 };
+    let mut arp = Frame::v4(CACHE_PORT).bytes();
+    arp[12..14].copy_from_slice(&[0x08, 0x06]);
+    let cases = [
+        ("ARP", arp, Verdict::NotIp),
+        ("another port", Frame::v4(53).bytes(), Verdict::OtherPort),
+        ("listed exact", Frame::new("198.18.9.9", OUR_V4, CACHE_PORT).bytes(), Verdict::NoSocket),
+        ("listed by prefix", Frame::v4(CACHE_PORT).bytes(), Verdict::NoSocket),
+        ("unlisted", Frame::new(UNLISTED_V4, OUR_V4, CACHE_PORT).bytes(), Verdict::SourceUnlisted),
+        (
+            "TCP listed by prefix",
+            Frame::v4(CACHE_PORT).with(|f| f.protocol = TCP).bytes(),
+            Verdict::TcpListed,
+        ),
+        ("IPv6 by prefix", Frame::v6(CACHE_PORT).bytes(), Verdict::NoSocket),
+        (
+            "IPv6, four headers",
+            Frame::v6(CACHE_PORT)
+                .with(|f| f.extensions = vec![(DESTINATION, vec![0; 8]); 4])
+                .bytes(),
+            Verdict::NoSocket,
+        ),
+    ];
+    for (name, packet, verdict) in cases {
+        let before = rig.steering.verdicts().unwrap().get(verdict).packet_count;
+        let mut runs: Vec<Duration> = (0..5)
+            .map(|_| {
+                rig.steering
+                    .test_run_repeat(&packet, TestContext::default(), repeat)
+                    .unwrap()
+                    .duration
+            })
+            .collect();
+        runs.sort();
+        println!("{name}: {} ns (median of 5 x {repeat})", runs[2].as_nanos());
+        let after = rig.steering.verdicts().unwrap().get(verdict).packet_count;
+        assert_eq!(after - before, 5 * u64::from(repeat), "{name}");
+    }
+}
