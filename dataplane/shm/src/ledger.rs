@@ -129,6 +129,8 @@ pub struct Ledger<M, P = ()> {
 }
 
 /// Distinguishes tokens of different ledgers of this process; no order is needed.
+// A heap word of this process, not shared memory: loom has no static atomics.
+#[allow(clippy::disallowed_types)]
 static NEXT_IDENTIFIER: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(1);
 
 impl<M: LedgerMemory, P: StorePoint> Ledger<M, P> {

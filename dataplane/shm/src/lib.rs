@@ -2,5 +2,16 @@
 //! supervisor and same-host readers have in common.
 
 pub mod attach;
+pub mod cells;
+pub mod clock;
+pub mod control_region;
+pub mod event_log;
+pub mod histogram;
 pub mod ledger;
+pub mod metrics;
+pub mod next_hops;
+pub mod region;
+pub mod seqlock;
+pub mod shared;
+pub mod spsc;
 pub mod sync;

@@ -1,0 +1,204 @@
+//! The values that divide a metric, such as the reason of a drop.
+//!
+//! Add a value here and it has a slot, an export and a place in the layout hash. Order is the order
+//! of the slots.
+
+/// The values of one set of Prometheus labels.
+#[derive(Debug, PartialEq, Eq)]
+pub struct LabelSet {
+    /// Label names; almost always one.
+    pub keys: &'static [&'static str],
+    /// One row per slot; each row has one value per key.
+    pub values: &'static [&'static [&'static str]],
+}
+
+/// An enum whose variants are the rows of a [`LabelSet`], numbered from 0.
+pub trait Label: 'static + Copy {
+    /// Keys and values.
+    const SET: LabelSet;
+    /// All variants, in order.
+    const ALL: &'static [Self];
+    /// Position of this variant.
+    fn index(self) -> usize;
+}
+
+macro_rules! labels {
+    ($(
+        $(#[$doc:meta])*
+        $name:ident $keys:tt { $( $(#[$vdoc:meta])* $variant:ident $values:tt, )+ }
+    )+) => { $(
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum $name {
+            $( $(#[$vdoc])* $variant, )+
+        }
+
+        impl Label for $name {
+            const SET: LabelSet = LabelSet { keys: &$keys, values: &[$( &$values ),+] };
+            const ALL: &'static [Self] = &[$( Self::$variant ),+];
+            #[inline(always)]
+            fn index(self) -> usize {
+                self as usize
+            }
+        }
+    )+ };
+}
+
+labels! {
+    /// Why a worker dropped a packet that XDP had given it.
+    RxDrop ["reason"] {
+        /// The frame does not parse as Ethernet, IP and UDP.
+        Malformed ["malformed"],
+        /// IPv4 header checksum wrong.
+        IpChecksum ["ip_checksum"],
+        /// UDP checksum wrong, or zero over IPv6.
+        UdpChecksum ["udp_checksum"],
+        /// A descriptor outside the UMEM or of a frame not in the kernel.
+        Descriptor ["descriptor"],
+        /// No application listens on the destination port.
+        NoApplication ["no_application"],
+        /// The application refused the request: not its protocol, or too short.
+        BadRequest ["bad_request"],
+    }
+
+    /// Why a worker did not send a datagram.
+    TxDrop ["reason"] {
+        /// No free frame, or the TX ring is full.
+        NoFrame ["no_frame"],
+        /// No route to the receiver.
+        NoRoute ["no_route"],
+        /// A route but no neighbour; the supervisor has been asked.
+        NoNeighbour ["no_neighbour"],
+        /// The payload exceeds the MTU.
+        TooLong ["too_long"],
+        /// The kernel refused the send.
+        Kernel ["kernel"],
+    }
+
+    /// Where the frames of a UMEM are.
+    FrameOwner ["state"] {
+        /// In the pool.
+        Free ["free"],
+        /// Held by the worker.
+        Held ["held"],
+        /// In the kernel for reception.
+        Rx ["rx"],
+        /// In the kernel for transmission.
+        Tx ["tx"],
+    }
+
+    /// What the steering program did with a frame, and why. Same names and order as the list in
+    /// `ebpf/src/intf.h`.
+    XdpVerdict ["action", "reason"] {
+        /// The frame ends inside its link header.
+        LinkTruncated ["pass", "link_truncated"],
+        /// More than two VLAN tags.
+        VlanDepth ["pass", "vlan_depth"],
+        /// Neither IPv4 nor IPv6.
+        NotIp ["pass", "not_ip"],
+        /// The IP header is cut short or contradicts itself.
+        IpMalformed ["pass", "ip_malformed"],
+        /// The interface is not ours.
+        UnknownInterface ["pass", "unknown_interface"],
+        /// Not for our MAC.
+        OtherMac ["pass", "other_mac"],
+        /// The destination address is not served.
+        OtherAddress ["pass", "other_address"],
+        /// An IP fragment.
+        Fragment ["pass", "fragment"],
+        /// An IPv6 header chain not followed to its end.
+        ExtensionHeaders ["pass", "extension_headers"],
+        /// Neither UDP nor TCP.
+        OtherProtocol ["pass", "other_protocol"],
+        /// The frame ends before the ports.
+        TransportTruncated ["pass", "transport_truncated"],
+        /// No service on this port.
+        OtherPort ["pass", "other_port"],
+        /// TCP to a port of ours from a listed source.
+        TcpListed ["pass", "tcp_listed"],
+        /// Longer than a UMEM chunk holds.
+        TooLong ["pass", "too_long"],
+        /// The arriving queue has no socket.
+        NoSocket ["pass", "no_socket"],
+        /// The driver has no room for the receive stamp.
+        NoMetadata ["pass", "no_metadata"],
+        /// A source address that cannot be.
+        SourceInvalid ["drop", "source_invalid"],
+        /// UDP from a source that is not on the list.
+        SourceUnlisted ["drop", "source_unlisted"],
+        /// TCP from a source that is not on the list.
+        TcpSourceUnlisted ["drop", "tcp_source_unlisted"],
+        /// The IP length is impossible.
+        IpLength ["drop", "ip_length"],
+        /// The UDP length is impossible.
+        UdpLength ["drop", "udp_length"],
+        /// From port 0 or from a replying service: a loop.
+        SourcePort ["drop", "source_port"],
+        /// Handed to the AF_XDP socket.
+        Redirected ["redirect", "redirected"],
+    }
+
+    /// The verbs of the cache protocol.
+    CacheVerb ["verb"] {
+        /// `get`, one per key.
+        Get ["get"],
+        /// `gets`, one per key.
+        Gets ["gets"],
+        /// `set`.
+        Set ["set"],
+        /// `delete`.
+        Delete ["delete"],
+        /// `version`.
+        Version ["version"],
+    }
+
+    /// How a cache request was refused.
+    CacheError ["reason"] {
+        /// Not a command (`ERROR`).
+        UnknownCommand ["unknown_command"],
+        /// Malformed arguments (`CLIENT_ERROR`).
+        BadFormat ["bad_format"],
+        /// The key is longer than 250 bytes or holds a control byte.
+        BadKey ["bad_key"],
+        /// The value is longer than the limit.
+        ValueTooLarge ["value_too_large"],
+        /// No memory even after eviction (`SERVER_ERROR`).
+        OutOfMemory ["out_of_memory"],
+        /// The reply needs more than 64 datagrams.
+        ReplyTooLarge ["reply_too_large"],
+        /// The UDP frame header is missing or names a request of several datagrams.
+        FrameHeader ["frame_header"],
+    }
+
+    /// Why bytes of a feed were not decoded.
+    FeedError ["reason"] {
+        /// The packet is shorter than its header.
+        ShortHeader ["short_header"],
+        /// A message block reaches past the end of its packet.
+        TruncatedMessage ["truncated_message"],
+        /// Sequence numbers out of range.
+        BadSequence ["bad_sequence"],
+        /// A message of a type the protocol does not define.
+        UnknownType ["unknown_type"],
+        /// A message whose length is not that of its type.
+        MessageLength ["message_length"],
+        /// A field with a value the protocol does not define.
+        BadField ["bad_field"],
+        /// A packet of another session than the channel's.
+        OtherSession ["other_session"],
+        /// Memory for books, orders or symbols is used up.
+        Capacity ["capacity"],
+        /// The cache refused the record.
+        Publish ["publish"],
+    }
+
+    /// What became of a neighbour request.
+    NeighbourOutcome ["outcome"] {
+        /// The kernel was asked to resolve it.
+        Asked ["asked"],
+        /// Dropped: asked for too recently or too many at once.
+        Suppressed ["suppressed"],
+        /// The ring held something that is no request.
+        Invalid ["invalid"],
+    }
+}

@@ -1,0 +1,135 @@
+//! Every metric of the data plane. Add a row here and nowhere else.
+//!
+//! A row: constant, kind, Prometheus name, unit, owner, help; `by X` adds the labels of
+//! [`super::labels`]. Names are `nautilus_<subject>_<what>[_<base unit>][_total]`, subject singular.
+//! Times are stored in nanoseconds and exported in seconds.
+
+use super::labels::{
+    CacheError, CacheVerb, FeedError, FrameOwner, Label, LabelSet, NeighbourOutcome, RxDrop,
+    TxDrop, XdpVerdict,
+};
+use super::{Counter, CounterBy, Gauge, GaugeBy, Kind, MetricSpec, Owner, Unit, slot_of};
+
+macro_rules! kind {
+    (counter) => {
+        Kind::Counter
+    };
+    (gauge) => {
+        Kind::Gauge
+    };
+}
+
+macro_rules! handle {
+    ($(#[$doc:meta])* $id:ident counter) => {
+        $(#[$doc])* pub const $id: Counter = Counter(slot_of(Row::$id as usize));
+    };
+    ($(#[$doc:meta])* $id:ident gauge) => {
+        $(#[$doc])* pub const $id: Gauge = Gauge(slot_of(Row::$id as usize));
+    };
+    ($(#[$doc:meta])* $id:ident counter $label:ident) => {
+        $(#[$doc])* pub const $id: CounterBy<$label> = CounterBy::new(slot_of(Row::$id as usize));
+    };
+    ($(#[$doc:meta])* $id:ident gauge $label:ident) => {
+        $(#[$doc])* pub const $id: GaugeBy<$label> = GaugeBy::new(slot_of(Row::$id as usize));
+    };
+}
+
+macro_rules! label_set {
+    () => {
+        None
+    };
+    ($label:ident) => {{
+        const SET: LabelSet = <$label as Label>::SET;
+        Some(&SET)
+    }};
+}
+
+macro_rules! metric_table {
+    ($( $id:ident $kind:ident $name:literal $unit:ident $owner:ident $(by $label:ident)? : $help:literal; )+) => {
+        /// Positions in [`METRICS`].
+        #[allow(non_camel_case_types, clippy::upper_case_acronyms)]
+        enum Row { $( $id ),+ }
+
+        /// The whole table, in slot order.
+        pub const METRICS: &[MetricSpec] = &[ $( MetricSpec {
+            name: $name,
+            kind: kind!($kind),
+            unit: Unit::$unit,
+            owner: Owner::$owner,
+            labels: label_set!($($label)?),
+            help: $help,
+        } ),+ ];
+
+        $( handle!(#[doc = $help] $id $kind $($label)?); )+
+    };
+}
+
+metric_table! {
+    // Worker: packets.
+    RX_PACKETS counter "nautilus_worker_rx_packets_total" Packets Worker: "Packets taken from the receive ring or socket";
+    RX_BYTES counter "nautilus_worker_rx_bytes_total" Bytes Worker: "Bytes of those packets as the port saw them";
+    TX_PACKETS counter "nautilus_worker_tx_packets_total" Packets Worker: "Packets given to the transmit ring or socket";
+    TX_BYTES counter "nautilus_worker_tx_bytes_total" Bytes Worker: "Bytes of those packets";
+    RX_DROPPED_PACKETS counter "nautilus_worker_rx_dropped_packets_total" Packets Worker by RxDrop: "Packets received and not handled";
+    TX_DROPPED_PACKETS counter "nautilus_worker_tx_dropped_packets_total" Packets Worker by TxDrop: "Datagrams an application wanted to send and the port did not";
+    RX_UNSTAMPED_PACKETS counter "nautilus_worker_rx_unstamped_packets_total" Packets Worker: "Packets that came without the receive stamp of the steering program";
+    ECHOED_PACKETS counter "nautilus_worker_echoed_packets_total" Packets Worker: "Datagrams answered by the echo application";
+    // Worker: rings.
+    FRAMES gauge "nautilus_worker_frames" Frames Worker by FrameOwner: "Frames of the packet memory by owner";
+    FRAMES_LOST counter "nautilus_worker_lost_frames_total" Frames Worker: "Times the frame states did not add up to the frames of the packet memory";
+    FILL_RING_EMPTY counter "nautilus_worker_fill_ring_empty_total" Packets Worker: "Packets the kernel dropped because the fill ring was empty (XDP_STATISTICS)";
+    RX_RING_FULL counter "nautilus_worker_rx_ring_full_total" Packets Worker: "Packets the kernel dropped because the receive ring was full (XDP_STATISTICS)";
+    RX_KERNEL_DROPPED counter "nautilus_worker_rx_kernel_dropped_packets_total" Packets Worker: "Packets the kernel dropped for another reason (XDP_STATISTICS)";
+    TX_INVALID_DESCRIPTORS counter "nautilus_worker_tx_invalid_descriptors_total" Frames Worker: "Transmit descriptors the kernel refused (XDP_STATISTICS)";
+    TX_RING_EMPTY counter "nautilus_worker_tx_ring_empty_total" Events Worker: "Times the kernel found the transmit ring empty (XDP_STATISTICS)";
+    // Worker: loop.
+    LOOPS counter "nautilus_worker_loops_total" Events Worker: "Turns of the run loop";
+    LOOPS_IDLE counter "nautilus_worker_idle_loops_total" Events Worker: "Turns that found nothing to do";
+    BUSY_NS counter "nautilus_worker_busy_seconds_total" Nanoseconds Worker: "Time in turns that did something";
+    IDLE_NS counter "nautilus_worker_idle_seconds_total" Nanoseconds Worker: "Time in turns that found nothing to do, sleep included";
+    SLEEPS counter "nautilus_worker_sleeps_total" Events Worker: "Times the worker blocked for packets";
+    SYSCALLS counter "nautilus_worker_syscalls_total" Events Worker: "System calls of the run loop";
+    NEXT_HOP_BUSY counter "nautilus_worker_next_hop_busy_total" Events Worker: "Next-hop reads given up because the table kept changing";
+    NEIGHBOUR_REQUESTS counter "nautilus_worker_neighbour_requests_total" Events Worker: "Neighbours asked for";
+    NEIGHBOUR_REQUESTS_FULL counter "nautilus_worker_neighbour_requests_full_total" Events Worker: "Neighbour requests not made because the ring was full";
+    // Cache.
+    CACHE_REQUESTS counter "nautilus_cache_requests_total" Events Worker by CacheVerb: "Requests by verb, a get of several keys once a key";
+    CACHE_ERRORS counter "nautilus_cache_errors_total" Events Worker by CacheError: "Requests refused";
+    CACHE_HITS counter "nautilus_cache_hits_total" Events Worker: "Keys found";
+    CACHE_MISSES counter "nautilus_cache_misses_total" Events Worker: "Keys not found, suspect ones included";
+    CACHE_SUSPECTS counter "nautilus_cache_suspects_total" Events Worker: "Keys found but suspect, answered as a miss";
+    CACHE_EVICTIONS counter "nautilus_cache_evictions_total" Items Worker: "Items removed to make room";
+    CACHE_EXPIRATIONS counter "nautilus_cache_expirations_total" Items Worker: "Items removed because their time was over";
+    CACHE_ITEMS gauge "nautilus_cache_items" Items Worker: "Items in the cache";
+    CACHE_USED_BYTES gauge "nautilus_cache_used_bytes" Bytes Worker: "Memory that items occupy";
+    CACHE_LIMIT_BYTES gauge "nautilus_cache_limit_bytes" Bytes Worker: "Memory that items may occupy";
+    CACHE_SPLIT_REPLIES counter "nautilus_cache_split_replies_total" Events Worker: "Replies that took more than one datagram";
+    // Feed.
+    FEED_PACKETS counter "nautilus_feed_packets_total" Packets Worker: "Feed packets received";
+    FEED_HEARTBEATS counter "nautilus_feed_heartbeats_total" Packets Worker: "Feed packets without a message";
+    FEED_DUPLICATE_PACKETS counter "nautilus_feed_duplicate_packets_total" Packets Worker: "Feed packets that were applied already";
+    FEED_MESSAGES counter "nautilus_feed_messages_total" Messages Worker: "Feed messages applied";
+    FEED_GAPS counter "nautilus_feed_gaps_total" Events Worker: "Gaps in the sequence of a channel";
+    FEED_LOST_MESSAGES counter "nautilus_feed_lost_messages_total" Messages Worker: "Messages missing in those gaps";
+    FEED_ERRORS counter "nautilus_feed_errors_total" Events Worker by FeedError: "Packets and messages that were not applied";
+    FEED_UNKNOWN_ORDERS counter "nautilus_feed_unknown_orders_total" Messages Worker: "Messages that name an order no book has";
+    FEED_UPDATES counter "nautilus_feed_published_records_total" Messages Worker: "Records put into the cache";
+    FEED_SUSPECT_CHANNELS gauge "nautilus_feed_suspect_channels" Channels Worker: "Channels whose records are suspect";
+    FEED_CHANNELS gauge "nautilus_feed_channels" Channels Worker: "Channels configured";
+    FEED_BOOKS gauge "nautilus_feed_books" Books Worker: "Order books held";
+    FEED_ORDERS gauge "nautilus_feed_orders" Orders Worker: "Open orders in all books";
+    // XDP, copied from the steering program's map by the supervisor.
+    XDP_PACKETS counter "nautilus_xdp_packets_total" Packets Supervisor by XdpVerdict: "Frames by what the steering program did with them, and why";
+    XDP_BYTES counter "nautilus_xdp_bytes_total" Bytes Supervisor by XdpVerdict: "Bytes of those frames";
+    // Supervisor.
+    WORKER_STARTS counter "nautilus_supervisor_worker_starts_total" Events Supervisor: "Worker processes started";
+    WORKER_DEATHS counter "nautilus_supervisor_worker_deaths_total" Events Supervisor: "Worker processes that ended without being told to";
+    PROMOTIONS counter "nautilus_supervisor_promotions_total" Events Supervisor: "Standbys made active";
+    REBINDS counter "nautilus_supervisor_rebinds_total" Events Supervisor: "Sockets bound anew because their interface changed";
+    TAKEOVERS counter "nautilus_supervisor_takeovers_total" Events Supervisor: "Times a new supervisor took the node over from running workers";
+    NEIGHBOURS_REQUESTED counter "nautilus_supervisor_neighbour_requests_total" Events Supervisor by NeighbourOutcome: "Neighbour requests of workers";
+    NEXT_HOP_UPDATES counter "nautilus_supervisor_next_hop_updates_total" Events Supervisor: "Times the next-hop table was published";
+    NEXT_HOPS_OMITTED gauge "nautilus_supervisor_next_hop_omitted_entries" Entries Supervisor: "Kernel entries that did not fit the next-hop table";
+    ATTACHES counter "nautilus_supervisor_attaches_total" Events Supervisor: "Readers given read-only descriptors";
+    ATTACHES_REFUSED counter "nautilus_supervisor_refused_attaches_total" Events Supervisor: "Readers refused";
+}
