@@ -81,4 +81,17 @@ mod tests {
         assert!(VERDICTS.is_sorted_by_key(rank));
         assert_eq!(VERDICTS[VERDICT_COUNT - 1].verdict, Verdict::Redirected);
     }
+
+    #[test]
+    fn the_readme_has_the_same_table() {
+        let rows: Vec<String> = VERDICTS
+            .iter()
+            .map(|row| format!("| `{}` | {} | {} |", row.name, row.action.name(), row.help))
+            .collect();
+        assert!(
+            include_str!("../README.md").contains(&rows.join("\n")),
+            "README.md must hold these rows:\n{}",
+            rows.join("\n")
+        );
+    }
 }
