@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Shows, in a virtual machine, what the running kernel cannot: Debian's stock kernel, bonds, VLAN
-# devices, a live systemd. Software emulation: for behaviour, never for figures. Never run by test.sh.
+# devices, a live systemd. By KVM where there is one, else in software: for behaviour, never for
+# figures. Never run by test.sh.
 #
 #   scripts/vm.sh            builds the image once, then boots it and runs scripts/vm-guest.sh inside
 #   scripts/vm.sh --fresh    builds the image anew
@@ -65,7 +66,7 @@ initrd=$(find "$tree/boot" -name 'initrd.img-*' | sort -V | tail -n 1)
 [ -n "$kernel" ] && [ -n "$initrd" ] || die "no kernel in $tree/boot"
 say "booting ${kernel##*/} (console: $vm/console.log)"
 status=0
-timeout "$GUEST_SECONDS_MAX" qemu-system-x86_64 -accel tcg,thread=multi -cpu max -smp 2 -m 2048 \
+timeout "$GUEST_SECONDS_MAX" qemu-system-x86_64 -accel kvm -accel tcg,thread=multi -cpu max -smp 2 -m 2048 \
   -kernel "$kernel" -initrd "$initrd" \
   -append "root=/dev/vda rw console=ttyS0 quiet systemd.show_status=false panic=5" \
   -drive "file=$vm/disk.ext4,format=raw,if=virtio" -nic none -no-reboot \

@@ -261,7 +261,7 @@ fn keep(count: usize, which: &Which, no_control: bool) -> anyhow::Result<()> {
     let run = RunId::draw();
     let folder = Arc::new(Folder::create_at(run, which.folder())?);
     State::starting(&which.name, run).write(folder.path())?;
-    let started = Lab::start(Arc::clone(&folder), run, count, |_, _| {});
+    let started = Lab::start(Arc::clone(&folder), run, count, |_, _, _| Ok(()));
     let mut lab = match started {
         Ok(lab) => lab,
         Err(error) => {

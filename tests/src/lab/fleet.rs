@@ -10,6 +10,7 @@ use super::{
     Address, Bridge, CLIENT, CONTROL, Folder, LabError, NODES_MAX, NetNs, NodeFile, RunId, Service,
     VENUE, VethPair, binary, node,
 };
+use crate::scrape::{self, Samples};
 use crate::wait::wait_until;
 
 /// How long a node may take to serve its first packet. Too low: a loaded machine fails; too high: a
@@ -72,12 +73,13 @@ pub struct Lab {
 }
 
 impl Lab {
-    /// Starts `count` nodes with the lab's usual node file, which `edit` may change.
+    /// Starts `count` nodes with the lab's usual node file. Before each supervisor starts, `prepare`
+    /// is given the node's number, its namespace and its file, and may change both.
     pub fn start(
         folder: Arc<Folder>,
         run: RunId,
         count: usize,
-        edit: impl Fn(usize, &mut NodeFile),
+        mut prepare: impl FnMut(usize, &Arc<NetNs>, &mut NodeFile) -> Result<(), LabError>,
     ) -> Result<Self, LabError> {
         if !(1..=NODES_MAX).contains(&count) {
             return Err(LabError::Nodes(count));
@@ -98,7 +100,7 @@ impl Lab {
             run,
         };
         for number in 1..=count {
-            let node = lab.start_node(number, &edit)?;
+            let node = lab.start_node(number, &mut prepare)?;
             lab.nodes.push(node);
         }
         lab.wait_ready()?;
@@ -108,13 +110,13 @@ impl Lab {
     fn start_node(
         &self,
         number: usize,
-        edit: &impl Fn(usize, &mut NodeFile),
+        prepare: &mut impl FnMut(usize, &Arc<NetNs>, &mut NodeFile) -> Result<(), LabError>,
     ) -> Result<Node, LabError> {
         let name = format!("node{number}");
         let member = Member::join(self.run, &self.bridge, &name, node(number))?;
         let run_dir = self.folder.make(&name)?;
         let mut file = NodeFile::new(&name, &run_dir);
-        edit(number, &mut file);
+        prepare(number, &member.namespace, &mut file)?;
         let path = self.folder.write(&format!("{name}.toml"), &file.to_toml())?;
         let supervisor = Service::start(
             self.run,
@@ -187,6 +189,13 @@ impl Lab {
     /// The control process, once started.
     pub fn control(&self) -> Option<&Service> {
         self.control.as_ref()
+    }
+
+    /// One scrape of the control process, which must have been started.
+    pub fn metrics(&self) -> std::io::Result<Samples> {
+        let server = SocketAddr::new(self.operator.address.v4().into(), CONTROL_PORT);
+        let text = self.operator.namespace.run(|| scrape::get(server, "/metrics"))?;
+        Samples::parse(&text).map_err(std::io::Error::other)
     }
 
     /// The bridge.

@@ -29,9 +29,9 @@ pub struct NodeFile {
     /// `busy`, `adaptive` or `interrupt`. Adaptive unless the node is the thing under test: two cores
     /// are few.
     pub poll: &'static str,
-    /// Interface served.
-    pub interface: String,
-    /// Its addresses; empty means those the interface carries.
+    /// Interfaces served, queue 0 of each.
+    pub interfaces: Vec<String>,
+    /// Addresses served; empty means those the interfaces carry.
     pub addresses: Vec<IpAddr>,
     /// Prefixes served.
     pub sources: Vec<String>,
@@ -51,7 +51,7 @@ impl NodeFile {
             run_dir: run_dir.into(),
             port_kind: "xdp",
             poll: "adaptive",
-            interface: "eth0".into(),
+            interfaces: vec!["eth0".into()],
             addresses: Vec::new(),
             sources: SUBNETS.map(str::to_owned).to_vec(),
             core: None,
@@ -71,12 +71,19 @@ impl NodeFile {
             some => format!("[{}]", quoted(some)),
         };
         let core = self.core.map_or("\"auto\"".to_owned(), |core| core.to_string());
+        let interfaces: String = self
+            .interfaces
+            .iter()
+            .map(|name| {
+                format!("[[interface]]\nname = {name:?}\nqueues = [0]\naddresses = {addresses}\n\n")
+            })
+            .collect();
         let (group, feed_port) = FEED_GROUP;
         format!(
             "[node]\nid = {id:?}\nregion = \"lab\"\ntier = \"lab\"\nrun_dir = {run_dir:?}\n\n\
              [worker]\ncore = {core}\npoll = {poll:?}\n\n\
              [port]\nkind = {kind:?}\nframes = {frames}\n\n\
-             [[interface]]\nname = {interface:?}\nqueues = [0]\naddresses = {addresses}\n\n\
+             {interfaces}\
              [access]\nsources = [{sources}]\n\n\
              [echo]\nport = {ECHO_PORT}\n\n\
              [cache]\nid = {CACHE_ID:?}\nport = {CACHE_PORT}\nmax_memory_mb = {memory}\n\n\
@@ -86,7 +93,6 @@ impl NodeFile {
             poll = self.poll,
             kind = self.port_kind,
             frames = self.frames,
-            interface = self.interface,
             sources = quoted(&self.sources),
             memory = self.cache_memory_mb,
         )
