@@ -12,4 +12,5 @@ pub mod load;
 pub mod memcached;
 pub mod repository;
 pub mod scrape;
+pub mod values;
 pub mod wait;
