@@ -93,8 +93,9 @@ stage_miri() {
     echo "SKIPPED miri: no nightly toolchain with miri (rustup +nightly component add miri rust-src)"
     return
   fi
-  MIRIFLAGS="-Zmiri-disable-isolation" CARGO_TARGET_DIR="$CARGO_TARGET_DIR/miri" \
-    cargo +nightly miri test --locked -p nautilus-shm --lib
+  # An interpreter: a property is tried a few times here, and as often as it says in stage unit.
+  PROPTEST_CASES=4 MIRIFLAGS="-Zmiri-disable-isolation" CARGO_TARGET_DIR="$CARGO_TARGET_DIR/miri" \
+    timeout 900 cargo +nightly miri test --locked -p nautilus-shm --lib
 }
 
 # Tests marked `#[ignore = "privileged: ..."]`: namespaces, XDP, supervisors.

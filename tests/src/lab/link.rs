@@ -2,6 +2,9 @@
 
 use std::sync::Arc;
 
+use nautilus_ebpf::{PassProgram, XdpLink};
+use nix::net::if_::if_nametoindex;
+
 use super::{Address, LabError, NetNs, RunId};
 
 /// MTU of every link of a lab.
@@ -22,6 +25,17 @@ const OFFLOADS: &str = "tx off rxvlan off txvlan off gro off tso off gso off";
 #[derive(Debug)]
 pub struct VethPair {
     ends: [(Arc<NetNs>, String); 2],
+    /// A program stays attached for as long as its link is held.
+    programs: Vec<XdpLink>,
+}
+
+/// One end of a [`VethPair`], in the order [`VethPair::create`] was given them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// The first.
+    First = 0,
+    /// The second.
+    Second = 1,
 }
 
 impl VethPair {
@@ -34,12 +48,36 @@ impl VethPair {
             b.1,
             b.0.name()
         ))?;
-        let pair = Self { ends: [(a.0.clone(), a.1.to_owned()), (b.0.clone(), b.1.to_owned())] };
+        let ends = [(a.0.clone(), a.1.to_owned()), (b.0.clone(), b.1.to_owned())];
+        let pair = Self { ends, programs: Vec::new() };
         for (namespace, interface) in &pair.ends {
             namespace.exec(&format!("ethtool -K {interface} {OFFLOADS}"))?;
             namespace.ip(&format!("link set {interface} up"))?;
         }
         Ok(pair)
+    }
+
+    /// Attaches a program that passes everything to one end. The end opposite a node needs it: a veth
+    /// drops what its peer transmits or redirects from XDP while it has no program itself.
+    pub fn pass_on(&mut self, end: End) -> Result<(), LabError> {
+        let (namespace, interface) = &self.ends[end as usize];
+        let link = namespace.run(|| {
+            let ifindex = if_nametoindex(interface.as_str())?;
+            PassProgram::load()?.attach(ifindex)
+        });
+        self.programs.push(link.map_err(|source| LabError::Program {
+            interface: interface.clone(),
+            namespace: namespace.name().to_owned(),
+            source,
+        })?);
+        Ok(())
+    }
+
+    /// Takes the link down, or up again, at one end.
+    pub fn set_up(&self, end: End, up: bool) -> Result<(), LabError> {
+        let (namespace, interface) = &self.ends[end as usize];
+        namespace.ip(&format!("link set {interface} {}", if up { "up" } else { "down" }))?;
+        Ok(())
     }
 
     /// Gives the first end both addresses.
@@ -90,7 +128,8 @@ impl Bridge {
         port: &str,
         address: Address,
     ) -> Result<VethPair, LabError> {
-        let pair = VethPair::create((member, MEMBER_INTERFACE), (&self.namespace, port))?;
+        let mut pair = VethPair::create((member, MEMBER_INTERFACE), (&self.namespace, port))?;
+        pair.pass_on(End::Second)?;
         self.namespace.ip(&format!("link set {port} master {BRIDGE}"))?;
         pair.address(address)?;
         Ok(pair)

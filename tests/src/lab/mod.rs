@@ -27,7 +27,7 @@ pub use address::{Address, CLIENT, CONTROL, NODES_MAX, SUBNETS, VENUE, node};
 pub use fleet::{CONTROL_PORT, Lab, Member, Node};
 pub use folder::Folder;
 pub use leaks::{left_behind, sweep};
-pub use link::{Bridge, LINK_MTU_BYTES, VethPair};
+pub use link::{Bridge, End, LINK_MTU_BYTES, VethPair};
 pub use netns::NetNs;
 pub use node_file::NodeFile;
 pub use process::{Process, bin_dir, binary};
@@ -63,6 +63,16 @@ pub enum LabError {
         name: String,
         /// What the kernel said.
         source: nix::Error,
+    },
+    /// The passing XDP program could not be attached.
+    #[error("XDP program on {interface} in {namespace}: {source}")]
+    Program {
+        /// The interface.
+        interface: String,
+        /// Its namespace.
+        namespace: String,
+        /// What the kernel said.
+        source: std::io::Error,
     },
     /// A process could not be started.
     #[error("starting {program}: {source}")]
