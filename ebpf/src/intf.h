@@ -123,7 +123,7 @@ _Static_assert(offsetof(struct tally, byte_count) == 8, "tally.byte_count");
 	X(no_metadata, "for a service of ours, but the driver has no room for the receive stamp")
 
 #define DROP_VERDICTS(X) \
-	X(source_invalid, "to a port of ours from a multicast, broadcast, zero, loopback or IPv4-mapped source, or from the destination itself") \
+	X(source_invalid, "to a port of ours from a multicast, reserved, broadcast, zero, loopback or IPv4-mapped source, or from the destination itself") \
 	X(source_unlisted, "UDP to a port of ours from a source that is not on the list") \
 	X(tcp_source_unlisted, "TCP to a port of ours from a source that is not on the list") \
 	X(ip_length, "UDP to a port of ours whose IP length exceeds the frame or leaves no room for UDP") \

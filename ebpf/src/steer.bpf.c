@@ -145,8 +145,8 @@ static __always_inline bool parse_ipv4(struct flow *flow, void *data, void *end,
 		return false;
 
 	__u32 source = bpf_ntohl(ip->saddr), destination = bpf_ntohl(ip->daddr);
-	flow->source_invalid = source >> 24 == 0 || source >> 24 == 127 || source >> 28 == 0xe ||
-			       source == 0xffffffff || source == destination;
+	flow->source_invalid = source >> 24 == 0 || source >> 24 == 127 || source >= 0xe0000000 ||
+			       source == destination;
 	flow->multicast = destination >> 28 == 0xe;
 	flow->group_mac = 0x01005e000000 | (destination & 0x7fffff); /* RFC 1112, 6.4 */
 	flow->fragment = ip->frag_off & bpf_htons(0x3fff);

@@ -82,6 +82,16 @@ mod tests {
         assert_eq!(VERDICTS[VERDICT_COUNT - 1].verdict, Verdict::Redirected);
     }
 
+    /// The metrics' labels live in a crate that cannot depend on this one.
+    #[test]
+    fn the_metrics_have_the_same_names_in_the_same_order() {
+        use nautilus_shm::metrics::labels::{Label, XdpVerdict};
+        let rows: Vec<[&str; 2]> =
+            VERDICTS.iter().map(|row| [row.action.name(), row.name]).collect();
+        assert_eq!(XdpVerdict::SET.keys, ["action", "reason"]);
+        assert_eq!(XdpVerdict::SET.values, rows);
+    }
+
     #[test]
     fn the_readme_has_the_same_table() {
         let rows: Vec<String> = VERDICTS

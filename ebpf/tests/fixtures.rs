@@ -168,6 +168,8 @@ fn sources() {
             ("IPv6 denied longer prefix", from6("fd00:6e61:0:bad::1"), SourceUnlisted),
             ("multicast", from("224.0.0.1"), SourceInvalid),
             ("last multicast", from("239.255.255.255"), SourceInvalid),
+            ("reserved", from("240.0.0.1"), SourceInvalid),
+            ("last before multicast", from("223.255.255.255"), SourceUnlisted),
             ("broadcast", from("255.255.255.255"), SourceInvalid),
             ("zero", from("0.0.0.0"), SourceInvalid),
             ("this network", from("0.1.2.3"), SourceInvalid),

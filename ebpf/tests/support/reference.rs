@@ -162,9 +162,7 @@ fn extensions(frame: &[u8], first: u8, from: usize) -> Result<(u8, usize), Verdi
 
 fn invalid(source: IpAddr) -> bool {
     match source {
-        IpAddr::V4(v4) => {
-            v4.octets()[0] == 0 || v4.is_loopback() || v4.is_multicast() || v4.is_broadcast()
-        }
+        IpAddr::V4(v4) => [0, 127].contains(&v4.octets()[0]) || v4.octets()[0] >= 224,
         IpAddr::V6(v6) => {
             v6.is_unspecified()
                 || v6.is_loopback()
