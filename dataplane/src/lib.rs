@@ -9,3 +9,4 @@ pub mod limits;
 pub mod net;
 pub mod port;
 pub mod replay;
+pub mod xsk;

@@ -239,6 +239,11 @@ impl<M: LedgerMemory, P: StorePoint> Ledger<M, P> {
         }
     }
 
+    /// What the tokens of this ledger carry; never 0 and unique in this process.
+    pub fn identifier(&self) -> u32 {
+        self.identifier
+    }
+
     /// Number of frames.
     pub fn frames(&self) -> u32 {
         self.memory.states().len() as u32
