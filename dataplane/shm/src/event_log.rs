@@ -128,10 +128,7 @@ const _: () = assert!(size_of::<SeqLock<WORDS>>() == 128, "an entry is 128 bytes
 
 impl<const ENTRIES: usize> Default for EventRing<ENTRIES> {
     fn default() -> Self {
-        Self {
-            appended: Padded::default(),
-            entries: std::array::from_fn(|_| SeqLock::default()),
-        }
+        Self { appended: Padded::default(), entries: std::array::from_fn(|_| SeqLock::default()) }
     }
 }
 

@@ -15,3 +15,4 @@ pub mod seqlock;
 pub mod shared;
 pub mod spsc;
 pub mod sync;
+pub mod table;

@@ -353,8 +353,8 @@ mod tests {
                 ("nautilus_xdp_packets_total", "redirect/redirected".into(), 99.0),
             ]
         );
-        let samples = snapshot.samples(Owner::Worker).count()
-            + snapshot.samples(Owner::Supervisor).count();
+        let samples =
+            snapshot.samples(Owner::Worker).count() + snapshot.samples(Owner::Supervisor).count();
         assert_eq!(samples, METRIC_SLOTS);
     }
 

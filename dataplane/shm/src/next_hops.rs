@@ -17,7 +17,7 @@ mod cache;
 mod mirror;
 
 pub use cache::NextHopCache;
-pub use mirror::{Address, LocalAddress, LinkEntry, Mirror, Neighbour, Omitted, Route};
+pub use mirror::{Address, LinkEntry, LocalAddress, Mirror, Neighbour, Omitted, Route};
 
 /// Links a table holds: the node's interfaces and the VLAN devices on them.
 pub const LINKS_MAX: usize = 64;
@@ -299,8 +299,7 @@ impl TableCopy {
 
     fn neighbour(&self, address: &Address, ifindex: u32) -> Option<Neighbour> {
         let mut from = 0;
-        let mut to =
-            (self.neighbours_count.load(Ordering::Relaxed) as usize).min(NEIGHBOURS_MAX);
+        let mut to = (self.neighbours_count.load(Ordering::Relaxed) as usize).min(NEIGHBOURS_MAX);
         while from < to {
             let middle = (from + to) / 2;
             let found: Neighbour = row(&self.neighbours, middle);

@@ -351,6 +351,23 @@ impl Region {
         Ok(unsafe { self.base.add(offset).cast::<T>().as_ref() })
     }
 
+    /// All whole words from `offset` on, on any mapping; none if the region ends before. `offset` is
+    /// a multiple of 8 behind the header.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Self::view_unwritten`].
+    #[inline]
+    pub unsafe fn words_unwritten(&self, offset: usize) -> &[AtomicU64] {
+        assert!(offset >= REGION_HEADER_BYTES && offset.is_multiple_of(8), "words are aligned");
+        let count = self.bytes.saturating_sub(offset) / 8;
+        if count == 0 {
+            return &[];
+        }
+        // SAFETY: inside the mapping, aligned, atomic words only, alive as long as `self`.
+        unsafe { std::slice::from_raw_parts(self.base.add(offset).cast().as_ptr(), count) }
+    }
+
     fn require_write(&self) -> Result<(), RegionError> {
         match self.access {
             Access::ReadWrite => Ok(()),

@@ -49,6 +49,7 @@ fn index_of(query: &Query) -> usize {
     let [outer, inner] = query.vlans.unwrap_or([u16::MAX; 2]);
     let link = u64::from(query.ifindex) | u64::from(outer) << 32 | u64::from(inner) << 48;
     // Fibonacci hashing: the top bits of a product with 2^64 / golden ratio.
-    let mixed = (high ^ low.rotate_left(29) ^ link.rotate_left(43)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let mixed =
+        (high ^ low.rotate_left(29) ^ link.rotate_left(43)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     (mixed >> (64 - ENTRIES.trailing_zeros())) as usize
 }

@@ -1,0 +1,91 @@
+//! The key hash of a table, and what its bits choose.
+
+use super::layout::Shard;
+
+/// The 64-bit hash of one key under the seed of one table. Bits 32..64 choose the first bucket, 16..32
+/// the shard, 0..16 are the tag in the slot; the second bucket comes from all of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeyHash(pub(super) u64);
+
+// Odd constants with mixed bits (from the fractional parts of square roots of primes).
+const K0: u64 = 0x6a09_e667_f3bc_c909;
+const K1: u64 = 0xbb67_ae85_84ca_a73b;
+const K2: u64 = 0x3c6e_f372_fe94_f82b;
+const K3: u64 = 0xa54f_f53a_5f1d_36f1;
+
+/// Both halves of the full product, folded: every input bit reaches every output bit.
+#[inline(always)]
+fn fold(a: u64, b: u64) -> u64 {
+    let product = u128::from(a) * u128::from(b);
+    product as u64 ^ (product >> 64) as u64
+}
+
+impl KeyHash {
+    /// Hashes a key. The seed differs from table to table, so that nobody can prepare keys that all
+    /// want one bucket (and if they did, they would evict each other: a probe stays two buckets).
+    #[inline]
+    pub fn new(seed: u64, key: &[u8]) -> Self {
+        let mut state = seed ^ (key.len() as u64).wrapping_mul(K0);
+        let (chunks, rest) = key.as_chunks::<8>();
+        for chunk in chunks {
+            state = fold(state ^ u64::from_le_bytes(*chunk), K1).wrapping_add(K2);
+        }
+        if !rest.is_empty() {
+            let mut last = [0; 8];
+            last[..rest.len()].copy_from_slice(rest);
+            state = fold(state ^ u64::from_le_bytes(last), K3).wrapping_add(K2);
+        }
+        Self(fold(state ^ K0, K2 ^ seed))
+    }
+
+    pub(super) fn shard(self, shards: u32) -> u32 {
+        ((self.0 >> 16 & 0xffff) as u32 * shards) >> 16
+    }
+
+    pub(super) fn tag(self) -> u64 {
+        self.0 & 0xffff
+    }
+
+    pub(super) fn first_bucket(self, shard: &Shard) -> u32 {
+        scale(self.0 >> 32, shard.buckets)
+    }
+
+    pub(super) fn second_bucket(self, shard: &Shard) -> u32 {
+        scale(self.0.wrapping_mul(K1 | 1) >> 32, shard.buckets)
+    }
+
+    pub(super) fn ghost(self, shard: &Shard) -> usize {
+        shard.ghosts_at + scale(self.0.wrapping_mul(K3 | 1) >> 32, shard.cells) as usize
+    }
+}
+
+/// Maps 32 uniform bits to `0..count` without a division.
+fn scale(bits: u64, count: u32) -> u32 {
+    ((bits * u64::from(count)) >> 32) as u32
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn short_similar_keys_spread() {
+        let mut buckets = [0_u32; 256];
+        let mut tags = std::collections::HashSet::new();
+        for n in 0..65_536_u32 {
+            let hash = KeyHash::new(7, format!("key:{n:08}").as_bytes());
+            buckets[(hash.0 >> 56) as usize] += 1;
+            tags.insert(hash.tag());
+        }
+        // 256 a bucket expected, standard deviation 16.
+        assert!(buckets.iter().all(|&count| (160..=360).contains(&count)), "{buckets:?}");
+        assert!(tags.len() > 40_000, "{} of 41,427 expected tags", tags.len());
+    }
+
+    #[test]
+    fn length_content_and_seed_matter() {
+        assert_ne!(KeyHash::new(1, b"a"), KeyHash::new(1, b"a\0"));
+        assert_ne!(KeyHash::new(1, b"a"), KeyHash::new(2, b"a"));
+        assert_ne!(KeyHash::new(1, b"12345678a"), KeyHash::new(1, b"12345678b"));
+    }
+}

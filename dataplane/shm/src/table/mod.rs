@@ -1,0 +1,44 @@
+//! The cache table: fixed memory, one writer, any number of readers, whole after any kill.
+//!
+//! ```text
+//!   worker -- TableWriter --> | buckets -> cells -> chained cells | <-- TableReader -- other processes
+//!                             | intent record, queues, free list  |
+//! ```
+//!
+//! `README.md` beside this file says how the parts keep the promises of a kill, and what to read
+//! first.
+
+mod check;
+mod evict;
+mod hash;
+mod intent;
+mod layout;
+mod payload;
+mod probe;
+mod queue;
+mod reader;
+#[cfg(not(loom))]
+mod region;
+mod validity;
+mod words;
+mod writer;
+
+pub use check::{CheckError, Checked, check};
+pub use hash::KeyHash;
+pub use layout::{
+    CHANNELS, KEY_BYTES_MAX, LAYOUT_NUMBERS, Layout, LayoutError, SHARDS_MAX, VALUE_BYTES_MAX,
+    cells_for,
+};
+pub use reader::{DETACHED_AGE_NS, READER_RETRIES_MAX, ReadError, ReadHit, TableReader};
+#[cfg(not(loom))]
+pub use region::{CACHE_MAGIC, TableRegion};
+pub use validity::{ChannelState, NO_LEASE};
+pub use words::{Words, heap_words};
+pub use writer::{Deleted, Hit, Put, PutError, TableWriter, Usage, ValueReader, WriterCounts};
+
+#[cfg(all(test, not(loom)))]
+mod kill_test;
+#[cfg(all(test, not(loom)))]
+mod model_test;
+#[cfg(all(test, not(loom)))]
+mod race_test;

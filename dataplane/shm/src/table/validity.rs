@@ -1,0 +1,84 @@
+//! The words every read path checks after copying a value and before using it.
+
+use super::layout::{CHANNELS, T_CHANNELS, T_FLUSH_EPOCH, T_VALID_UNTIL_NS};
+use super::words::load;
+use crate::sync::{AtomicU64, Ordering};
+
+/// The lease word of a cache that needs no lease.
+pub const NO_LEASE: u64 = u64::MAX;
+
+/// Whether the values of one feed channel may be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChannelState {
+    /// Something is missing: every key of the channel is suspect.
+    Suspect,
+    /// Good until this `CLOCK_MONOTONIC` time unless it is extended before: the time the feed was
+    /// last heard plus its silence limit.
+    Live {
+        /// Nanoseconds; `u64::MAX` for a feed without a silence limit.
+        valid_until_ns: u64,
+    },
+}
+
+impl ChannelState {
+    fn word(self) -> u64 {
+        match self {
+            Self::Suspect => 0,
+            Self::Live { valid_until_ns } => valid_until_ns,
+        }
+    }
+}
+
+/// Why a value that is in the table may not be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Invalid {
+    /// Written before the last flush: as good as deleted.
+    Flushed,
+    /// The channel's feed has a gap or is silent.
+    Suspect,
+    /// The leader's lease has run out.
+    LeaseExpired,
+}
+
+/// Checks the three words. A channel is one word: suspect is 0, live is the deadline, so that a gap
+/// takes one store and silence none.
+pub(super) fn check(
+    words: &[AtomicU64],
+    epoch: u32,
+    channel: u8,
+    now_ns: u64,
+) -> Result<(), Invalid> {
+    if now_ns >= load(words, T_VALID_UNTIL_NS) {
+        return Err(Invalid::LeaseExpired);
+    }
+    if u64::from(epoch) < load(words, T_FLUSH_EPOCH) {
+        return Err(Invalid::Flushed);
+    }
+    if channel != 0 && now_ns >= load(words, T_CHANNELS + usize::from(channel)) {
+        return Err(Invalid::Suspect);
+    }
+    Ok(())
+}
+
+/// The epoch of items written now.
+pub(super) fn epoch(words: &[AtomicU64]) -> u32 {
+    load(words, T_FLUSH_EPOCH) as u32
+}
+
+/// Writes a channel's word. Its writer is the worker that owns the feed session.
+pub(super) fn set_channel(words: &[AtomicU64], channel: u8, state: ChannelState) {
+    assert!(channel != 0 && usize::from(channel) < CHANNELS, "channel 0 is the clients'");
+    // SYNC POINT: a value put before this store is visible to whoever sees the channel live.
+    words[T_CHANNELS + usize::from(channel)].store(state.word(), Ordering::Release);
+}
+
+/// Makes every item older than this call a miss. Its writer is the cache's owner.
+pub(super) fn flush(words: &[AtomicU64]) {
+    let next = load(words, T_FLUSH_EPOCH) + 1;
+    words[T_FLUSH_EPOCH].store(next, Ordering::Release);
+}
+
+/// Writes the lease deadline. Its writer is the holder of the lease.
+pub(super) fn set_valid_until(words: &[AtomicU64], valid_until_ns: u64) {
+    words[T_VALID_UNTIL_NS].store(valid_until_ns, Ordering::Release);
+}

@@ -1,0 +1,75 @@
+//! The memory under a table: a slice of atomic words, wherever it lies.
+
+use crate::sync::{AtomicU64, Ordering};
+
+/// Memory that holds a table. Tables need nothing else of it, so tests run on the heap and loom on
+/// its own words.
+pub trait Words {
+    /// All words of the table, the same slice on every call.
+    fn words(&self) -> &[AtomicU64];
+
+    /// When the owner of the memory was last seen alive, `CLOCK_MONOTONIC` nanoseconds; `None` where
+    /// the memory has no owner but this process.
+    fn heartbeat_ns(&self) -> Option<u64> {
+        None
+    }
+
+    /// Whether a writer may use it.
+    fn writable(&self) -> bool {
+        true
+    }
+}
+
+impl Words for Box<[AtomicU64]> {
+    fn words(&self) -> &[AtomicU64] {
+        self
+    }
+}
+
+impl Words for std::sync::Arc<[AtomicU64]> {
+    fn words(&self) -> &[AtomicU64] {
+        self
+    }
+}
+
+impl<W: Words + ?Sized> Words for &W {
+    fn words(&self) -> &[AtomicU64] {
+        (**self).words()
+    }
+
+    fn heartbeat_ns(&self) -> Option<u64> {
+        (**self).heartbeat_ns()
+    }
+
+    fn writable(&self) -> bool {
+        (**self).writable()
+    }
+}
+
+/// `bytes` bytes of zeroed words on the heap: a table without other processes.
+pub fn heap_words(bytes: usize) -> Box<[AtomicU64]> {
+    (0..bytes / 8).map(|_| AtomicU64::new(0)).collect()
+}
+
+#[inline(always)]
+pub(super) fn load(words: &[AtomicU64], index: usize) -> u64 {
+    words[index].load(Ordering::Relaxed)
+}
+
+#[inline(always)]
+pub(super) fn store(words: &[AtomicU64], index: usize, value: u64) {
+    words[index].store(value, Ordering::Relaxed);
+}
+
+/// Asks for the cache line of a word; a hint that never fails.
+#[inline(always)]
+pub(super) fn prefetch(words: &[AtomicU64], index: usize) {
+    #[cfg(all(target_arch = "x86_64", not(miri), not(loom)))]
+    if let Some(word) = words.get(index) {
+        use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: a prefetch of any address has no effect but on the caches; this one is valid.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(word).cast()) };
+    }
+    #[cfg(not(all(target_arch = "x86_64", not(miri), not(loom))))]
+    let _ = (words, index);
+}
