@@ -9,4 +9,5 @@ pub mod limits;
 pub mod net;
 pub mod port;
 pub mod replay;
+pub mod worker;
 pub mod xsk;

@@ -1,5 +1,6 @@
 //! What a node serves. An application takes bursts and a clock, never a socket.
 
+pub mod echo;
 pub mod feed;
 pub mod keyspace;
 

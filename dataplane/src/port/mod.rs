@@ -9,6 +9,21 @@
 //! What crosses this trait is a datagram. Ethernet, VLAN and IP headers belong to the `xdp` port;
 //! applications never see a frame. All ports pass one conformance suite.
 
+mod counters;
+mod mmsg;
+pub mod sim;
+pub mod socket;
+pub mod xdp;
+
+use std::os::fd::BorrowedFd;
+
+use nautilus_shm::ledger::FrameCounts;
+
+pub use counters::PortCounters;
+pub use sim::SimPort;
+pub use socket::SocketPort;
+pub use xdp::XdpPort;
+
 use crate::net::Endpoint;
 
 /// Where on the host a datagram came in, and where its reply leaves.
@@ -61,7 +76,8 @@ pub enum SendError {
     /// No free frame, or the transmit ring is full.
     #[error("no transmit frame free")]
     NoFrame,
-    /// No route or no neighbour for the receiver; the supervisor has been asked for it.
+    /// No route or no neighbour for the receiver, the supervisor has been asked for it; or a sender
+    /// that is a group or of the other family, for which there is no route either.
     #[error("next hop unknown")]
     NoNeighbour,
     /// The payload does not fit the link's MTU.
@@ -119,4 +135,34 @@ pub trait Port {
     /// Sleeps until something may have arrived, at most `timeout_ns`. Called only by the adaptive
     /// and interrupt poll policies.
     fn wait(&mut self, timeout_ns: u64);
+
+    /// What the port has counted since it was made.
+    fn counters(&self) -> &PortCounters;
+
+    /// Frames by state over all its sockets; zeroes for a port without frames.
+    fn frame_counts(&self) -> FrameCounts {
+        FrameCounts::default()
+    }
+}
+
+/// Descriptors one `poll` of a port covers.
+const POLL_DESCRIPTORS_MAX: usize = crate::limits::QUEUES_MAX;
+
+/// Sleeps until one of the descriptors is readable, at most `timeout_ns`, in one system call and
+/// without allocating. A signal or an error ends the sleep, the loop then looks for itself.
+fn poll_readable<'a>(descriptors: impl Iterator<Item = BorrowedFd<'a>>, timeout_ns: u64) {
+    use nix::poll::{PollFd, PollFlags, ppoll};
+    use nix::sys::time::TimeSpec;
+
+    let mut list = [None; POLL_DESCRIPTORS_MAX];
+    let mut count = 0;
+    for (place, descriptor) in list.iter_mut().zip(descriptors) {
+        *place = Some(descriptor);
+        count += 1;
+    }
+    let Some(first) = list[0] else { return };
+    let mut polled: [PollFd<'a>; POLL_DESCRIPTORS_MAX] =
+        list.map(|descriptor| PollFd::new(descriptor.unwrap_or(first), PollFlags::POLLIN));
+    let timeout = TimeSpec::from(std::time::Duration::from_nanos(timeout_ns));
+    let _ = ppoll(&mut polled[..count], Some(timeout), None);
 }

@@ -1,0 +1,12 @@
+//! The worker: one thread on one core that runs [`run_loop`] over a port and its applications.
+//! Start reading there.
+
+pub mod apps;
+mod next_hops;
+mod report;
+pub mod run_loop;
+
+pub use apps::{Apps, Served};
+pub use next_hops::RegionNextHops;
+pub use report::{RegionReport, Report, Totals};
+pub use run_loop::{Clock, Monotonic, Worker, run};
