@@ -9,5 +9,6 @@ pub mod limits;
 pub mod net;
 pub mod port;
 pub mod replay;
+pub mod supervisor;
 pub mod worker;
 pub mod xsk;

@@ -1,0 +1,221 @@
+//! The few kernel calls that nix does not wrap safely; the only unsafe code of this folder.
+#![allow(unsafe_code)]
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::net::IpAddr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+use nix::sys::socket::{
+    ControlMessage, ControlMessageOwned, MsgFlags, UnixCredentials, recvmsg, sendmsg,
+};
+
+/// Descriptors of one message: the kernel's own bound (`SCM_MAX_FD`).
+pub const FDS_MAX: usize = 253;
+
+fn checked(result: i64) -> io::Result<i64> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+/// A descriptor that polls readable when the process is dead (all threads gone, memory unmapped).
+pub fn pidfd_open(pid: u32) -> io::Result<OwnedFd> {
+    // SAFETY: takes two integers and touches no memory of ours.
+    let fd = checked(unsafe { libc::syscall(libc::SYS_pidfd_open, pid as libc::pid_t, 0) })?;
+    // SAFETY: the kernel has just made this descriptor for us; nobody else knows its number.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+}
+
+/// Sends a signal to the process behind a pidfd, which cannot be reused as a pid can.
+pub fn pidfd_kill(pidfd: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: a null siginfo is allowed and means the same as kill(2).
+    checked(unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            pidfd.as_raw_fd(),
+            libc::SIGKILL,
+            std::ptr::null::<libc::siginfo_t>(),
+            0,
+        )
+    })?;
+    Ok(())
+}
+
+/// Puts the calling thread under `SCHED_FIFO`; its children start under the normal scheduler.
+pub fn realtime(priority: u8) -> io::Result<()> {
+    let param = libc::sched_param { sched_priority: priority.into() };
+    let policy = libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK;
+    // SAFETY: `param` outlives the call, 0 is the calling thread.
+    checked(unsafe { libc::sched_setscheduler(0, policy, &param) }.into())?;
+    Ok(())
+}
+
+/// Joins `group` on the interface, for as long as `socket` lives. Already a member is no error.
+pub fn join_group(socket: BorrowedFd<'_>, ifindex: u32, group: IpAddr) -> io::Result<()> {
+    let result = match group {
+        IpAddr::V4(v4) => {
+            let request = libc::ip_mreqn {
+                imr_multiaddr: libc::in_addr { s_addr: u32::from(v4).to_be() },
+                imr_address: libc::in_addr { s_addr: 0 },
+                imr_ifindex: ifindex as i32,
+            };
+            set_option(socket, libc::IPPROTO_IP, libc::IP_ADD_MEMBERSHIP, &request)
+        }
+        IpAddr::V6(v6) => {
+            let request = libc::ipv6_mreq {
+                ipv6mr_multiaddr: libc::in6_addr { s6_addr: v6.octets() },
+                ipv6mr_interface: ifindex,
+            };
+            set_option(socket, libc::IPPROTO_IPV6, libc::IPV6_ADD_MEMBERSHIP, &request)
+        }
+    };
+    match result {
+        Err(error) if error.raw_os_error() == Some(libc::EADDRINUSE) => Ok(()),
+        other => other,
+    }
+}
+
+/// Sets an integer socket option.
+pub fn set_int_option(
+    socket: BorrowedFd<'_>,
+    level: i32,
+    option: i32,
+    value: i32,
+) -> io::Result<()> {
+    set_option(socket, level, option, &value)
+}
+
+fn set_option<T: Copy>(
+    socket: BorrowedFd<'_>,
+    level: i32,
+    option: i32,
+    value: &T,
+) -> io::Result<()> {
+    // SAFETY: pointer and length describe `value`, a plain C struct or integer, which outlives the
+    // call; the kernel only reads it.
+    checked(
+        unsafe {
+            libc::setsockopt(
+                socket.as_raw_fd(),
+                level,
+                option,
+                std::ptr::from_ref(value).cast(),
+                size_of::<T>() as libc::socklen_t,
+            )
+        }
+        .into(),
+    )?;
+    Ok(())
+}
+
+/// Sends one packet with descriptors over a `SOCK_SEQPACKET` socket. Never raises `SIGPIPE`.
+pub fn send_packet(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+    if fds.len() > FDS_MAX {
+        return Err(io::Error::from_raw_os_error(libc::E2BIG));
+    }
+    let raw: Vec<RawFd> = fds.iter().map(AsRawFd::as_raw_fd).collect();
+    let rights = [ControlMessage::ScmRights(&raw)];
+    let control = if raw.is_empty() { &[][..] } else { &rights[..] };
+    let sent = sendmsg::<()>(
+        socket.as_raw_fd(),
+        &[IoSlice::new(bytes)],
+        control,
+        MsgFlags::MSG_NOSIGNAL,
+        None,
+    )?;
+    if sent == bytes.len() { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
+}
+
+/// One received packet.
+#[derive(Debug, Default)]
+pub struct Packet {
+    /// Its bytes; empty at the end of the connection.
+    pub bytes: Vec<u8>,
+    /// Descriptors that came with it, closed on exec.
+    pub fds: Vec<OwnedFd>,
+    /// The sender as the kernel vouches for it, when the socket has `SO_PASSCRED`.
+    pub pid: Option<u32>,
+}
+
+/// Receives one packet of at most `bytes_max` bytes. A packet that was cut is an error
+/// (`InvalidData`), and whatever descriptors came with it are closed.
+pub fn recv_packet(socket: BorrowedFd<'_>, bytes_max: usize) -> io::Result<Packet> {
+    let mut bytes = vec![0; bytes_max];
+    let mut control = nix::cmsg_space!([RawFd; FDS_MAX], UnixCredentials);
+    let mut packet = Packet::default();
+    let (length, flags) = {
+        let mut slices = [IoSliceMut::new(&mut bytes)];
+        let message = recvmsg::<()>(
+            socket.as_raw_fd(),
+            &mut slices,
+            Some(&mut control),
+            MsgFlags::MSG_CMSG_CLOEXEC,
+        )?;
+        for part in message.cmsgs()? {
+            match part {
+                ControlMessageOwned::ScmRights(raw) => {
+                    for fd in raw {
+                        // SAFETY: the kernel has just installed this descriptor for us.
+                        packet.fds.push(unsafe { OwnedFd::from_raw_fd(fd) });
+                    }
+                }
+                ControlMessageOwned::ScmCredentials(credentials) => {
+                    packet.pid = u32::try_from(credentials.pid()).ok();
+                }
+                _ => {}
+            }
+        }
+        (message.bytes, message.flags)
+    };
+    if flags.intersects(MsgFlags::MSG_TRUNC | MsgFlags::MSG_CTRUNC) {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "packet longer than agreed"));
+    }
+    bytes.truncate(length);
+    packet.bytes = bytes;
+    Ok(packet)
+}
+
+/// A second descriptor of the same file, closed on exec.
+pub fn duplicate(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    fd.as_fd().try_clone_to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Seek, Write};
+
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+
+    use super::*;
+
+    fn pair() -> (OwnedFd, OwnedFd) {
+        socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC).unwrap()
+    }
+
+    #[test]
+    fn descriptors_travel_and_cut_packets_do_not() {
+        let (a, b) = pair();
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(b"same file").unwrap();
+        send_packet(a.as_fd(), b"take this", &[file.as_fd()]).unwrap();
+        let packet = recv_packet(b.as_fd(), 64).unwrap();
+        assert_eq!(packet.bytes, b"take this");
+        let [fd] = <[OwnedFd; 1]>::try_from(packet.fds).unwrap();
+        let mut text = String::new();
+        file.rewind().unwrap();
+        std::fs::File::from(fd).read_to_string(&mut text).unwrap();
+        assert_eq!(text, "same file");
+
+        send_packet(a.as_fd(), &[7; 65], &[]).unwrap();
+        assert_eq!(recv_packet(b.as_fd(), 64).unwrap_err().kind(), io::ErrorKind::InvalidData);
+        drop(a);
+        assert!(recv_packet(b.as_fd(), 64).unwrap().bytes.is_empty());
+    }
+
+    #[test]
+    fn a_pidfd_kills_its_own_process() {
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let pidfd = pidfd_open(child.id()).unwrap();
+        pidfd_kill(pidfd.as_fd()).unwrap();
+        assert!(!child.wait().unwrap().success());
+        assert!(pidfd_kill(pidfd.as_fd()).is_err());
+    }
+}
