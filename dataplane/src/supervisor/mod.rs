@@ -1,3 +1,6 @@
 //! The process that owns every resource of a node.
+pub mod host;
+pub mod inspect;
 pub mod netlink;
+pub mod run_dir;
 pub mod sys;

@@ -1,0 +1,128 @@
+//! What the kernel must have, probed before anything is opened, and what is withdrawn without it.
+
+use std::path::Path;
+
+use nix::sched::{CpuSet, sched_getaffinity};
+use nix::unistd::Pid;
+
+/// Oldest kernel that is served at all.
+const KERNEL_MIN: (u32, u32) = (6, 1);
+/// Mapping the rings of a bound socket works from here on (EBUSY before).
+const KERNEL_HAND_OVER: (u32, u32) = (6, 4);
+/// Every promise holds from here on.
+const KERNEL_FULL: (u32, u32) = (6, 6);
+
+/// Why the host cannot run an `xdp` port.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum HostError {
+    /// The kernel is too old.
+    #[error("kernel {0} is older than 6.1; upgrade it, or write port.kind = \"socket\"")]
+    Kernel(String),
+    /// The kernel's release could not be read as a version.
+    #[error("kernel release {0:?} does not start with a version")]
+    Release(String),
+    /// No type information for the steering program.
+    #[error("/sys/kernel/btf/vmlinux is missing: the kernel lacks CONFIG_DEBUG_INFO_BTF")]
+    Btf,
+    /// Opening sockets and loading programs needs root.
+    #[error("uid {0} may not open AF_XDP; run as root, or write port.kind = \"socket\"")]
+    NotRoot(u32),
+}
+
+/// A host that can run the `xdp` port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Host {
+    /// Kernel release as it names itself.
+    pub release: String,
+    /// The standby can go on with the sockets of a dead worker.
+    pub hand_over: bool,
+    /// What does not hold here, each a full sentence.
+    pub withdrawn: Vec<String>,
+}
+
+impl Host {
+    /// Looks at the running kernel.
+    pub fn probe() -> Result<Self, HostError> {
+        let release = nix::sys::utsname::uname()
+            .map(|name| name.release().to_string_lossy().into_owned())
+            .unwrap_or_default();
+        let btf = Path::new("/sys/kernel/btf/vmlinux").exists();
+        Self::judge(&release, btf, nix::unistd::geteuid().as_raw())
+    }
+
+    fn judge(release: &str, btf: bool, uid: u32) -> Result<Self, HostError> {
+        let version = version(release).ok_or_else(|| HostError::Release(release.into()))?;
+        if version < KERNEL_MIN {
+            return Err(HostError::Kernel(release.into()));
+        }
+        if !btf {
+            return Err(HostError::Btf);
+        }
+        if uid != 0 {
+            return Err(HostError::NotRoot(uid));
+        }
+        let mut withdrawn = Vec::new();
+        if version < KERNEL_HAND_OVER {
+            withdrawn.push(format!(
+                "kernel {release} is older than 6.4: no rebind promise withdrawn, a new worker \
+                 binds new sockets and packets that wait in the old ones are lost"
+            ));
+        } else if version < KERNEL_FULL {
+            withdrawn.push(format!("kernel {release} is older than 6.6: not tested by this build"));
+        }
+        Ok(Self { release: release.into(), hand_over: version >= KERNEL_HAND_OVER, withdrawn })
+    }
+}
+
+fn version(release: &str) -> Option<(u32, u32)> {
+    let mut parts = release.split(|c: char| !c.is_ascii_digit());
+    Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
+}
+
+/// CPUs this process may run on, ascending.
+pub fn allowed_cores() -> Vec<u32> {
+    let Ok(set) = sched_getaffinity(Pid::from_raw(0)) else { return vec![0] };
+    (0..CpuSet::count())
+        .filter(|cpu| set.is_set(*cpu).unwrap_or(false))
+        .map(|cpu| cpu as u32)
+        .collect()
+}
+
+/// (free bytes, bytes of one page) of the default huge page size; zeros where there are none.
+pub fn huge_pages() -> (u64, u64) {
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let field = |name: &str| {
+        let line = text.lines().find(|line| line.starts_with(name))?;
+        line.split_whitespace().nth(1)?.parse::<u64>().ok()
+    };
+    let free = field("HugePages_Free:").unwrap_or(0);
+    let reserved = field("HugePages_Rsvd:").unwrap_or(0);
+    let page_bytes = field("Hugepagesize:").unwrap_or(0) * 1024;
+    (free.saturating_sub(reserved) * page_bytes, page_bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn old_kernels_are_refused_or_lose_promises_in_words() {
+        assert!(matches!(Host::judge("5.10.0-28-amd64", true, 0), Err(HostError::Kernel(_))));
+        assert!(matches!(Host::judge("6.0.19", true, 0), Err(HostError::Kernel(_))));
+        assert!(matches!(Host::judge("six", true, 0), Err(HostError::Release(_))));
+        let stock = Host::judge("6.1.0-41-amd64", true, 0).unwrap();
+        assert!(!stock.hand_over);
+        assert!(stock.withdrawn[0].contains("no rebind promise withdrawn"));
+        let mid = Host::judge("6.4.0", true, 0).unwrap();
+        assert!(mid.hand_over && mid.withdrawn.len() == 1);
+        let full = Host::judge("6.18.44", true, 0).unwrap();
+        assert!(full.hand_over && full.withdrawn.is_empty());
+        assert_eq!(Host::judge("6.18.44", false, 0), Err(HostError::Btf));
+        assert_eq!(Host::judge("6.18.44", true, 1000), Err(HostError::NotRoot(1000)));
+    }
+
+    #[test]
+    fn this_process_may_run_somewhere() {
+        assert!(!allowed_cores().is_empty());
+    }
+}
