@@ -221,7 +221,10 @@ mod tests {
             ("[node]", &["id", "region", "tier", "run_dir"][..]),
             ("[worker]", &["core", "poll", "user", "program"]),
             ("[supervisor]", &["realtime_priority"]),
-            ("[port]", &["kind", "frames", "chunk_bytes", "huge_pages", "mode", "rx_checksum"]),
+            (
+                "[port]",
+                &["kind", "frames", "chunk_bytes", "huge_pages", "zero_copy", "rx_checksum"],
+            ),
             ("[[interface]]", &["name", "queues", "addresses"]),
             ("[access]", &["sources"]),
             ("[echo]", &["port"]),

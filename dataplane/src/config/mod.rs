@@ -19,7 +19,7 @@ pub use load::{ConfigError, load, parse};
 pub use resolve::{Choice, HostFacts, ResolveError, Resolved};
 pub use types::{
     Access, Cache, Control, Echo, Feed, Interface, Node, NodeConfig, PollPolicy, Port, PortKind,
-    Queues, RxChecksum, Supervisor, Tier, Worker, XdpMode,
+    Queues, RxChecksum, Supervisor, Tier, Worker,
 };
 
 /// The default node file, documented line by line.

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use nix::unistd::{Uid, User};
 
-use super::{Auto, NodeConfig, PortKind, XdpMode};
+use super::{Auto, NodeConfig, PortKind};
 use crate::limits::{
     CHUNK_BYTES_LARGE, CHUNK_BYTES_SMALL, LINK_HEADER_BYTES_MAX, XDP_HEADROOM_BYTES,
 };
@@ -68,8 +68,6 @@ pub struct Resolved {
     pub chunk_bytes: u32,
     /// UMEM on huge pages.
     pub huge_pages: bool,
-    /// Where the XDP program runs.
-    pub mode: XdpMode,
     /// What was decided, in the order of the file.
     pub choices: Vec<Choice>,
 }
@@ -144,15 +142,6 @@ impl Resolved {
         };
         let chunk_bytes = chunk_bytes(&config, host, &mut chose)?;
         let huge_pages = huge_pages(&config, host, chunk_bytes, &mut chose);
-        let mode = match config.port.mode {
-            Auto::Is(mode) => mode,
-            Auto::Auto => {
-                if config.port.kind == PortKind::Xdp {
-                    chose("port.mode", "native".into(), "generic must be asked for".into());
-                }
-                XdpMode::Native
-            }
-        };
         let (worker_uid, worker_gid) = match config.port.kind {
             PortKind::Socket if host.uid != 0 => (host.uid, nix::unistd::getgid().as_raw()),
             _ => user("worker.user", &config.worker.user)?,
@@ -170,7 +159,6 @@ impl Resolved {
             control_uid,
             chunk_bytes,
             huge_pages,
-            mode,
             choices,
             config,
         })
@@ -279,7 +267,7 @@ mod tests {
         assert_eq!(resolved.worker_uid, 65534);
         let lines: Vec<_> = resolved.choices.iter().map(Choice::to_string).collect();
         assert_eq!(lines[1], "worker.core = auto -> 1 (last of [0, 1])");
-        assert_eq!(lines.len(), 6);
+        assert_eq!(lines.len(), 5);
     }
 
     #[test]

@@ -145,8 +145,8 @@ pub struct Port {
     pub chunk_bytes: Auto<u32>,
     /// UMEM on huge pages; `auto` takes them when enough are free.
     pub huge_pages: Auto<bool>,
-    /// How the program is attached; `auto` is native.
-    pub mode: Auto<XdpMode>,
+    /// Zero-copy sockets, for drivers that have them; veth has not.
+    pub zero_copy: bool,
     /// Checksums of received packets.
     pub rx_checksum: RxChecksum,
     /// `SO_PREFER_BUSY_POLL` on the sockets (needs driver NAPI settings to pay off).
@@ -162,7 +162,7 @@ impl Default for Port {
             frames: 4096,
             chunk_bytes: Auto::Auto,
             huge_pages: Auto::Auto,
-            mode: Auto::Auto,
+            zero_copy: false,
             rx_checksum: RxChecksum::Verify,
             prefer_busy_poll: false,
             busy_poll_budget: 64,
@@ -189,16 +189,6 @@ impl PortKind {
             Self::Socket => "socket",
         }
     }
-}
-
-/// Where the XDP program runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum XdpMode {
-    /// In the driver.
-    Native,
-    /// In the stack, for drivers without XDP: slower, no metadata on some.
-    Generic,
 }
 
 /// Checksums of received packets.

@@ -1,7 +1,7 @@
 //! Which interfaces a node may open, judged before anything is attached.
 
 use super::netlink::Link;
-use crate::config::{Auto, Interface, XdpMode};
+use crate::config::{Auto, Interface};
 use crate::limits::{CHUNK_BYTES_LARGE, LINK_HEADER_BYTES_MAX, QUEUES_MAX, XDP_HEADROOM_BYTES};
 
 /// Largest MTU one chunk carries.
@@ -86,12 +86,7 @@ pub enum Refusal {
 
 /// The queues to open on an interface, or why not. `ours` is the id of a program that this node
 /// attached earlier (a take-back), 0 for none.
-pub fn inspect(
-    wanted: &Interface,
-    link: Option<&Link>,
-    mode: XdpMode,
-    ours: u32,
-) -> Result<Vec<u32>, Refusal> {
+pub fn inspect(wanted: &Interface, link: Option<&Link>, ours: u32) -> Result<Vec<u32>, Refusal> {
     let name = wanted.name.clone();
     let Some(link) = link else { return Err(Refusal::Missing(name)) };
     if link.kind == "bond" {
@@ -103,7 +98,7 @@ pub fn inspect(
     if link.kind == "vlan" {
         return Err(Refusal::Vlan { name, parent: link.parent, vlan: link.vlan });
     }
-    if link.loopback && mode == XdpMode::Native {
+    if link.loopback {
         return Err(Refusal::Loopback(name));
     }
     if link.mac == [0; 6] && !link.loopback {
@@ -153,16 +148,16 @@ mod tests {
     }
 
     fn judged(link: &Link) -> Result<Vec<u32>, Refusal> {
-        inspect(&wanted(Auto::Auto), Some(link), XdpMode::Native, 0)
+        inspect(&wanted(Auto::Auto), Some(link), 0)
     }
 
     #[test]
     fn an_ordinary_interface_is_opened() {
         assert_eq!(judged(&link()), Ok(vec![0, 1]));
-        let one = inspect(&wanted(Auto::Is(vec![1])), Some(&link()), XdpMode::Native, 0);
+        let one = inspect(&wanted(Auto::Is(vec![1])), Some(&link()), 0);
         assert_eq!(one, Ok(vec![1]));
         let ours = Link { xdp_mode: 1, xdp_program: 9, ..link() };
-        assert!(inspect(&wanted(Auto::Auto), Some(&ours), XdpMode::Native, 9).is_ok());
+        assert!(inspect(&wanted(Auto::Auto), Some(&ours), 9).is_ok());
     }
 
     #[test]
@@ -179,9 +174,9 @@ mod tests {
         says(&Link { mtu: 9000, ..link() }, "`ip link set dev eth0 mtu 3818`");
         says(&Link { mac: [0; 6], ..link() }, "no Ethernet address");
         says(&Link { loopback: true, ..link() }, "port.kind = \"socket\"");
-        let missing = inspect(&wanted(Auto::Auto), None, XdpMode::Native, 0).unwrap_err();
+        let missing = inspect(&wanted(Auto::Auto), None, 0).unwrap_err();
         assert_eq!(missing, Refusal::Missing("eth0".into()));
-        let queue = inspect(&wanted(Auto::Is(vec![2])), Some(&link()), XdpMode::Native, 0);
+        let queue = inspect(&wanted(Auto::Is(vec![2])), Some(&link()), 0);
         assert_eq!(queue, Err(Refusal::Queue { name: "eth0".into(), queue: 2, last: 1 }));
     }
 }

@@ -14,8 +14,14 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use nautilus_shm::next_hops::{self, LinkEntry, LocalAddress};
+
 use super::netlink::{Address, Change, Link, Neighbour, Route};
-use crate::net::Prefix;
+use crate::net::Endpoint;
+
+fn mapped(address: IpAddr) -> [u8; 16] {
+    Endpoint::new(address, 0).address
+}
 
 /// What a change touched, so that only that is published again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -165,32 +171,38 @@ impl Mirror {
         self.addresses.values()
     }
 
-    /// Routes that leave by a served interface, the longest prefix first, then the lowest metric.
-    pub fn routes(&self, served: &[u32]) -> Vec<Route> {
-        let mut routes: Vec<Route> = self
-            .routes
-            .iter()
-            .filter(|route| self.carrier(route.ifindex, served).is_some())
-            .copied()
-            .collect();
-        routes.sort_by_key(|route| (std::cmp::Reverse(route.prefix.mapped().1), route.metric));
-        routes
-    }
-
-    /// Neighbours on a served interface: (interface, address, MAC).
-    pub fn neighbours(&self, served: &[u32]) -> Vec<(u32, IpAddr, [u8; 6])> {
-        self.neighbours
-            .iter()
-            .filter(|((ifindex, _), _)| self.carrier(*ifindex, served).is_some())
-            .map(|((ifindex, address), mac)| (*ifindex, *address, *mac))
-            .collect()
-    }
-
-    /// The address to resolve in order to send to `destination`: (interface, neighbour).
-    pub fn neighbour_for(&self, destination: IpAddr, served: &[u32]) -> Option<(u32, IpAddr)> {
-        let covers = |prefix: &Prefix| prefix.contains(destination);
-        let route = self.routes(served).into_iter().find(|route| covers(&route.prefix))?;
-        Some((route.ifindex, route.gateway.unwrap_or(destination)))
+    /// The rows of the next-hop table: everything that leaves by one of the `served` interfaces or
+    /// by a VLAN device on one.
+    pub fn next_hops(&self, served: &[u32]) -> next_hops::Mirror {
+        let carried = |ifindex: u32| self.carrier(ifindex, served).is_some();
+        let links = self.links.values().filter_map(|link| {
+            let (parent, vlan) = self.carrier(link.ifindex, served)?;
+            let (mac, mtu_bytes) = (link.mac, link.mtu);
+            Some(LinkEntry { ifindex: link.ifindex, parent, vlans: [vlan, 0], mac, mtu_bytes })
+        });
+        let addresses = self.addresses.values().filter(|row| carried(row.ifindex)).map(|row| {
+            let prefix_bits = row.bits + if row.address.is_ipv4() { 96 } else { 0 };
+            LocalAddress { address: mapped(row.address), ifindex: row.ifindex, prefix_bits }
+        });
+        let routes = self.routes.iter().filter(|row| carried(row.ifindex)).map(|row| {
+            let (prefix, prefix_bits) = row.prefix.mapped();
+            let gateway = row.gateway.map(mapped);
+            let (ifindex, metric) = (row.ifindex, row.metric);
+            next_hops::Route { prefix, prefix_bits, gateway, ifindex, metric }
+        });
+        let neighbours = self.neighbours.iter().filter(|((ifindex, _), _)| carried(*ifindex)).map(
+            |((ifindex, address), mac)| next_hops::Neighbour {
+                address: mapped(*address),
+                ifindex: *ifindex,
+                mac: *mac,
+            },
+        );
+        next_hops::Mirror {
+            links: links.collect(),
+            addresses: addresses.collect(),
+            routes: routes.collect(),
+            neighbours: neighbours.collect(),
+        }
     }
 }
 
@@ -225,15 +237,17 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_served_route_decides() {
+    fn what_leaves_by_a_served_interface_is_published() {
         let mirror = mirror();
-        let hop = |text: &str| mirror.neighbour_for(text.parse().unwrap(), &[2]);
-        assert_eq!(hop("198.18.0.9"), Some((2, "198.18.0.9".parse().unwrap())));
-        assert_eq!(hop("198.18.9.9"), Some((2, "198.18.0.254".parse().unwrap())));
-        assert_eq!(hop("198.18.7.9"), Some((3, "198.18.7.9".parse().unwrap())));
-        assert_eq!(hop("8.8.8.8"), None, "leaves by an interface that is not served");
         assert_eq!(mirror.carrier(3, &[2]), Some((2, 7)));
         assert_eq!(mirror.carrier(4, &[2]), None);
+        let rows = mirror.next_hops(&[2]);
+        let links: Vec<_> =
+            rows.links.iter().map(|row| (row.ifindex, row.parent, row.vlans)).collect();
+        assert_eq!(links, [(2, 2, [0, 0]), (3, 2, [7, 0])]);
+        let routes: Vec<_> = rows.routes.iter().map(|row| (row.ifindex, row.prefix_bits)).collect();
+        assert_eq!(routes, [(2, 120), (2, 112), (3, 120)]);
+        assert_eq!(rows.routes[1].gateway, Some(mapped("198.18.0.254".parse().unwrap())));
     }
 
     #[test]
@@ -243,14 +257,15 @@ mod tests {
         let known = |mac| Change::Neighbour(Neighbour { ifindex: 2, address, mac });
         assert!(mirror.apply(known(Some([1; 6]))).hops);
         assert!(!mirror.apply(known(Some([1; 6]))).any());
-        assert_eq!(mirror.neighbours(&[2]), [(2, address, [1; 6])]);
+        let row = next_hops::Neighbour { address: mapped(address), ifindex: 2, mac: [1; 6] };
+        assert_eq!(mirror.next_hops(&[2]).neighbours, [row]);
         assert!(mirror.apply(known(None)).hops, "failed");
-        assert!(mirror.neighbours(&[2]).is_empty());
+        assert!(mirror.next_hops(&[2]).neighbours.is_empty());
         assert!(!mirror.apply(Change::Route(route("198.18.0.0/24", 2, None, 0))).any());
         assert!(mirror.apply(Change::Route(route("198.18.0.0/24", 4, None, 0))).hops, "moved");
         assert!(mirror.apply(Change::LinkGone(2)).links);
         assert!(mirror.apply(Change::LinkGone(3)).links, "the kernel tells it of the device above");
-        assert!(mirror.routes(&[2]).is_empty());
+        assert!(mirror.next_hops(&[2]).routes.is_empty());
         assert!(!mirror.apply(Change::LinkGone(2)).any());
     }
 }

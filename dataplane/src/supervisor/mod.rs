@@ -1,8 +1,12 @@
 //! The process that owns every resource of a node.
+pub mod attach;
+pub mod backoff;
 pub mod handover;
 pub mod host;
 pub mod inspect;
+pub mod journal;
 pub mod mirror;
 pub mod netlink;
 pub mod run_dir;
+pub mod seat;
 pub mod sys;

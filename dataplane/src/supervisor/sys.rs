@@ -3,10 +3,11 @@
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::IpAddr;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::sys::socket::{
-    ControlMessage, ControlMessageOwned, MsgFlags, UnixCredentials, recvmsg, sendmsg,
+    ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, UnixCredentials, accept4, recvmsg,
+    sendmsg,
 };
 
 /// Descriptors of one message: the kernel's own bound (`SCM_MAX_FD`).
@@ -173,16 +174,21 @@ pub fn recv_packet(socket: BorrowedFd<'_>, bytes_max: usize) -> io::Result<Packe
     Ok(packet)
 }
 
-/// A second descriptor of the same file, closed on exec.
-pub fn duplicate(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
-    fd.as_fd().try_clone_to_owned()
+/// Takes one connection of a listener; both ends do not block.
+pub fn accept_packet_socket(listener: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let fd = accept4(listener.as_raw_fd(), flags)?;
+    // SAFETY: the kernel has just made this descriptor for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 #[cfg(test)]
 mod tests {
     use std::io::{Read, Seek, Write};
 
-    use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+    use std::os::fd::AsFd;
+
+    use nix::sys::socket::{AddressFamily, SockType, socketpair};
 
     use super::*;
 

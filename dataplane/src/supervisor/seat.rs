@@ -1,0 +1,167 @@
+//! One worker process as the supervisor holds it.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+
+use super::sys::{pidfd_kill, pidfd_open};
+
+/// Where a worker is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Started, not mapped yet.
+    Starting,
+    /// Mapped and pinned; blocks until promoted.
+    Ready,
+    /// Told to serve.
+    Promoted,
+    /// Its loop turns.
+    Serving,
+}
+
+/// Why no worker could be started.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot start a worker: {step} {path}: {source}")]
+pub struct SpawnError {
+    step: &'static str,
+    path: PathBuf,
+    source: io::Error,
+}
+
+/// What a worker process is started with.
+#[derive(Clone, Copy, Debug)]
+pub struct Identity<'a> {
+    /// The program.
+    pub program: &'a Path,
+    /// Uid and gid to run as; `None` for the supervisor's own.
+    pub user: Option<(u32, u32)>,
+}
+
+/// A worker process.
+#[derive(Debug)]
+pub struct Seat {
+    /// Its cell, metric bank and request ring in the control region.
+    pub index: u32,
+    /// Process id.
+    pub pid: u32,
+    /// Where it is.
+    pub phase: Phase,
+    /// Generation it serves with, 0 before.
+    pub generation: u64,
+    /// Set of descriptors it was given.
+    pub resources: u64,
+    /// When it was started, `CLOCK_MONOTONIC` ns.
+    pub started_ns: u64,
+    /// When it was told to serve; 0 before.
+    pub promoted_ns: u64,
+    pidfd: OwnedFd,
+    socket: OwnedFd,
+    /// `None` for a worker taken over from another supervisor, which init reaps.
+    child: Option<Child>,
+}
+
+impl Seat {
+    /// Starts a worker: no capability (its uid is not root's, and no-new-privileges is inherited
+    /// from us), its own process group, our socket as its standard input.
+    ///
+    /// The program is opened here and executed by descriptor, so its directory need not be open to
+    /// the worker's user.
+    pub fn spawn(
+        identity: Identity<'_>,
+        index: u32,
+        resources: u64,
+        now_ns: u64,
+    ) -> Result<Self, SpawnError> {
+        let failed = |step, source| SpawnError { step, path: identity.program.into(), source };
+        let program = File::open(identity.program).map_err(|source| failed("open", source))?;
+        let (ours, theirs) =
+            socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
+                .map_err(|errno| failed("make a socket pair for", errno.into()))?;
+        let mut command = Command::new(format!("/proc/self/fd/{}", program.as_raw_fd()));
+        command
+            .arg0("nautilus-worker")
+            .args(["--control-fd", "0"])
+            .stdin(Stdio::from(theirs))
+            .current_dir("/")
+            .process_group(0)
+            .env_clear()
+            .envs(std::env::vars().filter(|(name, _)| kept(name)));
+        if let Some((uid, gid)) = identity.user {
+            // std clears the supplementary groups when it changes the uid as root.
+            command.uid(uid).gid(gid);
+        }
+        let child = command.spawn().map_err(|source| failed("execute", source))?;
+        let pid = child.id();
+        let pidfd = pidfd_open(pid).map_err(|source| failed("watch", source))?;
+        Ok(Self {
+            index,
+            pid,
+            phase: Phase::Starting,
+            generation: 0,
+            resources,
+            started_ns: now_ns,
+            promoted_ns: 0,
+            pidfd,
+            socket: ours,
+            child: Some(child),
+        })
+    }
+
+    /// A worker that served under another supervisor.
+    pub fn adopted(
+        index: u32,
+        pid: u32,
+        generation: u64,
+        resources: u64,
+        pidfd: OwnedFd,
+        socket: OwnedFd,
+    ) -> Self {
+        Self {
+            index,
+            pid,
+            phase: Phase::Serving,
+            generation,
+            resources,
+            started_ns: 0,
+            promoted_ns: 0,
+            pidfd,
+            socket,
+            child: None,
+        }
+    }
+
+    /// Polls readable when the process is dead.
+    pub fn pidfd(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_fd()
+    }
+
+    /// The connection to it.
+    pub fn socket(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+
+    /// Kills it; its pidfd says when it is gone.
+    pub fn kill(&self) {
+        let _ = pidfd_kill(self.pidfd.as_fd());
+    }
+
+    /// Waits for its end, which the pidfd has announced. (wait status, in words); an adopted
+    /// worker's status is init's to know.
+    pub fn reap(&mut self) -> (u64, String) {
+        match self.child.as_mut().map(Child::wait) {
+            Some(Ok(status)) => (status.into_raw() as u64, status.to_string()),
+            Some(Err(error)) => (0, error.to_string()),
+            None => (0, "taken over, status not ours".into()),
+        }
+    }
+}
+
+/// Environment a worker is given.
+fn kept(name: &str) -> bool {
+    name.starts_with("NAUTILUS_") || name.starts_with("RUST_")
+}
