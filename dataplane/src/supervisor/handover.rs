@@ -43,8 +43,6 @@ pub struct QueueOpened {
     pub interface: u16,
     /// Receive queue.
     pub queue: u32,
-    /// Bytes of the UMEM.
-    pub umem_bytes: u64,
     /// UMEM on huge pages.
     pub huge_pages: bool,
 }
@@ -303,7 +301,7 @@ mod tests {
             resources: 1,
             node: crate::config::DEFAULT_TOML.into(),
             interfaces: vec![InterfaceOpened { name: "eth0".into(), ifindex: 2, mtu: 1500 }],
-            queues: vec![QueueOpened { interface: 0, queue: 0, umem_bytes: 1, huge_pages: false }],
+            queues: vec![QueueOpened { interface: 0, queue: 0, huge_pages: false }],
         }
     }
 

@@ -7,6 +7,8 @@ pub mod inspect;
 pub mod journal;
 pub mod mirror;
 pub mod netlink;
+pub mod resources;
 pub mod run_dir;
 pub mod seat;
 pub mod sys;
+pub mod take_back;

@@ -74,37 +74,18 @@ pub fn join_group(socket: BorrowedFd<'_>, ifindex: u32, group: IpAddr) -> io::Re
     }
 }
 
-/// Sets an integer socket option.
-pub fn set_int_option(
-    socket: BorrowedFd<'_>,
-    level: i32,
-    option: i32,
-    value: i32,
-) -> io::Result<()> {
-    set_option(socket, level, option, &value)
-}
-
 fn set_option<T: Copy>(
     socket: BorrowedFd<'_>,
     level: i32,
     option: i32,
     value: &T,
 ) -> io::Result<()> {
+    let bytes = size_of::<T>() as libc::socklen_t;
+    let pointer = std::ptr::from_ref(value).cast();
     // SAFETY: pointer and length describe `value`, a plain C struct or integer, which outlives the
     // call; the kernel only reads it.
-    checked(
-        unsafe {
-            libc::setsockopt(
-                socket.as_raw_fd(),
-                level,
-                option,
-                std::ptr::from_ref(value).cast(),
-                size_of::<T>() as libc::socklen_t,
-            )
-        }
-        .into(),
-    )?;
-    Ok(())
+    let result = unsafe { libc::setsockopt(socket.as_raw_fd(), level, option, pointer, bytes) };
+    checked(result.into()).map(|_| ())
 }
 
 /// Sends one packet with descriptors over a `SOCK_SEQPACKET` socket. Never raises `SIGPIPE`.

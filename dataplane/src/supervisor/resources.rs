@@ -1,0 +1,331 @@
+//! Everything the supervisor holds for its workers: regions, sockets, the steering program.
+//!
+//! ```text
+//!   name in a message   what                          handed to
+//!   control             control region                every worker
+//!   xsk.<n>, umem.<n>   socket and packet memory      every worker
+//!   link.<i>            the program on interface i    the active worker only
+//!   listener            worker-<pid>.sock             the active worker only
+//! ```
+//!
+//! Workers get no map of the steering program: whoever holds a map can change it. A new supervisor
+//! finds the maps through the link.
+
+use std::net::IpAddr;
+use std::os::fd::{AsFd, OwnedFd};
+
+use nautilus_ebpf::intf::{self, Permissions, Service};
+use nautilus_ebpf::{Options, SourcePrefix, Steering, SteeringError, XdpLink};
+use nautilus_shm::control_region::ControlRegion;
+use nautilus_shm::region::RegionError;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+
+use super::handover::{Fds, InterfaceOpened, QueueOpened};
+use super::inspect::{Refusal, inspect};
+use super::mirror::Mirror;
+use super::netlink::Link;
+use super::sys::join_group;
+use crate::config::{Auto, Interface, NodeConfig, Resolved};
+use crate::limits::{QUEUES_MAX, XDP_HEADROOM_BYTES};
+use crate::xsk::{Binding, BindingSpec, CopyMode, UmemSpec, XskError, XskFds};
+
+/// Ids of services in the steering program's `ports` map.
+const SERVICE_ECHO: u32 = 1;
+const SERVICE_CACHE: u32 = 2;
+const SERVICE_FEED: u32 = 3;
+
+/// Why a resource could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The interface is not one that can be served.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The steering program.
+    #[error("interface {name}: {source}", source = chain(.source))]
+    Steering {
+        /// Interface in question, or "(all)".
+        name: String,
+        /// What the program's loader says.
+        source: SteeringError,
+    },
+    /// A socket.
+    #[error("interface {name}: {source}")]
+    Socket {
+        /// Interface in question.
+        name: String,
+        /// Which step.
+        source: XskError,
+    },
+    /// A multicast group.
+    #[error("interface {name}: cannot join {group}: {source}")]
+    Group {
+        /// Interface in question.
+        name: String,
+        /// The group.
+        group: IpAddr,
+        /// What the kernel said.
+        source: std::io::Error,
+    },
+    /// The interfaces have more queues than the steering program has sockets.
+    #[error("interface {0}: queues 0..=63 in all can be served; name fewer in `queues`")]
+    Queues(String),
+    /// The control region.
+    #[error("control region: {0}")]
+    Region(#[from] RegionError),
+    /// Duplicating descriptors.
+    #[error("cannot duplicate a descriptor: {0}")]
+    Descriptor(#[from] std::io::Error),
+}
+
+/// An error and its causes on one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        next = cause.source();
+    }
+    text
+}
+
+/// One receive queue that is served.
+#[derive(Debug)]
+pub struct Queue {
+    /// Its number on the interface.
+    pub queue: u32,
+    /// Packet memory on huge pages.
+    pub huge_pages: bool,
+    /// Socket and packet memory.
+    pub fds: XskFds,
+}
+
+/// One interface that is served.
+#[derive(Debug)]
+pub struct Opened {
+    /// Name, index and MTU when it was opened.
+    pub interface: InterfaceOpened,
+    /// First of its places in the steering program's socket map.
+    pub first_socket: u32,
+    /// Its queues.
+    pub queues: Vec<Queue>,
+    /// The program on it.
+    pub link: XdpLink,
+}
+
+impl Opened {
+    /// Opens the queues of an interface and attaches the program: sockets first, so that the first
+    /// packet finds them.
+    pub fn open(
+        steering: &Steering,
+        resolved: &Resolved,
+        wanted: &Interface,
+        link: Option<&Link>,
+        first_socket: u32,
+    ) -> Result<(Self, Vec<String>), OpenError> {
+        let numbers = inspect(wanted, link, 0)?;
+        let Some(link) = link else { return Err(Refusal::Missing(wanted.name.clone()).into()) };
+        let name = link.name.clone();
+        let places = numbers.iter().max().map_or(0, |last| last + 1);
+        if (first_socket + places) as usize > QUEUES_MAX {
+            return Err(OpenError::Queues(name));
+        }
+        let port = &resolved.config.port;
+        let mut notes = Vec::new();
+        let mut queues = Vec::new();
+        for queue in numbers {
+            let spec = BindingSpec {
+                ifindex: link.ifindex,
+                queue,
+                mode: if port.zero_copy { CopyMode::ZeroCopy } else { CopyMode::Copy },
+                umem: UmemSpec::new(port.frames, resolved.chunk_bytes, resolved.huge_pages),
+                busy_poll_budget: port.prefer_busy_poll.then_some(port.busy_poll_budget),
+            };
+            let binding = Binding::create(&spec)
+                .map_err(|source| OpenError::Socket { name: name.clone(), source })?;
+            if let Some(why) = binding.huge_pages_refused {
+                notes.push(format!("interface {name} queue {queue}: {why}; ordinary pages taken"));
+            }
+            if !binding.maps_when_bound {
+                notes.push(format!(
+                    "interface {name} queue {queue}: the rings of a bound socket cannot be mapped \
+                     (Linux 6.4 can): no rebind promise withdrawn"
+                ));
+            }
+            let huge_pages = binding.spec.umem.huge_pages;
+            queues.push(Queue { queue, huge_pages, fds: binding.fds });
+        }
+        let failed = |source| OpenError::Steering { name: name.clone(), source };
+        let entry = intf::Interface { mac: link.mac, queue_count: places as u16, first_socket };
+        steering.set_interface(link.ifindex, entry).map_err(failed)?;
+        for queue in &queues {
+            steering
+                .set_socket(first_socket + queue.queue, queue.fds.socket.as_fd())
+                .map_err(failed)?;
+        }
+        let attached = steering.attach(link.ifindex).map_err(failed)?;
+        let (ifindex, mtu) = (link.ifindex, link.mtu);
+        let interface = InterfaceOpened { name, ifindex, mtu };
+        Ok((Self { interface, first_socket, queues, link: attached }, notes))
+    }
+
+    /// Places in the socket map, used or not.
+    pub fn places(&self) -> u32 {
+        self.queues.iter().map(|queue| queue.queue + 1).max().unwrap_or(0)
+    }
+}
+
+/// Everything that is handed out.
+#[derive(Debug)]
+pub struct Resources {
+    /// Cells, metrics, events, next hops.
+    pub control: ControlRegion,
+    /// The steering program; none with the socket port.
+    pub steering: Option<Steering>,
+    /// Interfaces, in the order of the node file; empty with the socket port.
+    pub interfaces: Vec<Opened>,
+    /// Sockets whose only purpose is to be members of the feeds' groups.
+    pub memberships: Vec<OwnedFd>,
+    /// Counts the sets of descriptors; +1 whenever one is replaced.
+    pub serial: u64,
+}
+
+impl Resources {
+    /// Opens everything a node needs. The notes are for the operator.
+    pub fn open(resolved: &Resolved, mirror: &Mirror) -> Result<(Self, Vec<String>), OpenError> {
+        let control = ControlRegion::create(c"nautilus-control")?;
+        let mut this = Self {
+            control,
+            steering: None,
+            interfaces: Vec::new(),
+            memberships: Vec::new(),
+            serial: 1,
+        };
+        let mut notes = Vec::new();
+        if resolved.config.port.kind == crate::config::PortKind::Xdp {
+            // All refusals before the first change to any interface.
+            for wanted in &resolved.config.interface {
+                inspect(wanted, mirror.link_named(&wanted.name), 0)?;
+            }
+            let frame_bytes_max = resolved.chunk_bytes - XDP_HEADROOM_BYTES;
+            let steering = Steering::load(Options { frame_bytes_max })
+                .map_err(|source| OpenError::Steering { name: "(all)".into(), source })?;
+            fill(&steering, &resolved.config, mirror)?;
+            let mut first_socket = 0;
+            for wanted in &resolved.config.interface {
+                let link = mirror.link_named(&wanted.name);
+                let (opened, said) = Opened::open(&steering, resolved, wanted, link, first_socket)?;
+                first_socket += opened.places();
+                this.interfaces.push(opened);
+                notes.extend(said);
+            }
+            this.steering = Some(steering);
+            this.join(&resolved.config)?;
+        }
+        Ok((this, notes))
+    }
+
+    /// Joins the feeds' groups on every interface, so that switches send them here.
+    pub fn join(&mut self, config: &NodeConfig) -> Result<(), OpenError> {
+        self.memberships.clear();
+        for opened in &self.interfaces {
+            for feed in &config.feed {
+                let family =
+                    if feed.group.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+                let failed = |source| OpenError::Group {
+                    name: opened.interface.name.clone(),
+                    group: feed.group,
+                    source,
+                };
+                // Never bound: it receives nothing, it only is a member.
+                let fd = socket(family, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)
+                    .map_err(|errno| failed(errno.into()))?;
+                join_group(fd.as_fd(), opened.interface.ifindex, feed.group).map_err(failed)?;
+                self.memberships.push(fd);
+            }
+        }
+        Ok(())
+    }
+
+    /// What every worker is handed.
+    pub fn for_standby(&self) -> Result<Fds, OpenError> {
+        let mut fds = Fds::default();
+        fds.push("control", self.control.fd().try_clone_to_owned()?);
+        let queues = self.interfaces.iter().flat_map(|opened| &opened.queues);
+        for (index, queue) in queues.enumerate() {
+            let XskFds { socket, umem } = queue.fds.try_clone()?;
+            fds.push(format!("xsk.{index}"), socket);
+            fds.push(format!("umem.{index}"), umem);
+        }
+        Ok(fds)
+    }
+
+    /// What only the active worker is handed, besides its listener.
+    pub fn for_active(&self) -> Result<Fds, OpenError> {
+        let mut fds = Fds::default();
+        for (index, opened) in self.interfaces.iter().enumerate() {
+            fds.push(format!("link.{index}"), opened.link.try_clone()?.into());
+        }
+        Ok(fds)
+    }
+
+    /// The queues in the order of their descriptors.
+    pub fn queues_opened(&self) -> Vec<QueueOpened> {
+        let mut rows = Vec::new();
+        for (index, opened) in self.interfaces.iter().enumerate() {
+            for queue in &opened.queues {
+                let (interface, huge_pages) = (index as u16, queue.huge_pages);
+                rows.push(QueueOpened { interface, queue: queue.queue, huge_pages });
+            }
+        }
+        rows
+    }
+
+    /// Takes every socket out of the program: what arrives from now on goes to the kernel.
+    pub fn stop_steering(&self) {
+        let Some(steering) = &self.steering else { return };
+        for opened in &self.interfaces {
+            for queue in &opened.queues {
+                let _ = steering.remove_socket(opened.first_socket + queue.queue);
+            }
+        }
+    }
+}
+
+/// The addresses that are served: those of the node file, or every global one of the interface;
+/// and the feeds' groups.
+pub fn served_addresses(config: &NodeConfig, mirror: &Mirror) -> Vec<IpAddr> {
+    let mut served: Vec<IpAddr> = config.feed.iter().map(|feed| feed.group).collect();
+    for wanted in &config.interface {
+        match (&wanted.addresses, mirror.link_named(&wanted.name)) {
+            (Auto::Is(addresses), _) => served.extend(addresses),
+            (Auto::Auto, Some(link)) => {
+                served.extend(mirror.global_addresses(link.ifindex).map(|row| row.address));
+            }
+            (Auto::Auto, None) => {}
+        }
+    }
+    served.retain(|address| !address.is_loopback() && !address.is_unspecified());
+    served.sort_unstable();
+    served.dedup();
+    served
+}
+
+/// Writes sources, services and addresses into the steering program.
+pub fn fill(steering: &Steering, config: &NodeConfig, mirror: &Mirror) -> Result<(), OpenError> {
+    let failed = |source| OpenError::Steering { name: "(all)".into(), source };
+    let mut sources = Vec::new();
+    for prefix in &config.access.sources {
+        let prefix = SourcePrefix::new(prefix.address(), prefix.bits())
+            .map_err(|error| failed(SteeringError::Refused(error.to_string())))?;
+        sources.push((prefix, Permissions::ALL));
+    }
+    steering.replace_sources(&sources).map_err(failed)?;
+    let mut services = Vec::new();
+    services.extend(config.echo.map(|echo| (echo.port, Service::replying(SERVICE_ECHO))));
+    services
+        .extend(config.cache.as_ref().map(|cache| (cache.port, Service::replying(SERVICE_CACHE))));
+    services.extend(config.feed.iter().map(|feed| (feed.port, Service::listening(SERVICE_FEED))));
+    steering.replace_services(&services).map_err(failed)?;
+    steering.replace_served_addresses(&served_addresses(config, mirror)).map_err(failed)
+}

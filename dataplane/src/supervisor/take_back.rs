@@ -1,0 +1,135 @@
+//! A new supervisor takes a node over from the worker that outlived the old one.
+//!
+//! ```text
+//!   worker-<pid>.sock  <- connect (SO_PASSCRED)
+//!   holding {assignment, generation, fds}   pid vouched for by the kernel -> pidfd
+//!   every descriptor is examined: sealed regions of our layout, AF_XDP sockets of the queues named,
+//!   links that carry our program; pid and generation must be what the control region says
+//!   adopt {generation} ->  the worker never stopped serving
+//! ```
+//!
+//! The worker is not trusted: it runs unprivileged and may have been taken over. What it hands back
+//! is only kernel objects of checked types; a worker that fails a check is killed.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use nautilus_ebpf::{Steering, XdpLink};
+use nautilus_shm::control_region::{ControlRegion, WORKERS_MAX};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use super::handover::{
+    Assignment, FromWorker, HandoverError, ToWorker, VERSION, receive_as_supervisor, send,
+};
+use super::resources::{Opened, Queue, Resources};
+use super::seat::Seat;
+use super::sys::pidfd_open;
+use crate::xsk::{Mapped, XskFds};
+
+/// How long a worker may take to answer, in ms. Its helper thread has nothing else to do.
+const ANSWER_MS: u16 = 2000;
+
+/// Why nothing was taken back from a worker. It is killed then.
+#[derive(Debug, thiserror::Error)]
+pub enum TakeBackError {
+    /// The messages.
+    #[error(transparent)]
+    Handover(#[from] HandoverError),
+    /// No answer.
+    #[error("worker {0} did not answer within {ANSWER_MS} ms")]
+    Silent(u32),
+    /// Something about it is wrong.
+    #[error("worker {pid}: {problem}")]
+    Worker {
+        /// The worker.
+        pid: u32,
+        /// What is wrong.
+        problem: String,
+    },
+}
+
+/// A worker and all it held.
+#[derive(Debug)]
+pub struct TakenBack {
+    /// The worker.
+    pub seat: Seat,
+    /// Everything it handed back.
+    pub resources: Resources,
+    /// What it was told when it became a standby.
+    pub assignment: Assignment,
+}
+
+/// Takes everything back from the worker behind `socket`, whose socket file carries `named_pid`.
+pub fn take_back(named_pid: u32, socket: OwnedFd) -> Result<TakenBack, TakeBackError> {
+    let wrong = |problem: String| TakeBackError::Worker { pid: named_pid, problem };
+    let mut ready = [PollFd::new(socket.as_fd(), PollFlags::POLLIN)];
+    if poll(&mut ready, PollTimeout::from(ANSWER_MS)).unwrap_or(0) == 0 {
+        return Err(TakeBackError::Silent(named_pid));
+    }
+    let (message, mut fds, pid) = receive_as_supervisor(socket.as_fd())?;
+    let FromWorker::Holding { generation, assignment, .. } = message else {
+        return Err(wrong(format!("said {message:?} instead of what it holds")));
+    };
+    if pid != Some(named_pid) {
+        return Err(wrong(format!("its packet came from process {pid:?}")));
+    }
+    if assignment.version != VERSION {
+        return Err(wrong(format!("speaks version {}, we {VERSION}", assignment.version)));
+    }
+    if assignment.worker_index as usize >= WORKERS_MAX {
+        return Err(wrong(format!("claims slot {}", assignment.worker_index)));
+    }
+    // The connection is still open after the pidfd was made, so the pid was not reused.
+    let pidfd =
+        pidfd_open(named_pid).map_err(|error| wrong(format!("cannot watch it: {error}")))?;
+    let control = ControlRegion::attach_writer(fds.take("control")?)
+        .map_err(|error| wrong(format!("control region: {error}")))?;
+    let known = control.worker(assignment.worker_index as usize).own_identity();
+    if (known.pid, known.generation) != (named_pid, generation) {
+        return Err(wrong(format!(
+            "claims generation {generation}, the control region has process {} of generation {}",
+            known.pid, known.generation
+        )));
+    }
+    let (mut interfaces, mut steering, mut first_socket, mut place) = (Vec::new(), None, 0, 0);
+    for (index, interface) in assignment.interfaces.iter().enumerate() {
+        let link = XdpLink::from_fd(fds.take(&format!("link.{index}"))?)
+            .map_err(|error| wrong(format!("link of {}: {error}", interface.name)))?;
+        if steering.is_none() {
+            let found = Steering::from_link(&link)
+                .map_err(|error| wrong(format!("program on {}: {error}", interface.name)))?;
+            steering = Some(found);
+        }
+        let mut opened =
+            Opened { interface: interface.clone(), first_socket, queues: Vec::new(), link };
+        for row in assignment.queues.iter().filter(|row| usize::from(row.interface) == index) {
+            let socket = fds.take(&format!("xsk.{place}"))?;
+            let umem = fds.take(&format!("umem.{place}"))?;
+            place += 1;
+            let pair = XskFds { socket, umem };
+            let copy = pair.try_clone().map_err(|error| wrong(error.to_string()))?;
+            // Checks seals, header and that the socket is an AF_XDP one; unmapped at once.
+            let mapped = Mapped::map(copy).map_err(|error| {
+                wrong(format!("{} queue {}: {error}", interface.name, row.queue))
+            })?;
+            if (mapped.ifindex(), mapped.queue()) != (interface.ifindex, row.queue) {
+                return Err(wrong(format!(
+                    "its socket of {} queue {} was bound to ifindex {} queue {}",
+                    interface.name,
+                    row.queue,
+                    mapped.ifindex(),
+                    mapped.queue()
+                )));
+            }
+            opened.queues.push(Queue { queue: row.queue, huge_pages: row.huge_pages, fds: pair });
+        }
+        first_socket += opened.places();
+        interfaces.push(opened);
+    }
+    let serial = assignment.resources;
+    let resources = Resources { control, steering, interfaces, memberships: Vec::new(), serial };
+    let adopt = ToWorker::Adopt { generation, supervisor_pid: std::process::id() };
+    send(socket.as_fd(), &adopt, &[])?;
+    let index = assignment.worker_index;
+    let seat = Seat::adopted(index, named_pid, generation, serial, pidfd, socket);
+    Ok(TakenBack { seat, resources, assignment })
+}
