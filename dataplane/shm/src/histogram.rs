@@ -175,3 +175,6 @@ impl HistogramSnapshot {
         }
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests;

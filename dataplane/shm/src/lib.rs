@@ -8,6 +8,8 @@ pub mod control_region;
 pub mod event_log;
 pub mod histogram;
 pub mod ledger;
+#[cfg(all(test, loom))]
+mod loom_tests;
 pub mod metrics;
 pub mod next_hops;
 pub mod region;

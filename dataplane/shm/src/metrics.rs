@@ -296,7 +296,7 @@ impl MetricSnapshot {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::labels::{RxDrop, XdpVerdict};
     use super::table::{BUSY_NS, FEED_BOOKS, RX_DROPPED_PACKETS, RX_PACKETS, XDP_PACKETS};

@@ -313,5 +313,5 @@ impl TableCopy {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests;

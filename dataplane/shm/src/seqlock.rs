@@ -17,7 +17,8 @@ use crate::sync::{AtomicU64, Ordering, fence, spin_loop};
 
 /// Attempts of a bounded read. Too low: a reader gives up on a writer that was only slow. Too high:
 /// a reader spins on a writer that was preempted or killed inside its section.
-pub const READ_ATTEMPTS_MAX: u32 = 64;
+/// (Under loom each attempt multiplies the interleavings; two show a retry.)
+pub const READ_ATTEMPTS_MAX: u32 = if cfg!(loom) { 2 } else { 64 };
 
 /// The writer is inside its section, was preempted there, or died there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

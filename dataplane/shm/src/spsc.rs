@@ -139,6 +139,11 @@ pub struct Producer<'a, const SLOTS: usize, const WORDS: usize> {
 }
 
 impl<const SLOTS: usize, const WORDS: usize> Producer<'_, SLOTS, WORDS> {
+    /// The sequence that the next [`Self::push`] gives.
+    pub fn next_sequence(&self) -> u64 {
+        self.head
+    }
+
     /// Publishes one entry and returns its sequence.
     pub fn push(&mut self, words: &[u64; WORDS]) -> Result<u64, RingError> {
         if self.head - self.tail == SLOTS as u64 {
@@ -214,3 +219,6 @@ impl<const SLOTS: usize, const WORDS: usize> Consumer<'_, SLOTS, WORDS> {
         self.tail
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests;

@@ -1,0 +1,229 @@
+//! Both ends of every `SYNC POINT` of this crate under every interleaving and every stale value the
+//! memory model allows (within the preemption bound), with the writer stopped after each store.
+
+use loom::sync::Arc;
+use loom::thread;
+
+use crate::event_log::{EventKind, EventRing};
+use crate::seqlock::{SeqLock, Version};
+use crate::spsc::{Ring, RingError};
+use crate::sync::{AtomicU64, Ordering, Outcome, kill_after};
+
+fn explore(body: impl Fn() + Send + Sync + 'static) {
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound = Some(2);
+    model.check(body);
+}
+
+/// Two readers, two writes, a writer that stops after any store, and a successor that repairs.
+#[test]
+fn sequence_lock_readers_see_one_write_or_none() {
+    // Stores of one write: odd, two words, even.
+    for stores in 0..=8 {
+        explore(move || {
+            let lock = Arc::new(SeqLock::<2>::default());
+            let read = |lock: &SeqLock<2>| {
+                if let Some([a, b]) = lock.try_read() {
+                    assert_eq!(a, b, "a mixture of two writes");
+                    assert!(a <= 2);
+                }
+            };
+            let writing = lock.clone();
+            let writer = thread::spawn(move || {
+                kill_after(stores, || {
+                    writing.write(&[1; 2]);
+                    writing.write(&[2; 2]);
+                }) == Outcome::Killed
+            });
+            let reading = lock.clone();
+            let reader = thread::spawn(move || read(&reading));
+            read(&lock);
+            reader.join().unwrap();
+            // Joining stands for the reap that a takeover waits for.
+            assert_eq!(writer.join().unwrap(), stores < 8);
+            match lock.try_read() {
+                Some(words) => assert_eq!(words, [stores / 4; 2]),
+                None => assert!(!stores.is_multiple_of(4)),
+            }
+            lock.write(&[3; 2]);
+            assert_eq!(lock.try_read(), Some([3; 2]));
+        });
+    }
+}
+
+/// A successor that finds the sequence odd writes under it, with a reader in flight.
+#[test]
+fn sequence_lock_left_odd_is_taken_over_under_a_reader() {
+    for stores in 1..4 {
+        explore(move || {
+            let lock = Arc::new(SeqLock::<2>::default());
+            kill_after(stores, || lock.write(&[1; 2]));
+            let writing = lock.clone();
+            let writer = thread::spawn(move || writing.write(&[2; 2]));
+            if let Some(words) = lock.try_read() {
+                assert_eq!(words, [2; 2]);
+            }
+            writer.join().unwrap();
+            assert_eq!(lock.try_read(), Some([2; 2]));
+        });
+    }
+}
+
+struct TwoCopies {
+    version: Version,
+    copies: [[AtomicU64; 2]; 2],
+}
+
+impl TwoCopies {
+    fn write(&self, value: u64) {
+        let copy = &self.copies[self.version.begin_write()];
+        copy.iter().for_each(|word| word.store(value, Ordering::Relaxed));
+        self.version.publish();
+    }
+
+    /// `None`: the copy was given up during the read.
+    fn read(&self) -> Option<[u64; 2]> {
+        let version = self.version.current();
+        let copy = &self.copies[(version & 1) as usize];
+        let words = [copy[0].load(Ordering::Relaxed), copy[1].load(Ordering::Relaxed)];
+        self.version.validate(version).then(|| {
+            assert_eq!(words, [version; 2], "another version's words");
+            words
+        })
+    }
+}
+
+/// The first write fills the copy nobody reads, the second the one a reader may be in, the third
+/// the first again.
+#[test]
+fn two_copies_are_never_mixed_and_never_busy_after_a_kill() {
+    for stores in 0..=9 {
+        explore(move || {
+            let pair =
+                Arc::new(TwoCopies { version: Version::default(), copies: Default::default() });
+            let writing = pair.clone();
+            let writer = thread::spawn(move || {
+                kill_after(stores, || (1..=3).for_each(|value| writing.write(value)));
+            });
+            let reading = pair.clone();
+            let reader = thread::spawn(move || reading.read());
+            pair.read();
+            reader.join().unwrap();
+            writer.join().unwrap();
+            assert_eq!(pair.read(), Some([stores / 3; 2]));
+        });
+    }
+}
+
+/// What a consumer may see: entries in order, whole, each once.
+fn drain(ring: &Ring<2, 2>, next: &mut u64, attempts: usize) {
+    let mut consumer = ring.consumer();
+    for _ in 0..attempts {
+        match consumer.pop() {
+            Ok(Some(entry)) => {
+                assert_eq!(entry.sequence, *next);
+                assert_eq!(entry.words, [entry.generation * 100 + entry.sequence; 2]);
+                *next += 1;
+            }
+            Ok(None) => thread::yield_now(),
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+fn produce(ring: &Ring<2, 2>, generation: u64, entries: u64, attempts: usize) {
+    let mut producer = ring.producer(generation).unwrap();
+    let mut left = entries;
+    for _ in 0..attempts {
+        if left == 0 {
+            return;
+        }
+        // The sequence that the entry will get is the ring's; it is read back from a failed push.
+        let sequence = producer.next_sequence();
+        match producer.push(&[generation * 100 + sequence; 2]) {
+            Ok(given) => {
+                assert_eq!(given, sequence);
+                left -= 1;
+            }
+            Err(RingError::Full) => thread::yield_now(),
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+/// The ring wraps: the third entry overwrites the first.
+#[test]
+fn ring_entries_are_whole_when_the_producer_stops_after_any_store() {
+    // Stores of one push: generation, sequence, two words, head.
+    for stores in 0..=15 {
+        explore(move || {
+            let ring = Arc::new(Ring::<2, 2>::default());
+            let producing = ring.clone();
+            let producer = thread::spawn(move || {
+                kill_after(stores, || produce(&producing, 1, 3, 4));
+            });
+            let mut next = 0;
+            drain(&ring, &mut next, 3);
+            producer.join().unwrap();
+            drain(&ring, &mut next, 2);
+            produce(&ring, 2, 1, 1);
+            let published = next;
+            drain(&ring, &mut next, 2);
+            assert_eq!(next, published + 1, "the successor's entry follows");
+        });
+    }
+}
+
+/// A successor of the consumer gets nothing twice, at most one entry is gone, and the producer never
+/// overwrites what is being read.
+#[test]
+fn ring_entries_are_handed_out_at_most_once_when_the_consumer_stops() {
+    for stores in 0..=2 {
+        explore(move || {
+            let ring = Arc::new(Ring::<2, 2>::default());
+            let consuming = ring.clone();
+            let consumer = thread::spawn(move || {
+                let mut next = 0;
+                kill_after(stores, || drain(&consuming, &mut next, 2));
+                next
+            });
+            produce(&ring, 1, 3, 4);
+            let handed_out = consumer.join().unwrap();
+            assert!(handed_out <= stores);
+            let mut next = handed_out;
+            produce(&ring, 1, 1, 1);
+            drain(&ring, &mut next, 4);
+        });
+    }
+}
+
+#[test]
+fn event_readers_see_whole_events_in_order() {
+    for stores in [1, 3, 8, 9, 10, 17, 18] {
+        explore(move || {
+            let log = Arc::new(EventRing::<1>::default());
+            let append =
+                |log: &EventRing<1>, a: u64| log.append(a, EventKind::Notice, None, (a, a), "");
+            append(&log, 1);
+            let writing = log.clone();
+            let writer = thread::spawn(move || {
+                kill_after(stores, || {
+                    append(&writing, 2);
+                    append(&writing, 3);
+                });
+            });
+            let batch = log.read_from(0);
+            for event in &batch.events {
+                assert_eq!([event.a, event.b, event.time_ns], [event.sequence; 3]);
+            }
+            assert!(batch.events.len() as u64 + batch.lost >= 1);
+            writer.join().unwrap();
+            let sequence = append(&log, stores / 9 + 2);
+            assert_eq!(sequence, stores / 9 + 2);
+            assert_eq!(
+                log.read_from(batch.next.max(sequence)).events.len() as u64,
+                u64::from(batch.next <= sequence)
+            );
+        });
+    }
+}
