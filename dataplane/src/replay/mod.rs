@@ -2,4 +2,10 @@
 //! `nautilus-replay` program and by tests; nothing here runs in a worker.
 
 pub mod binary_file;
+pub mod generate;
+pub mod pace;
+pub mod pack;
 pub mod pcap;
+pub mod random;
+pub mod run;
+pub mod sink;

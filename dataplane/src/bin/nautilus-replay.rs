@@ -1,0 +1,188 @@
+//! Replays market data: captures as they are or under other addresses, ITCH BinaryFILEs, and a seeded
+//! generator, over multicast UDP, as raw frames, or into a pcap file.
+#![forbid(unsafe_code)]
+
+use anyhow::{Context, bail, ensure};
+use clap::Parser;
+use nautilus_dataplane::feed::moldudp64::Session;
+use nautilus_dataplane::net::Endpoint;
+use nautilus_dataplane::replay::binary_file::BinaryFile;
+use nautilus_dataplane::replay::generate::{Generator, GeneratorSpec};
+use nautilus_dataplane::replay::pace::Pace;
+use nautilus_dataplane::replay::pack::{Packer, session_of_now};
+use nautilus_dataplane::replay::run::{Replay, Summary, Vlan};
+use nautilus_dataplane::replay::sink::{Addressing, DEFAULT_SOURCE, Sink};
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// Replays market data over multicast UDP, as raw frames, or into a pcap file.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    /// Capture files to replay, in this order.
+    #[arg(long, num_args = 1.., value_name = "FILE")]
+    pcap: Vec<PathBuf>,
+    /// ITCH 5.0 BinaryFILE to pack into MoldUDP64.
+    #[arg(long, value_name = "FILE", conflicts_with = "pcap")]
+    itch: Option<PathBuf>,
+    /// Generate valid order flow.
+    #[arg(long, conflicts_with_all = ["pcap", "itch"])]
+    generate: bool,
+    /// Seed of the generator: the same seed gives the same messages and packets.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Stocks to generate.
+    #[arg(long, default_value_t = 100)]
+    symbols: u16,
+    /// Messages to generate.
+    #[arg(long, default_value_t = 1_000_000)]
+    messages: u64,
+    /// Messages a second of generated exchange time.
+    #[arg(long, default_value_t = 100_000)]
+    rate: u64,
+
+    /// Interface to send on.
+    #[arg(long, value_name = "NAME")]
+    interface: Option<String>,
+    /// Send raw frames instead of using a kernel UDP socket; needs --interface and CAP_NET_RAW.
+    #[arg(long, requires = "interface")]
+    raw: bool,
+    /// Write a pcap file instead of sending.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["raw", "interface"])]
+    write: Option<PathBuf>,
+    /// Send the frames of --pcap unchanged; needs --raw or --write.
+    #[arg(long, requires = "pcap")]
+    as_is: bool,
+
+    /// Multicast group.
+    #[arg(long, default_value = "233.54.12.111")]
+    group: Ipv4Addr,
+    /// UDP port.
+    #[arg(long, default_value_t = 26_477, value_parser = clap::value_parser!(u16).range(1..))]
+    port: u16,
+    /// Source address: of raw frames 198.18.0.1, of a socket that of the interface unless given.
+    #[arg(long, value_name = "ADDRESS")]
+    source: Option<Ipv4Addr>,
+    /// MoldUDP64 session, at most ten characters; one of the clock unless given, so that each run is a
+    /// session of its own.
+    #[arg(long, value_parser = session)]
+    session: Option<Session>,
+    /// Sequence number of the first message.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=1 << 62))]
+    sequence_start: u64,
+    /// Tags of raw frames: keep (those of the capture), strip, or an identifier 1-4094.
+    #[arg(long, default_value = "strip", value_parser = vlan)]
+    vlan: Vlan,
+
+    /// max, original, a factor such as 10 (ten times as fast), or messages a second such as 50000/s.
+    #[arg(long, default_value = "original")]
+    pace: Pace,
+    /// Milliseconds without a packet after which a heartbeat is sent.
+    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..=60_000))]
+    heartbeat_ms: u64,
+    /// Do not announce the end of the session.
+    #[arg(long)]
+    no_end: bool,
+    /// Give up after this time.
+    #[arg(long, default_value_t = 3_600, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    max_seconds: u64,
+}
+
+fn session(text: &str) -> Result<Session, String> {
+    let mut bytes = [b' '; 10];
+    let start = bytes.len().checked_sub(text.len()).ok_or("at most ten characters")?;
+    if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err("printable ASCII without spaces".into());
+    }
+    // Right-aligned, as venues have it.
+    bytes[start..].copy_from_slice(text.as_bytes());
+    Ok(Session(bytes))
+}
+
+fn vlan(text: &str) -> Result<Vlan, String> {
+    match text {
+        "keep" => Ok(Vlan::Keep),
+        "strip" => Ok(Vlan::Strip),
+        _ => match text.parse() {
+            Ok(identifier @ 1..=4094) => Ok(Vlan::Set(identifier)),
+            _ => Err("keep, strip, or an identifier 1-4094".into()),
+        },
+    }
+}
+
+fn sink(arguments: &Arguments) -> anyhow::Result<Sink> {
+    let frames = arguments.raw || arguments.write.is_some();
+    let default_source = if frames { DEFAULT_SOURCE } else { Ipv4Addr::UNSPECIFIED };
+    let source = arguments.source.unwrap_or(default_source);
+    let identifier = match arguments.vlan {
+        Vlan::Set(identifier) => identifier,
+        Vlan::Keep | Vlan::Strip => 0,
+    };
+    let addressing = Addressing {
+        from: Endpoint::new(IpAddr::V4(source), if frames { arguments.port } else { 0 }),
+        to: Endpoint::new(IpAddr::V4(arguments.group), arguments.port),
+        vlans: [identifier, 0],
+    };
+    Ok(match (&arguments.write, &arguments.interface) {
+        (Some(path), _) => Sink::file(path, addressing)?,
+        (None, Some(interface)) if arguments.raw => Sink::raw(interface, addressing)?,
+        (None, interface) => Sink::udp(interface.as_deref(), addressing)?,
+    })
+}
+
+fn run(arguments: &Arguments) -> anyhow::Result<(Summary, Session)> {
+    ensure!(arguments.group.is_multicast(), "--group {} is not a multicast group", arguments.group);
+    let raw = arguments.raw || arguments.write.is_some();
+    ensure!(raw || !arguments.as_is, "--as-is sends frames: add --raw or --write");
+    ensure!(
+        raw || arguments.vlan == Vlan::Strip,
+        "--vlan is for frames: add --raw or --write, or send through a VLAN interface"
+    );
+    // Everything that can be refused is looked at before the first packet leaves.
+    let generator = match arguments.generate {
+        true => Some(Generator::new(GeneratorSpec {
+            seed: arguments.seed,
+            symbols: arguments.symbols,
+            messages: arguments.messages,
+            rate: arguments.rate,
+        })?),
+        false => None,
+    };
+    let file = arguments.itch.as_deref().map(BinaryFile::open).transpose()?;
+    if generator.is_none() && file.is_none() && arguments.pcap.is_empty() {
+        bail!("nothing to replay: give --pcap FILE..., --itch FILE or --generate");
+    }
+
+    let session = arguments.session.unwrap_or_else(session_of_now);
+    let mut packer = Packer::new(session, arguments.sequence_start);
+    let heartbeat = Duration::from_millis(arguments.heartbeat_ms);
+    let limit = Duration::from_secs(arguments.max_seconds);
+    let mut replay = Replay::new(sink(arguments)?, arguments.pace, heartbeat, limit);
+    if let Some(generator) = generator {
+        replay.generated(generator, arguments.seed, &mut packer)?;
+    } else if let Some(file) = file {
+        replay.binary_file(file, &mut packer)?;
+    }
+    for path in &arguments.pcap {
+        match arguments.as_is {
+            true => replay.frames(path)?,
+            false => replay.readdressed(path, arguments.vlan, &mut packer)?,
+        }
+    }
+    let ends = !arguments.no_end && !arguments.as_is;
+    Ok((replay.finish(ends.then_some(&packer))?, session))
+}
+
+fn main() -> anyhow::Result<()> {
+    let arguments = Arguments::parse();
+    let started = Instant::now();
+    let (summary, session) = run(&arguments).context("replay")?;
+    let Summary { packets, messages, control_packets } = summary;
+    println!(
+        "replayed packets={packets} messages={messages} control={control_packets} \
+         session={session} seconds={:.3}",
+        started.elapsed().as_secs_f64()
+    );
+    Ok(())
+}
