@@ -2,7 +2,7 @@
 //! generator, over multicast UDP, as raw frames, or into a pcap file.
 #![forbid(unsafe_code)]
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{bail, ensure};
 use clap::Parser;
 use nautilus_dataplane::feed::moldudp64::Session;
 use nautilus_dataplane::net::Endpoint;
@@ -14,6 +14,7 @@ use nautilus_dataplane::replay::run::{Replay, Summary, Vlan};
 use nautilus_dataplane::replay::sink::{Addressing, DEFAULT_SOURCE, Sink};
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 /// Replays market data over multicast UDP, as raw frames, or into a pcap file.
@@ -174,15 +175,22 @@ fn run(arguments: &Arguments) -> anyhow::Result<(Summary, Session)> {
     Ok((replay.finish(ends.then_some(&packer))?, session))
 }
 
-fn main() -> anyhow::Result<()> {
+fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let started = Instant::now();
-    let (summary, session) = run(&arguments).context("replay")?;
-    let Summary { packets, messages, control_packets } = summary;
-    println!(
-        "replayed packets={packets} messages={messages} control={control_packets} \
-         session={session} seconds={:.3}",
-        started.elapsed().as_secs_f64()
-    );
-    Ok(())
+    match run(&arguments) {
+        Ok((Summary { packets, messages, control_packets }, session)) => {
+            println!(
+                "replayed packets={packets} messages={messages} control={control_packets} \
+                 session={session} seconds={:.3}",
+                started.elapsed().as_secs_f64()
+            );
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            // The whole chain on one line, and never a backtrace.
+            eprintln!("nautilus-replay: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
 }

@@ -13,8 +13,12 @@ use crate::net::{Discard, RxChecksum, parse::parse};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Time of a file, within which messages share a packet.
-const PACKET_WINDOW_NS: u64 = 100_000;
+/// Time of a file within which messages share a packet.
+const FILE_WINDOW_NS: u64 = 100_000;
+
+/// The same for generated messages; at 38,000 messages a second and more it is the count that ends a
+/// packet.
+const GENERATED_WINDOW_NS: u64 = 1_000_000;
 
 /// Shorter waits are not slept: a timer would be later than that anyway.
 const SLEEP_MIN: Duration = Duration::from_micros(60);
@@ -189,7 +193,7 @@ impl Replay {
         packer: &mut Packer,
     ) -> Result<(), ReplayError> {
         let mut limit = || MESSAGES_MAX;
-        let mut packing = Packing::new(&mut limit);
+        let mut packing = Packing::new(&mut limit, FILE_WINDOW_NS);
         while let Some(message) = file.next_message()? {
             packing.push(message, self, packer)?;
         }
@@ -205,7 +209,7 @@ impl Replay {
     ) -> Result<(), ReplayError> {
         let mut random = Random::new(!seed);
         let mut limit = || 1 + random.below(u32::from(MESSAGES_MAX)) as u16;
-        let mut packing = Packing::new(&mut limit);
+        let mut packing = Packing::new(&mut limit, GENERATED_WINDOW_NS);
         while let Some(message) = generator.next_message() {
             packing.push(message, self, packer)?;
         }
@@ -269,6 +273,7 @@ impl Replay {
 /// Collects messages into packets that close when they are full, or when time goes on.
 struct Packing<'a> {
     limit: &'a mut dyn FnMut() -> u16,
+    window_ns: u64,
     room: u16,
     first_ns: u64,
     number: u64,
@@ -276,9 +281,9 @@ struct Packing<'a> {
 }
 
 impl<'a> Packing<'a> {
-    fn new(limit: &'a mut dyn FnMut() -> u16) -> Self {
+    fn new(limit: &'a mut dyn FnMut() -> u16, window_ns: u64) -> Self {
         let room = limit();
-        Self { limit, room, first_ns: 0, number: 0, packet: Vec::new() }
+        Self { limit, window_ns, room, first_ns: 0, number: 0, packet: Vec::new() }
     }
 
     fn push(
@@ -290,7 +295,7 @@ impl<'a> Packing<'a> {
         self.number += 1;
         // A message too short to hold a stamp shares that of the packet.
         let stamp_ns = message.get(5..11).map_or(self.first_ns, |stamp| Nanoseconds::get(stamp).0);
-        let later = stamp_ns.abs_diff(self.first_ns) > PACKET_WINDOW_NS;
+        let later = stamp_ns.abs_diff(self.first_ns) > self.window_ns;
         if packer.count() == self.room || !packer.fits(message.len()) || later {
             self.flush(replay, packer)?;
         }
