@@ -261,7 +261,66 @@ fn a_malformed_packet_is_dropped_whole_and_shows_as_a_gap() {
     let now_ns = bench.now_ns;
     bench.channel.handle(now_ns, &packet[..packet.len() - 1], &mut bench.keyspace);
     assert_eq!(bench.bbo(), Some((1, 1, 0, 0)));
-    assert_eq!(bench.channel.counters().malformed_packets, 1);
+    assert_eq!(bench.channel.counters().malformed_packets(), 1);
     bench.heartbeat(MONDAY, 4, 0);
     assert_eq!(bench.bbo(), None);
+}
+
+#[test]
+fn metrics_are_the_sum_of_the_channels_and_go_on_after_a_successor() {
+    use nautilus_dataplane::app::feed::{Feed, FeedSpec};
+    use nautilus_dataplane::feed::metrics::FeedMetrics;
+    use nautilus_dataplane::net::Endpoint;
+    use nautilus_dataplane::port::{Burst, Datagram, Link};
+    use nautilus_shm::control_region::ControlRegion;
+    use nautilus_shm::metrics::labels::FeedError;
+    use nautilus_shm::metrics::table;
+
+    struct One<'a>(Datagram<'a>);
+    impl Burst for One<'_> {
+        fn len(&self) -> usize {
+            1
+        }
+        fn get(&self, _index: usize) -> Datagram<'_> {
+            self.0
+        }
+    }
+
+    let lines = [Endpoint::v4([233, 54, 12, 111], 26_477), Endpoint::v4([233, 54, 12, 45], 26_477)];
+    let specs = [3, 4].map(|channel| FeedSpec {
+        line: lines[usize::from(channel) - 3],
+        channel: ChannelSpec { channel, ..spec(Start::Session) },
+    });
+    let region = ControlRegion::create(c"feed-test").unwrap();
+    let bank = region.metrics(0);
+    let mut keyspace = MapKeyspace::default();
+    for round in 1..=2u64 {
+        let mut feed = Feed::new(&specs);
+        let mut metrics = FeedMetrics::default();
+        feed.begin(&mut keyspace);
+        let packet =
+            mold_packet(MONDAY, 1, &[&add(1, b'B', 1, 1), &OrderDelete::encode(COMMON, 9)]);
+        for (destination, payload) in
+            [(lines[0], &packet[..]), (lines[1], &packet), (lines[1], &packet[..9])]
+        {
+            let (source, link) = (Endpoint::default(), Link::default());
+            let burst = One(Datagram { source, destination, link, rx_ns: 5, payload });
+            feed.handle(&burst, &mut keyspace);
+            metrics.publish(&feed, 5, &bank);
+        }
+        let elsewhere = Endpoint::v4([239, 0, 0, 1], 1);
+        let (source, link) = (Endpoint::default(), Link::default());
+        let stray = Datagram { source, destination: elsewhere, link, rx_ns: 5, payload: &packet };
+        feed.handle(&One(stray), &mut keyspace);
+        assert_eq!(feed.unknown_line(), 1);
+        metrics.publish(&feed, 5, &bank);
+        assert_eq!(bank.counter(table::FEED_PACKETS), 3 * round);
+        assert_eq!(bank.counter(table::FEED_MESSAGES), 4 * round);
+        assert_eq!(bank.counter(table::FEED_UNKNOWN_ORDERS), 2 * round);
+        assert_eq!(bank.counter(table::FEED_UPDATES), 2 * round);
+        assert_eq!(bank.counter(table::FEED_ERRORS.of(FeedError::ShortHeader)), round);
+        assert_eq!(bank.gauge(table::FEED_CHANNELS), 2);
+        assert_eq!(bank.gauge(table::FEED_SUSPECT_CHANNELS), 0);
+        assert_eq!((bank.gauge(table::FEED_BOOKS), bank.gauge(table::FEED_ORDERS)), (2, 2));
+    }
 }

@@ -157,7 +157,7 @@ fn other_venues_packets_are_never_decoded() {
                 let mut keyspace = MapKeyspace::default();
                 channel.handle(1, &payload, &mut keyspace);
                 let counters = channel.counters();
-                assert_eq!((counters.packets, counters.malformed_packets), (1, 1));
+                assert_eq!((counters.packets, counters.malformed_packets()), (1, 1));
                 assert_eq!((counters.messages, keyspace.puts), (0, 0), "{}", capture.display());
                 assert!(!channel.is_live(1));
             }
@@ -177,7 +177,7 @@ fn blanked_captures_have_no_sequence_and_are_dropped() {
         assert_eq!(payload[..HEADER_BYTES - 2], [0; HEADER_BYTES - 2]);
         let mut channel = channel();
         channel.handle(1, &payload, &mut MapKeyspace::default());
-        assert_eq!(channel.counters().malformed_packets, 1);
+        assert_eq!(channel.counters().malformed_packets(), 1);
         assert_eq!(channel.counters().messages, 0);
     }
 }

@@ -157,8 +157,8 @@ impl Channel {
         let packet = match Packet::parse(payload).and_then(|packet| packet.check().map(|_| packet))
         {
             Ok(packet) => packet,
-            Err(_) => {
-                self.counters.malformed_packets += 1;
+            Err(error) => {
+                self.counters.count_malformed(error);
                 return;
             }
         };
@@ -173,6 +173,9 @@ impl Channel {
             Kind::Messages(_) => {}
         }
         self.counters.duplicate_messages += outcome.duplicate_messages;
+        if outcome.duplicate_messages != 0 && outcome.step == Step::Nothing {
+            self.counters.duplicate_packets += 1;
+        }
         if outcome.gap_messages != 0 {
             self.counters.gaps += 1;
             self.counters.gap_messages += outcome.gap_messages;

@@ -2,6 +2,7 @@
 //! them to shared memory.
 
 use super::book::Problem;
+use super::moldudp64::MoldError;
 
 /// Counts since the channel was made. None is ever reset.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -16,8 +17,14 @@ pub struct Counters {
     pub ends: u64,
     /// Sessions that began.
     pub sessions: u64,
-    /// Datagrams dropped whole because they are not MoldUDP64.
-    pub malformed_packets: u64,
+    /// Datagrams dropped because they are shorter than a MoldUDP64 header.
+    pub short_headers: u64,
+    /// Packets dropped whole because a message reaches past their end.
+    pub truncated_packets: u64,
+    /// Packets dropped because their sequence number is 0 or runs over.
+    pub bad_sequences: u64,
+    /// Packets in which nothing was new.
+    pub duplicate_packets: u64,
     /// Packets of an earlier session.
     pub stale_packets: u64,
     /// Gaps.
@@ -53,6 +60,78 @@ pub struct Counters {
 }
 
 impl Counters {
+    /// Adds another channel's counts.
+    pub fn add(&mut self, other: &Self) {
+        // Without `..`: a new count cannot be forgotten here.
+        let Self {
+            packets,
+            messages,
+            heartbeats,
+            ends,
+            sessions,
+            short_headers,
+            truncated_packets,
+            bad_sequences,
+            duplicate_packets,
+            stale_packets,
+            gaps,
+            gap_messages,
+            duplicate_messages,
+            unknown_messages,
+            malformed_messages,
+            unknown_orders,
+            duplicate_orders,
+            over_reductions,
+            zero_shares,
+            invalid_messages,
+            no_room,
+            unnamed,
+            published,
+            publish_failures,
+            suspects,
+        } = *other;
+        self.packets += packets;
+        self.messages += messages;
+        self.heartbeats += heartbeats;
+        self.ends += ends;
+        self.sessions += sessions;
+        self.short_headers += short_headers;
+        self.truncated_packets += truncated_packets;
+        self.bad_sequences += bad_sequences;
+        self.duplicate_packets += duplicate_packets;
+        self.stale_packets += stale_packets;
+        self.gaps += gaps;
+        self.gap_messages += gap_messages;
+        self.duplicate_messages += duplicate_messages;
+        self.unknown_messages += unknown_messages;
+        self.malformed_messages += malformed_messages;
+        self.unknown_orders += unknown_orders;
+        self.duplicate_orders += duplicate_orders;
+        self.over_reductions += over_reductions;
+        self.zero_shares += zero_shares;
+        self.invalid_messages += invalid_messages;
+        self.no_room += no_room;
+        self.unnamed += unnamed;
+        self.published += published;
+        self.publish_failures += publish_failures;
+        self.suspects += suspects;
+    }
+
+    /// Datagrams dropped whole because they are not MoldUDP64.
+    pub fn malformed_packets(&self) -> u64 {
+        self.short_headers + self.truncated_packets + self.bad_sequences
+    }
+
+    /// Counts why a datagram is not MoldUDP64.
+    pub fn count_malformed(&mut self, error: MoldError) {
+        let counter = match error {
+            MoldError::ShortHeader { .. } => &mut self.short_headers,
+            MoldError::TruncatedMessage { .. } => &mut self.truncated_packets,
+            MoldError::BadSequence { .. } => &mut self.bad_sequences,
+        };
+        *counter += 1;
+    }
+
     /// Counts what a message could not do.
     pub fn count(&mut self, problem: Problem) {
         let counter = match problem {

@@ -13,6 +13,7 @@ pub mod book;
 pub mod channel;
 pub mod counters;
 pub mod itch;
+pub mod metrics;
 pub mod moldudp64;
 pub mod record;
 pub mod session;

@@ -336,6 +336,33 @@ mod tests {
         assert_eq!(BboRecord::decode(&bytes), None);
     }
 
+    /// The tables of the README tile their records, and agree on the offsets tested above.
+    #[test]
+    fn the_readme_has_the_same_tables() {
+        let readme = include_str!("README.md");
+        for (title, bytes, offsets) in [
+            ("`md:{venue}:{symbol}:bbo`, 96", BBO_BYTES, &[("bid_price", 56), ("ask_orders", 84)]),
+            ("`md:{venue}:{symbol}:last`, 80", LAST_BYTES, &[("kind", 50), ("match_number", 64)]),
+        ] {
+            let section = &readme[readme.find(title).expect(title)..];
+            let mut end = 0;
+            let mut rows = Vec::new();
+            for line in section.lines().skip_while(|line| !line.starts_with("| 0 ")) {
+                let cells: Vec<&str> = line.split('|').map(str::trim).collect();
+                let [_, offset, name, numpy, _] = cells[..] else { break };
+                assert_eq!(offset, end.to_string(), "{name}");
+                let size =
+                    numpy.trim_matches('`').trim_start_matches(|c: char| !c.is_ascii_digit());
+                end += size.parse::<usize>().expect(numpy);
+                rows.push((name, offset.parse::<usize>().expect(offset)));
+            }
+            assert_eq!(end, bytes, "{title}");
+            for row in offsets {
+                assert!(rows.contains(row), "{row:?}");
+            }
+        }
+    }
+
     #[test]
     fn keys_follow_the_schema() {
         let venue = Venue::new("nasdaq").unwrap();

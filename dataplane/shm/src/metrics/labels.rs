@@ -184,6 +184,8 @@ labels! {
         MessageLength ["message_length"],
         /// A field with a value the protocol does not define.
         BadField ["bad_field"],
+        /// An order added twice, or reduced by more than it has.
+        Inconsistent ["inconsistent"],
         /// A packet of another session than the channel's.
         OtherSession ["other_session"],
         /// Memory for books, orders or symbols is used up.

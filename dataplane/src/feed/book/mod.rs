@@ -116,6 +116,7 @@ pub struct Books {
     orders: Orders,
     levels: Levels,
     books: Box<[Book]>,
+    book_count: u32,
     epoch: u32,
 }
 
@@ -128,6 +129,7 @@ impl Books {
             orders: Orders::new(limits.orders_max, limits.hash_seed),
             levels: Levels::new(limits.levels_max),
             books: vec![book; LOCATES].into_boxed_slice(),
+            book_count: 0,
             epoch: 1,
         }
     }
@@ -136,7 +138,13 @@ impl Books {
     pub fn clear(&mut self) {
         self.orders.clear();
         self.levels.clear();
+        self.book_count = 0;
         self.epoch += 1;
+    }
+
+    /// Stock locates heard of in this session.
+    pub fn book_count(&self) -> u32 {
+        self.book_count
     }
 
     /// Live orders over all books.
@@ -380,6 +388,7 @@ impl Books {
         if book.epoch != self.epoch {
             let lists = [LevelList::new(Side::Buy), LevelList::new(Side::Sell)];
             *book = Book { lists, symbol: None, last: None, epoch: self.epoch };
+            self.book_count += 1;
         }
         book
     }

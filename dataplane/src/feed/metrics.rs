@@ -1,0 +1,60 @@
+//! The counts of all channels of a worker, in the shared metric slots.
+
+use super::counters::Counters;
+use crate::app::feed::Feed;
+use nautilus_shm::metrics::labels::FeedError;
+use nautilus_shm::metrics::{MetricBank, table};
+
+/// What has been added to the shared slots so far. A successor of this worker goes on with the values
+/// it finds there, so counts are added as differences.
+#[derive(Default)]
+pub struct FeedMetrics {
+    reported: Counters,
+}
+
+impl FeedMetrics {
+    /// Adds what was counted since the last call. For housekeeping.
+    pub fn publish(&mut self, feed: &Feed, now_ns: u64, bank: &MetricBank<'_>) {
+        let mut total = Counters::default();
+        let (mut channels, mut suspect, mut books, mut orders) = (0, 0, 0, 0);
+        for channel in feed.channels() {
+            total.add(channel.counters());
+            channels += 1;
+            suspect += u64::from(!channel.is_live(now_ns));
+            books += u64::from(channel.books().book_count());
+            orders += u64::from(channel.books().order_count());
+        }
+        bank.set(table::FEED_CHANNELS, channels);
+        bank.set(table::FEED_SUSPECT_CHANNELS, suspect);
+        bank.set(table::FEED_BOOKS, books);
+        bank.set(table::FEED_ORDERS, orders);
+
+        let before = std::mem::replace(&mut self.reported, total);
+        let since = |count: fn(&Counters) -> u64| count(&total) - count(&before);
+        bank.add(table::FEED_PACKETS, since(|counters| counters.packets));
+        bank.add(table::FEED_HEARTBEATS, since(|counters| counters.heartbeats + counters.ends));
+        bank.add(table::FEED_DUPLICATE_PACKETS, since(|counters| counters.duplicate_packets));
+        bank.add(table::FEED_MESSAGES, since(|counters| counters.messages));
+        bank.add(table::FEED_GAPS, since(|counters| counters.gaps));
+        bank.add(table::FEED_LOST_MESSAGES, since(|counters| counters.gap_messages));
+        bank.add(table::FEED_UNKNOWN_ORDERS, since(|counters| counters.unknown_orders));
+        bank.add(table::FEED_UPDATES, since(|counters| counters.published));
+        let errors = |label: FeedError, count: fn(&Counters) -> u64| {
+            bank.add(table::FEED_ERRORS.of(label), since(count));
+        };
+        errors(FeedError::ShortHeader, |counters| counters.short_headers);
+        errors(FeedError::TruncatedMessage, |counters| counters.truncated_packets);
+        errors(FeedError::BadSequence, |counters| counters.bad_sequences);
+        errors(FeedError::UnknownType, |counters| counters.unknown_messages);
+        errors(FeedError::MessageLength, |counters| counters.malformed_messages);
+        errors(FeedError::BadField, |counters| {
+            counters.invalid_messages + counters.zero_shares + counters.unnamed
+        });
+        errors(FeedError::Inconsistent, |counters| {
+            counters.duplicate_orders + counters.over_reductions
+        });
+        errors(FeedError::OtherSession, |counters| counters.stale_packets);
+        errors(FeedError::Capacity, |counters| counters.no_room);
+        errors(FeedError::Publish, |counters| counters.publish_failures);
+    }
+}
