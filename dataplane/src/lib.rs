@@ -6,6 +6,7 @@ pub mod app;
 pub mod config;
 pub mod feed;
 pub mod limits;
+pub mod memcached;
 pub mod net;
 pub mod port;
 pub mod replay;

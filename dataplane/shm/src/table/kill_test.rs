@@ -263,7 +263,7 @@ fn repair_does_not_depend_on_the_size_of_the_table() {
 #[test]
 fn a_damaged_record_is_refused_and_repairs_nothing() {
     use super::layout::S_INTENT;
-    for (count, at) in [(25, 700), (1, 0), (1, u64::MAX), (1, 1 << 40), (u64::MAX, 700)] {
+    for (count, at) in [(25, 1200), (1, 0), (1, u64::MAX), (1, 1 << 40), (u64::MAX, 1200)] {
         let words = table_of(16);
         let record = TableWriter::attach(words.clone()).unwrap().layout().shard(0).base + S_INTENT;
         super::words::store(&words, record, count);

@@ -1,7 +1,7 @@
 //! Where everything of a cache table lies, as indices of 8-byte words.
 //!
 //! ```text
-//! table   | header 512 words | shard 0 | shard 1 | ...
+//! table   | header 1024 words | shard 0 | shard 1 | ...
 //! shard   | header 128 | buckets 8 x B | ghosts N | side 3 x N | cells 16 x N |
 //! bucket  | changes 36 bits, overflow 28 bits | 7 slots |
 //! slot    | tag 16 | generation 16 | cell + 1, 32 bits |          0 = empty
@@ -24,7 +24,7 @@ pub const CHANNELS: usize = 256;
 
 /// "No cell" in links.
 pub(super) const NIL: u32 = u32::MAX;
-pub(super) const HEADER_WORDS: usize = 512;
+pub(super) const HEADER_WORDS: usize = 1024;
 pub(super) const SHARD_HEADER_WORDS: usize = 128;
 pub(super) const CELL_WORDS: usize = 16;
 pub(super) const BUCKET_WORDS: usize = 8;
@@ -43,6 +43,7 @@ pub(super) const T_SEED: usize = 2;
 pub(super) const T_VALID_UNTIL_NS: usize = 16;
 pub(super) const T_FLUSH_EPOCH: usize = 32;
 pub(super) const T_CHANNELS: usize = 64;
+pub(super) const T_CHANNEL_EPOCHS: usize = T_CHANNELS + CHANNELS;
 
 // Words of a shard header.
 pub(super) const S_FREE_HEAD: usize = 0;
@@ -71,7 +72,7 @@ pub(super) const X_LINKS: usize = 0;
 pub(super) const X_HASH: usize = 1;
 pub(super) const X_LAST: usize = 2;
 
-const _: () = assert!(T_CHANNELS + CHANNELS <= HEADER_WORDS, "channels fit the table header");
+const _: () = assert!(T_CHANNEL_EPOCHS + CHANNELS <= HEADER_WORDS, "channels fit the table header");
 
 /// Numbers that change whenever the layout does; for the region's layout hash.
 pub const LAYOUT_NUMBERS: [u64; 10] = [
@@ -276,7 +277,7 @@ mod tests {
                 assert_eq!(shard.cells_at % 16, 0);
             }
         }
-        assert!(matches!(Layout::fit(600, 1), Err(LayoutError::TooSmall { .. })));
+        assert!(matches!(Layout::fit(1200, 1), Err(LayoutError::TooSmall { .. })));
         assert!(matches!(Layout::fit(1 << 20, 0), Err(LayoutError::Shards { .. })));
         assert!(matches!(Layout::fit(1 << 20, 65), Err(LayoutError::Shards { .. })));
         assert_eq!(Layout::fit(1 << 40, 1), Err(LayoutError::TooLarge));

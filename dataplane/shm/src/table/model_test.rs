@@ -9,7 +9,7 @@ use crate::sync::AtomicU64;
 
 /// Holds `cells` cells in one shard.
 pub(super) fn small_table(cells: usize, shards: u32) -> TableWriter<Box<[AtomicU64]>> {
-    let words = 512 + shards as usize * (128 + 56 + 22 * cells).next_multiple_of(16);
+    let words = 1024 + shards as usize * (128 + 56 + 22 * cells).next_multiple_of(16);
     TableWriter::create(heap_words(words * 8), shards, 0x5eed).unwrap()
 }
 
@@ -229,7 +229,10 @@ fn a_feeds_keys_follow_its_channel() {
     let theft = Put { channel: 0, ..record };
     assert_eq!(table.put(hash, &theft, 1), Err(PutError::FeedOwned));
     assert_eq!(table.delete(hash, record.key, 1), Deleted::FeedOwned);
+    table.begin_channel(9);
     table.set_channel(9, ChannelState::Live { valid_until_ns: u64::MAX });
+    assert_eq!(read(&table, 5), Err(ReadError::Miss), "a new session knows nothing of the old");
+    table.put(hash, &record, 1).unwrap();
     table.set_valid_until(50);
     assert_eq!(read(&table, 50), Err(ReadError::LeaseExpired));
     assert_eq!(read(&table, 49), Ok(9));

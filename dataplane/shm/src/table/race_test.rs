@@ -80,7 +80,7 @@ fn a_reader_survives_any_content() {
     for _ in 0..rounds {
         let table = super::model_test::small_table(12, 1);
         let words = table.memory();
-        for index in 512 + 128..words.len() {
+        for index in 1024 + 128..words.len() {
             let noise = random.below(1 << 31) << 33 ^ random.below(1 << 31) << 8;
             let small = random.below(4) == 0;
             words[index].store(if small { noise >> 56 } else { noise }, Ordering::Relaxed);
@@ -92,8 +92,8 @@ fn a_reader_survives_any_content() {
     }
     let mut random = super::kill_test::Random(5);
     for _ in 0..rounds {
-        let words = heap_words(8 * 4096);
-        for index in 0..600 {
+        let words = heap_words(8 * 8192);
+        for index in 0..1200 {
             words[index].store(random.below(70), Ordering::Relaxed);
         }
         if let Ok(reader) = TableReader::attach(words) {

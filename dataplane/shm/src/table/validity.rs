@@ -1,6 +1,6 @@
 //! The words every read path checks after copying a value and before using it.
 
-use super::layout::{CHANNELS, T_CHANNELS, T_FLUSH_EPOCH, T_VALID_UNTIL_NS};
+use super::layout::{CHANNELS, T_CHANNEL_EPOCHS, T_CHANNELS, T_FLUSH_EPOCH, T_VALID_UNTIL_NS};
 use super::words::load;
 use crate::sync::{AtomicU64, Ordering};
 
@@ -51,7 +51,7 @@ pub(super) fn check(
     if now_ns >= load(words, T_VALID_UNTIL_NS) {
         return Err(Invalid::LeaseExpired);
     }
-    if u64::from(epoch) < load(words, T_FLUSH_EPOCH) {
+    if epoch != self::epoch(words, channel) {
         return Err(Invalid::Flushed);
     }
     if channel != 0 && now_ns >= load(words, T_CHANNELS + usize::from(channel)) {
@@ -60,9 +60,19 @@ pub(super) fn check(
     Ok(())
 }
 
-/// The epoch of items written now.
-pub(super) fn epoch(words: &[AtomicU64]) -> u32 {
-    load(words, T_FLUSH_EPOCH) as u32
+/// The epoch of items written now: how often everything and how often their channel was forgotten.
+/// Both only grow, so their sum tells whether either has.
+pub(super) fn epoch(words: &[AtomicU64], channel: u8) -> u32 {
+    let channel_epoch = load(words, T_CHANNEL_EPOCHS + usize::from(channel));
+    load(words, T_FLUSH_EPOCH).wrapping_add(channel_epoch) as u32
+}
+
+/// Turns every item of a channel into a miss and the channel suspect. A kill between the two stores
+/// leaves it suspect, and whoever takes the channel over begins it again.
+pub(super) fn begin_channel(words: &[AtomicU64], channel: u8) {
+    set_channel(words, channel, ChannelState::Suspect);
+    let at = T_CHANNEL_EPOCHS + usize::from(channel);
+    words[at].store(load(words, at).wrapping_add(1), Ordering::Release);
 }
 
 /// Writes a channel's word. Its writer is the worker that owns the feed session.

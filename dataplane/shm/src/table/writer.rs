@@ -324,6 +324,11 @@ impl<W: Words> TableWriter<W> {
         validity::set_channel(self.memory.words(), channel, state);
     }
 
+    /// Forgets every item of a feed channel and leaves it suspect, in two stores.
+    pub fn begin_channel(&mut self, channel: u8) {
+        validity::begin_channel(self.memory.words(), channel);
+    }
+
     /// Turns every item that is in the table into a miss, with one store.
     pub fn flush(&mut self) {
         validity::flush(self.memory.words());
@@ -397,7 +402,7 @@ fn fill(
     cursor.write(words, shard, put.key);
     cursor.write(words, shard, put.value);
     let meta = Meta {
-        epoch: validity::epoch(words),
+        epoch: validity::epoch(words, put.channel),
         queue: queue as u8,
         frequency,
         channel: put.channel,

@@ -1,0 +1,371 @@
+//! The cache as an application: memcached's classic commands over one table.
+//!
+//! ```text
+//!   burst -> hash first keys, ask for buckets -> ask for cells -> answer in order of arrival
+//! ```
+//!
+//! The first two passes are only hints to the memory system; all effects happen in the third, in the
+//! order in which the requests arrived.
+
+use nautilus_shm::metrics::MetricBank;
+use nautilus_shm::table::{
+    self as shm_table, Deleted, Hit, KEY_BYTES_MAX, KeyHash, Put, TableWriter, Words,
+};
+
+use super::keyspace::{ChannelState, Keyspace, PutError};
+use super::{App, cache_counts::CacheCounts};
+use crate::limits::BURST_DATAGRAMS_MAX;
+use crate::memcached::command::{self, Command, Next, Refusal};
+use crate::memcached::frame::{FRAME_HEADER_BYTES, FRAME_TEXT_BYTES_MAX, REPLY_FRAMES_MAX};
+use crate::memcached::reply::{END, KeyHit, ReplyText, value_line_bytes, write_value_line};
+use crate::memcached::{FrameHeader, expiry};
+use crate::port::{Burst, Path, Transmit};
+
+pub mod engine;
+#[cfg(test)]
+mod tests;
+
+/// Hits of one request that are sure not to fit a reply: each takes at least the 15 bytes of
+/// `VALUE k 0 0`, an empty value and their line ends.
+const HITS_MAX: usize = REPLY_FRAMES_MAX * FRAME_TEXT_BYTES_MAX / 15;
+
+/// Keys of one request that are looked up together. Too low: waits for memory are not overlapped. Too
+/// high: the first lines are gone from the cache when they are used.
+const LOOKUPS_TOGETHER: usize = 16;
+
+const TOO_LARGE: &[u8] = b"SERVER_ERROR object too large for cache\r\n";
+const REPLY_TOO_LARGE: &[u8] = b"SERVER_ERROR reply exceeds 64 datagrams\r\n";
+const FEED_OWNED: &[u8] = b"SERVER_ERROR key belongs to a feed\r\n";
+const VERSION: &[u8] = concat!("VERSION ", env!("CARGO_PKG_VERSION"), "\r\n").as_bytes();
+
+/// Serves one cache. The only writer of its table.
+pub struct CacheApp<W> {
+    table: TableWriter<W>,
+    realtime_offset_ns: i64,
+    counts: CacheCounts,
+    hits: Vec<KeyHit>,
+}
+
+/// Where one answer goes.
+struct Reply<'a, T> {
+    tx: &'a mut T,
+    path: Path,
+    header: FrameHeader,
+}
+
+impl<T: Transmit> Reply<'_, T> {
+    /// Sends one datagram. What the port cannot send, it counts.
+    fn frame(&mut self, sequence: u16, total: u16, write: impl FnOnce(&mut [u8]) -> usize) {
+        let header = self.header.reply(sequence, total);
+        let _ = self.tx.send(&self.path, |out| {
+            out[..FRAME_HEADER_BYTES].copy_from_slice(&header);
+            let text = &mut out[FRAME_HEADER_BYTES..][..FRAME_TEXT_BYTES_MAX];
+            FRAME_HEADER_BYTES + write(text)
+        });
+    }
+
+    fn line(&mut self, text: &[u8], no_reply: bool) {
+        if !no_reply {
+            self.frame(0, 1, |out| {
+                out[..text.len()].copy_from_slice(text);
+                text.len()
+            });
+        }
+    }
+}
+
+impl<W: Words> CacheApp<W> {
+    /// An application on a table. `realtime_offset_ns` is `CLOCK_REALTIME - CLOCK_MONOTONIC`.
+    pub fn new(table: TableWriter<W>, realtime_offset_ns: i64) -> Self {
+        let counts = CacheCounts::default();
+        Self { table, realtime_offset_ns, counts, hits: Vec::with_capacity(HITS_MAX) }
+    }
+
+    /// Tells the application that the wall clock was set: absolute expiry times of later writes are
+    /// converted with it. Call it from housekeeping, a few times a second at most.
+    pub fn set_realtime_offset_ns(&mut self, realtime_offset_ns: i64) {
+        self.realtime_offset_ns = realtime_offset_ns;
+    }
+
+    /// The table.
+    pub fn table(&self) -> &TableWriter<W> {
+        &self.table
+    }
+
+    /// The table, for changes that are no client's: leases, flushes.
+    pub fn table_mut(&mut self) -> &mut TableWriter<W> {
+        &mut self.table
+    }
+
+    /// What was counted since the last [`Self::publish`].
+    pub fn counts(&self) -> &CacheCounts {
+        &self.counts
+    }
+
+    /// Adds what was counted to the process's metrics and starts again at 0.
+    pub fn publish(&mut self, bank: &MetricBank<'_>) {
+        self.counts.publish(bank, self.table.counts(), &self.table.usage());
+    }
+
+    fn datagram(
+        &mut self,
+        now_ns: u64,
+        mut text: &[u8],
+        first: Option<KeyHash>,
+        reply: &mut Reply<'_, impl Transmit>,
+    ) {
+        let mut first = first;
+        while let Next::Command(command, rest) = command::next(text) {
+            match command {
+                Command::Get { keys, with_version } => {
+                    self.get(now_ns, keys, with_version, first, reply);
+                }
+                Command::Set { key, flags, expiry_seconds, value, no_reply } => {
+                    let expiry_ns =
+                        expiry::deadline_ns(expiry_seconds, now_ns, self.realtime_offset_ns);
+                    let answer = self.set(now_ns, key, flags, expiry_ns, value);
+                    reply.line(answer, no_reply);
+                }
+                Command::Delete { key, no_reply } => {
+                    self.counts.deletes += 1;
+                    let answer: &[u8] = match self.table.delete(self.table.hash(key), key, now_ns) {
+                        Deleted::Yes => b"DELETED\r\n",
+                        Deleted::NotFound => b"NOT_FOUND\r\n",
+                        Deleted::FeedOwned => {
+                            self.counts.bad_keys += 1;
+                            FEED_OWNED
+                        }
+                    };
+                    reply.line(answer, no_reply);
+                }
+                Command::Version => {
+                    self.counts.versions += 1;
+                    reply.line(VERSION, false);
+                }
+                Command::Refused { refusal, no_reply } => {
+                    match refusal {
+                        Refusal::Unknown => self.counts.unknown_commands += 1,
+                        Refusal::KeyTooLong => self.counts.bad_keys += 1,
+                        _ => self.counts.bad_formats += 1,
+                    }
+                    reply.line(refusal.text(), no_reply);
+                }
+            }
+            first = None;
+            text = rest;
+        }
+    }
+
+    fn set(
+        &mut self,
+        now_ns: u64,
+        key: &[u8],
+        flags: u32,
+        expiry_ns: u64,
+        value: Option<&[u8]>,
+    ) -> &'static [u8] {
+        self.counts.sets += 1;
+        let hash = self.table.hash(key);
+        let stored = match value {
+            Some(value) => {
+                let put = Put { key, value, flags, expiry_ns, channel: 0 };
+                self.table.put(hash, &put, now_ns)
+            }
+            None => Err(shm_table::PutError::TooLarge),
+        };
+        match stored {
+            Ok(_) => b"STORED\r\n",
+            Err(shm_table::PutError::TooLarge) => {
+                self.counts.values_too_large += 1;
+                // The client wanted the old value gone; as memcached, rather none than a stale one.
+                match self.table.delete(hash, key, now_ns) {
+                    Deleted::FeedOwned => FEED_OWNED,
+                    Deleted::Yes | Deleted::NotFound => TOO_LARGE,
+                }
+            }
+            Err(shm_table::PutError::FeedOwned) => {
+                self.counts.bad_keys += 1;
+                FEED_OWNED
+            }
+            Err(shm_table::PutError::KeyLength) => {
+                self.counts.bad_keys += 1;
+                Refusal::KeyTooLong.text()
+            }
+        }
+    }
+
+    fn look_up(
+        &mut self,
+        now_ns: u64,
+        hash: KeyHash,
+        key: &[u8],
+        with_version: bool,
+    ) -> Option<Hit> {
+        let hit = self.table.get(hash, key, now_ns);
+        let requests =
+            if with_version { &mut self.counts.gets } else { &mut self.counts.plain_gets };
+        *requests += 1;
+        let outcome = if hit.is_some() { &mut self.counts.hits } else { &mut self.counts.misses };
+        *outcome += 1;
+        hit
+    }
+
+    #[inline]
+    fn get(
+        &mut self,
+        now_ns: u64,
+        keys: &[u8],
+        with_version: bool,
+        first: Option<KeyHash>,
+        reply: &mut Reply<'_, impl Transmit>,
+    ) {
+        let key = keys.strip_prefix(b" ").unwrap_or(keys);
+        if key.contains(&b' ') {
+            return self.get_several(now_ns, keys, with_version, reply);
+        }
+        let hash = first.unwrap_or_else(|| self.table.hash(key));
+        let Some(hit) = self.look_up(now_ns, hash, key, with_version) else {
+            return reply.line(END, false);
+        };
+        let line_bytes = value_line_bytes(key, &hit, with_version);
+        let bytes = line_bytes + hit.value_bytes as usize + 2 + END.len();
+        if bytes <= FRAME_TEXT_BYTES_MAX {
+            let table = &self.table;
+            reply.frame(0, 1, |out| {
+                let line = write_value_line(key, &hit, with_version, out);
+                let mut reader = table.value(&hit);
+                let end = line + hit.value_bytes as usize;
+                table.read(&mut reader, &mut out[line..end]);
+                out[end..end + 7].copy_from_slice(b"\r\nEND\r\n");
+                end + 7
+            });
+            return;
+        }
+        let key_offset = (keys.len() - key.len()) as u32;
+        self.hits.clear();
+        self.hits.push(KeyHit { hit, key_offset, key_bytes: key.len() as u8 });
+        self.answer(keys, with_version, bytes, reply);
+    }
+
+    fn get_several(
+        &mut self,
+        now_ns: u64,
+        keys: &[u8],
+        with_version: bool,
+        reply: &mut Reply<'_, impl Transmit>,
+    ) {
+        self.hits.clear();
+        let mut bytes = END.len();
+        let mut words = command::words(keys);
+        let mut together = [(&b""[..], self.table.hash(b"")); LOOKUPS_TOGETHER];
+        loop {
+            let mut count = 0;
+            for (place, key) in together.iter_mut().zip(words.by_ref()) {
+                *place = (key, self.table.hash(key));
+                self.table.prefetch_bucket(place.1);
+                count += 1;
+            }
+            if count == 0 {
+                break;
+            }
+            for &(_, hash) in &together[..count] {
+                self.table.prefetch_cell(hash);
+            }
+            for &(key, hash) in &together[..count] {
+                let Some(hit) = self.look_up(now_ns, hash, key, with_version) else { continue };
+                bytes += value_line_bytes(key, &hit, with_version) + hit.value_bytes as usize + 2;
+                if self.hits.len() < HITS_MAX {
+                    let key_offset = (key.as_ptr() as usize - keys.as_ptr() as usize) as u32;
+                    self.hits.push(KeyHit { hit, key_offset, key_bytes: key.len() as u8 });
+                }
+            }
+        }
+        self.answer(keys, with_version, bytes, reply);
+    }
+
+    /// Sends the hits in as many datagrams as their `bytes` need, numbered from 0.
+    fn answer(
+        &mut self,
+        keys: &[u8],
+        with_version: bool,
+        bytes: usize,
+        reply: &mut Reply<'_, impl Transmit>,
+    ) {
+        let total = bytes.div_ceil(FRAME_TEXT_BYTES_MAX);
+        if total > REPLY_FRAMES_MAX {
+            self.counts.replies_too_large += 1;
+            return reply.line(REPLY_TOO_LARGE, false);
+        }
+        self.counts.split_replies += u64::from(total > 1);
+        let mut text = ReplyText::new(keys, &self.hits, with_version);
+        for sequence in 0..total {
+            reply.frame(sequence as u16, total as u16, |out| text.fill(&self.table, out));
+        }
+    }
+}
+
+impl<W: Words> App for CacheApp<W> {
+    fn handle(&mut self, now_ns: u64, burst: &impl Burst, tx: &mut impl Transmit) {
+        let mut hashes = [None; BURST_DATAGRAMS_MAX];
+        let text = |index: usize| burst.get(index).payload.get(FRAME_HEADER_BYTES..);
+        for (index, hash) in hashes.iter_mut().enumerate().take(burst.len()) {
+            *hash = text(index).and_then(command::first_key).map(|key| self.table.hash(key));
+            if let Some(hash) = *hash {
+                self.table.prefetch_bucket(hash);
+            }
+        }
+        for hash in hashes.iter().flatten() {
+            self.table.prefetch_cell(*hash);
+        }
+        for index in 0..burst.len() {
+            let datagram = burst.get(index);
+            if datagram.destination.is_multicast() {
+                // A reply would have no address of ours to come from.
+                self.counts.frame_headers += 1;
+                continue;
+            }
+            let Some((header, text)) = FrameHeader::parse(datagram.payload) else {
+                self.counts.frame_headers += 1;
+                continue;
+            };
+            let mut reply = Reply { tx, path: datagram.reply_path(), header };
+            let first = hashes.get(index).copied().flatten();
+            self.datagram(now_ns, text, first, &mut reply);
+        }
+    }
+
+    fn housekeeping(&mut self, _now_ns: u64, _tx: &mut impl Transmit) {}
+}
+
+/// What a feed publishes goes into the same table, under its channel.
+impl<W: Words> Keyspace for CacheApp<W> {
+    fn begin_channel(&mut self, channel: u8) {
+        self.table.begin_channel(channel);
+    }
+
+    fn put(&mut self, key: &[u8], value: &[u8], channel: u8) -> Result<(), PutError> {
+        let fits = (1..=KEY_BYTES_MAX).contains(&key.len());
+        if !fits || key.iter().any(|&byte| byte <= b' ' || byte == 0x7f) {
+            return Err(PutError::BadKey);
+        }
+        let hash = self.table.hash(key);
+        let put = Put { key, value, flags: 0, expiry_ns: 0, channel };
+        match self.table.put(hash, &put, 0) {
+            Ok(_) => Ok(()),
+            Err(shm_table::PutError::KeyLength) => Err(PutError::BadKey),
+            Err(shm_table::PutError::TooLarge) => Err(PutError::TooLong),
+            Err(shm_table::PutError::FeedOwned) => Err(PutError::NoRoom),
+        }
+    }
+
+    fn set_channel(&mut self, channel: u8, state: ChannelState) {
+        let state = match state {
+            ChannelState::Suspect => shm_table::ChannelState::Suspect,
+            // The table's deadline is the first instant that is too late.
+            ChannelState::LiveUntil(last_ns) => {
+                shm_table::ChannelState::Live { valid_until_ns: last_ns.saturating_add(1) }
+            }
+        };
+        self.table.set_channel(channel, state);
+    }
+}
