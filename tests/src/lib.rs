@@ -5,6 +5,7 @@
 pub mod captures;
 pub mod clients;
 pub mod command;
+pub mod feed_source;
 pub mod forge;
 pub mod frames;
 pub mod lab;

@@ -75,7 +75,7 @@ fn a_service_is_started_again_and_ends_for_good() {
     let namespace = Arc::new(NetNs::create(run, "service").unwrap());
     let service = Service::start(
         run,
-        &namespace,
+        Some(&namespace),
         "sleep".into(),
         vec!["1000".into()],
         folder.path().join("log"),

@@ -25,12 +25,16 @@ fn runnable(command: &str) -> String {
 }
 
 fn script(block: &ShellBlock) -> String {
+    let root = nix::unistd::geteuid().is_root();
     let mut script = String::from("set -euo pipefail\n");
     for command in &block.commands {
-        match repository::reason_not_run(command) {
-            Some(reason) => script.push_str(&format!("echo 'not run: {reason}'\n")),
-            None => script.push_str(&format!("{}\n", runnable(command))),
-        }
+        script += &match repository::reason_not_run(command) {
+            Some(reason) => format!("echo 'not run: {reason}'\n"),
+            None if command.starts_with("sudo ") && !root => {
+                format!("echo 'SKIPPED {command}: needs root'\n")
+            }
+            None => format!("{}\n", runnable(command)),
+        };
     }
     script
 }

@@ -120,7 +120,7 @@ impl Lab {
         let path = self.folder.write(&format!("{name}.toml"), &file.to_toml())?;
         let supervisor = Service::start(
             self.run,
-            &member.namespace,
+            Some(&member.namespace),
             binary("nautilus-supervisor"),
             vec!["--config".into(), path.clone().into()],
             self.folder.join(format!("{name}.log")),
@@ -130,19 +130,38 @@ impl Lab {
 
     /// Starts one control process for all nodes, in a namespace of its own.
     pub fn start_control(&mut self) -> Result<(), LabError> {
-        let mut arguments =
-            vec!["--listen".into(), format!("{}:{CONTROL_PORT}", CONTROL.v4()).into()];
+        let mut text = format!("[control]\nlisten = \"{}:{CONTROL_PORT}\"\n", CONTROL.v4());
         for node in &self.nodes {
-            arguments.push("--node".into());
-            arguments.push(node.run_dir.clone().into());
+            text += &format!(
+                "\n[[node]]\nrun_dir = {:?}\nid = {:?}\nregion = \"lab\"\n",
+                node.run_dir, node.member.name
+            );
         }
+        let file = self.folder.write("control.toml", &text)?;
         self.control = Some(Service::start(
             self.run,
-            &self.operator.namespace,
+            Some(&self.operator.namespace),
             binary("nautilus-control"),
-            arguments,
+            vec!["--config".into(), file.into()],
             self.folder.join("control.log"),
         )?);
+        Ok(())
+    }
+
+    /// Kills the control process, for good: as after `kill -9` on a host where nothing restarts it.
+    pub fn kill_control(&mut self) {
+        if let Some(control) = self.control.take() {
+            control.kill();
+        }
+    }
+
+    /// Deletes the interface of node `number` and makes it anew, under its old name and addresses, as
+    /// when a driver is reloaded; `pause` passes between the two.
+    pub fn recreate_link(&mut self, number: usize, pause: Duration) -> Result<(), LabError> {
+        let member = &mut self.nodes[number - 1].member;
+        member.namespace.ip("link delete eth0")?;
+        std::thread::sleep(pause);
+        member.link = self.bridge.join(&member.namespace, &member.name, member.address)?;
         Ok(())
     }
 

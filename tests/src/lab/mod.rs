@@ -12,6 +12,7 @@
 //! could not be.
 
 mod address;
+mod attach;
 mod fleet;
 mod folder;
 mod leaks;
@@ -24,6 +25,7 @@ mod service;
 pub mod state;
 
 pub use address::{Address, CLIENT, CONTROL, NODES_MAX, SUBNETS, VENUE, node};
+pub use attach::{AttachFailed, active_worker, attach};
 pub use fleet::{CONTROL_PORT, Lab, Member, Node};
 pub use folder::Folder;
 pub use leaks::{left_behind, sweep};

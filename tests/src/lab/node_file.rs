@@ -37,6 +37,10 @@ pub struct NodeFile {
     pub sources: Vec<String>,
     /// Core of the worker; None leaves it to the node.
     pub core: Option<u32>,
+    /// UDP port of the echo application.
+    pub echo_port: u16,
+    /// UDP port of the cache.
+    pub cache_port: u16,
     /// Memory of the cache table.
     pub cache_memory_mb: u32,
     /// Frames of one queue.
@@ -55,6 +59,8 @@ impl NodeFile {
             addresses: Vec::new(),
             sources: SUBNETS.map(str::to_owned).to_vec(),
             core: None,
+            echo_port: ECHO_PORT,
+            cache_port: CACHE_PORT,
             cache_memory_mb: 64,
             frames: 4096,
         }
@@ -85,8 +91,8 @@ impl NodeFile {
              [port]\nkind = {kind:?}\nframes = {frames}\n\n\
              {interfaces}\
              [access]\nsources = [{sources}]\n\n\
-             [echo]\nport = {ECHO_PORT}\n\n\
-             [cache]\nid = {CACHE_ID:?}\nport = {CACHE_PORT}\nmax_memory_mb = {memory}\n\n\
+             [echo]\nport = {echo_port}\n\n\
+             [cache]\nid = {CACHE_ID:?}\nport = {cache_port}\nmax_memory_mb = {memory}\n\n\
              [[feed]]\nvenue = {FEED_VENUE:?}\ngroup = \"{group}\"\nport = {feed_port}\nchannel = 1\n",
             id = self.id,
             run_dir = self.run_dir,
@@ -95,6 +101,8 @@ impl NodeFile {
             frames = self.frames,
             sources = quoted(&self.sources),
             memory = self.cache_memory_mb,
+            echo_port = self.echo_port,
+            cache_port = self.cache_port,
         )
     }
 }

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::process::Command;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
@@ -20,7 +21,7 @@ const LOOK_PAUSE: Duration = Duration::from_millis(10);
 #[derive(Clone, Debug)]
 struct Plan {
     run: RunId,
-    namespace: Arc<NetNs>,
+    namespace: Option<Arc<NetNs>>,
     program: PathBuf,
     arguments: Vec<OsString>,
     log: PathBuf,
@@ -28,7 +29,12 @@ struct Plan {
 
 impl Plan {
     fn start(&self) -> Result<Process, LabError> {
-        Process::start(self.run, &self.namespace, &self.program, &self.arguments, &self.log)
+        let mut command = match &self.namespace {
+            Some(namespace) => namespace.command(&self.program),
+            None => Command::new(&self.program),
+        };
+        command.args(&self.arguments);
+        Process::start_command(self.run, command, &self.program.to_string_lossy(), &self.log)
     }
 }
 
@@ -60,15 +66,16 @@ fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
 }
 
 impl Service {
-    /// Starts `program` inside `namespace` and keeps it running; outputs are appended to `log`.
+    /// Starts `program` inside `namespace`, or where the caller is, and keeps it running; outputs are
+    /// appended to `log`.
     pub fn start(
         run: RunId,
-        namespace: &Arc<NetNs>,
+        namespace: Option<&Arc<NetNs>>,
         program: PathBuf,
         arguments: Vec<OsString>,
         log: PathBuf,
     ) -> Result<Self, LabError> {
-        let plan = Plan { run, namespace: Arc::clone(namespace), program, arguments, log };
+        let plan = Plan { run, namespace: namespace.cloned(), program, arguments, log };
         let shared = Arc::new(Mutex::new(Shared { process: Some(plan.start()?), restarts: 0 }));
         let (stop, stopped) = channel();
         let watched = Arc::clone(&shared);

@@ -1,0 +1,24 @@
+#!/usr/bin/env bash
+# One node end to end: installs what it needs, builds, replays a feed into a node while clients read,
+# kills the worker, prints latencies and the gap, cleans up.
+#
+#   scripts/demo.sh [FILE] [--seconds N] [--rate N] [--feed-rate N] [--socket]
+#
+# FILE is a capture of MoldUDP64 (pcap) or an ITCH 5.0 BinaryFILE. Without root, the same job over
+# kernel sockets on loopback.
+set -euo pipefail
+# shellcheck source=scripts/lib.sh
+. "$(dirname "$0")/lib.sh"
+
+if is_root; then
+  install_packages "${PACKAGES_BUILD[@]}" "${PACKAGES_LAB[@]}" || die "the demo needs those packages"
+else
+  install_packages "${PACKAGES_BUILD[@]}" || die "building needs those packages"
+fi
+limits=$(host_limits)
+if [ -n "$limits" ]; then say "this machine cannot show:" && say "$limits"; fi
+build_release
+
+arguments=()
+if is_root && ! { namespaces_work && kernel_at_least 6 1; }; then arguments=(--socket); fi
+exec "$CARGO_TARGET_DIR/release/nautilus-demo" "${arguments[@]}" "$@"
