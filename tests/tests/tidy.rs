@@ -38,11 +38,8 @@ const UNSAFE_ALLOWED: &[(&str, &str)] = &[
     ),
     ("dataplane/src/port/mmsg.rs", "recvmmsg and sendmmsg have no safe wrapper"),
     ("ebpf/", "mirrors of the C layouts, casts of map values"),
-<<<<<<< HEAD
     ("dataplane/tests/feed_allocation.rs", "an allocator that counts"),
-=======
     ("bench/src/generator/", "xsk-rs leaves ring and frame access to its caller"),
->>>>>>> 0c2fc52 (Look into a running node as control does; name the few places where unsafe may stand)
 ];
 
 fn text(file: &Path) -> Option<String> {
