@@ -1,1 +1,18 @@
-//! Placeholder until its first module lands.
+//! Control: watches nodes through their control regions, read-only. It may die, restart or be
+//! upgraded without one packet noticing. `README.md` beside this crate is the map.
+#![deny(unsafe_code)]
+
+pub mod attach;
+pub mod config;
+pub mod health;
+pub mod host;
+pub mod http;
+pub mod id;
+pub mod link;
+pub mod problem;
+pub mod prometheus;
+pub mod rates;
+pub mod snapshot;
+pub mod status;
+pub mod view;
+pub mod watcher;

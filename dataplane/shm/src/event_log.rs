@@ -183,12 +183,12 @@ impl<const ENTRIES: usize> EventRing<ENTRIES> {
         let appended = self.appended.0.load_acquire();
         let oldest = appended.saturating_sub(ENTRIES as u64 - 1).max(1);
         let next = next.max(1);
-        let mut batch = EventBatch { next: appended + 1, ..EventBatch::default() };
+        let mut batch = EventBatch { next: appended.saturating_add(1), ..EventBatch::default() };
         batch.lost = oldest.saturating_sub(next);
         for sequence in next.max(oldest)..=appended {
             match self.entry(sequence).read() {
                 Ok(words) if words[0] == sequence => batch.events.push(event(&words)),
-                _ => batch.lost += 1,
+                _ => batch.lost = batch.lost.saturating_add(1),
             }
         }
         batch

@@ -134,7 +134,7 @@ impl HistogramSnapshot {
     /// bucket.
     pub fn count_at_most(&self, value: u64) -> u64 {
         let last = bucket_of(value.min(HISTOGRAM_VALUE_MAX));
-        self.counts[..=last].iter().sum()
+        self.counts[..=last].iter().fold(0, |sum, count| sum.wrapping_add(*count))
     }
 
     /// The value below or at which `quantile` (0 to 1) of all values lie, as the highest value of
@@ -143,7 +143,7 @@ impl HistogramSnapshot {
         let wanted = (quantile.clamp(0.0, 1.0) * self.count as f64).ceil().max(1.0) as u64;
         let mut seen = 0;
         for (_, highest, count) in self.buckets() {
-            seen += count;
+            seen = count.saturating_add(seen);
             if seen >= wanted {
                 return highest.min(self.max);
             }

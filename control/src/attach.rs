@@ -1,0 +1,163 @@
+//! The reader's end of `supervisor.sock` ([`nautilus_shm::attach`] has the protocol).
+
+use std::io::{IoSlice, IoSliceMut};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::path::{Path, PathBuf};
+
+use nautilus_shm::attach::{
+    AttachError, Code, FDS_MAX, PACKET_BYTES_MAX, ReplyHeader, Request, SUPERVISOR_SOCKET, Verb,
+    cache_ids,
+};
+use nautilus_shm::control_region::ControlReader;
+use nautilus_shm::region::RegionError;
+use nix::errno::Errno;
+use nix::sys::socket::{
+    AddressFamily, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr, connect, recvmsg,
+    sendmsg, setsockopt, socket, sockopt,
+};
+use nix::sys::time::{TimeVal, TimeValLike};
+
+/// How long a supervisor may take to answer. Too low: one busy with a promotion counts as dead; too
+/// high: one that hangs delays the look at the next node.
+const ANSWER_MS: i64 = 500;
+
+/// A node's regions, mapped read-only.
+#[derive(Debug)]
+pub struct Attached {
+    /// The control region.
+    pub region: ControlReader,
+    /// Ids of the node's caches, in the order of the supervisor.
+    pub cache_ids: Vec<String>,
+    /// Generation of the supervisor that answered.
+    pub generation: u64,
+}
+
+/// Why a node could not be attached to.
+#[derive(Debug, thiserror::Error)]
+pub enum ReachError {
+    /// The path does not fit a Unix socket address (107 bytes).
+    #[error("{}: the path is too long for a socket", .0.display())]
+    Path(PathBuf),
+    /// No supervisor listens there.
+    #[error("{}: {errno}: no supervisor is listening", path.display())]
+    Connect {
+        /// The socket.
+        path: PathBuf,
+        /// What the kernel said.
+        errno: Errno,
+    },
+    /// The supervisor did not answer in time, or hung up.
+    #[error("{}: no answer from the supervisor: {errno}", path.display())]
+    Answer {
+        /// The socket.
+        path: PathBuf,
+        /// What the kernel said.
+        errno: Errno,
+    },
+    /// The supervisor said no.
+    #[error("{}: {}", path.display(), code.explain())]
+    Refused {
+        /// The socket.
+        path: PathBuf,
+        /// Why.
+        code: Code,
+    },
+    /// What came back is not an attach reply.
+    #[error("{}: bad answer: {source}", path.display())]
+    Reply {
+        /// The socket.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: AttachError,
+    },
+    /// The reply has another number of descriptors than it says, or none at all.
+    #[error("{}: {found} descriptors came, {said} were announced", path.display())]
+    Descriptors {
+        /// The socket.
+        path: PathBuf,
+        /// Announced.
+        said: usize,
+        /// Received.
+        found: usize,
+    },
+    /// The region is not one this program can read.
+    #[error("{}: control region: {source}", path.display())]
+    Region {
+        /// The socket.
+        path: PathBuf,
+        /// Why.
+        source: RegionError,
+    },
+}
+
+/// Attaches to the node whose run directory this is.
+pub fn attach(run_dir: &Path) -> Result<Attached, ReachError> {
+    let path = run_dir.join(SUPERVISOR_SOCKET);
+    let (header, payload, mut fds) = ask(&path, Verb::Attach)?;
+    let ids =
+        cache_ids(&payload).map_err(|source| ReachError::Reply { path: path.clone(), source })?;
+    if fds.is_empty() || fds.len() != header.fds as usize {
+        return Err(ReachError::Descriptors { path, said: header.fds as usize, found: fds.len() });
+    }
+    let region = ControlReader::attach(fds.swap_remove(0))
+        .map_err(|source| ReachError::Region { path, source })?;
+    Ok(Attached { region, cache_ids: ids, generation: header.generation })
+}
+
+/// The supervisor's own line of text, control characters removed.
+pub fn supervisor_status(run_dir: &Path) -> Result<String, ReachError> {
+    let (_, payload, _) = ask(&run_dir.join(SUPERVISOR_SOCKET), Verb::Status)?;
+    let text = String::from_utf8_lossy(&payload);
+    Ok(text.chars().filter(|c| !c.is_control() || *c == '\n').collect())
+}
+
+fn ask(path: &Path, verb: Verb) -> Result<(ReplyHeader, Vec<u8>, Vec<OwnedFd>), ReachError> {
+    let no_answer = |errno| ReachError::Answer { path: path.into(), errno };
+    let address = UnixAddr::new(path).map_err(|_| ReachError::Path(path.into()))?;
+    let connection = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None)
+        .map_err(no_answer)?;
+    let limit = TimeVal::milliseconds(ANSWER_MS);
+    setsockopt(&connection, sockopt::ReceiveTimeout, &limit).map_err(no_answer)?;
+    setsockopt(&connection, sockopt::SendTimeout, &limit).map_err(no_answer)?;
+    connect(connection.as_raw_fd(), &address)
+        .map_err(|errno| ReachError::Connect { path: path.into(), errno })?;
+    let request = Request { verb }.encode();
+    let flags = MsgFlags::MSG_NOSIGNAL;
+    sendmsg::<UnixAddr>(connection.as_raw_fd(), &[IoSlice::new(&request)], &[], flags, None)
+        .map_err(no_answer)?;
+
+    // One byte more than the protocol allows: a longer packet is seen as such.
+    let mut packet = vec![0; PACKET_BYTES_MAX + 1];
+    let mut ancillary = nix::cmsg_space!([RawFd; FDS_MAX]);
+    let mut buffers = [IoSliceMut::new(&mut packet)];
+    let flags = MsgFlags::MSG_CMSG_CLOEXEC;
+    let message =
+        recvmsg::<UnixAddr>(connection.as_raw_fd(), &mut buffers, Some(&mut ancillary), flags)
+            .map_err(no_answer)?;
+    let length = message.bytes;
+    let mut fds = Vec::new();
+    if let Ok(messages) = message.cmsgs() {
+        for message in messages {
+            if let ControlMessageOwned::ScmRights(received) = message {
+                fds.extend(received.into_iter().map(own));
+            }
+        }
+    }
+    if length == 0 {
+        return Err(no_answer(Errno::ECONNRESET));
+    }
+    packet.truncate(length);
+    let (header, payload) = ReplyHeader::decode(&packet)
+        .map_err(|source| ReachError::Reply { path: path.into(), source })?;
+    if header.code != Code::Ok {
+        return Err(ReachError::Refused { path: path.into(), code: header.code });
+    }
+    let payload = payload.to_vec();
+    Ok((header, payload, fds))
+}
+
+#[allow(unsafe_code)]
+fn own(fd: RawFd) -> OwnedFd {
+    // SAFETY: the kernel has just installed this descriptor for us; nobody else knows it.
+    unsafe { OwnedFd::from_raw_fd(fd) }
+}

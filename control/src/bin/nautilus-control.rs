@@ -1,0 +1,87 @@
+//! The control daemon: watches nodes read-only and answers HTTP. `README.md` of the crate has the
+//! paths; exit codes: 0 told to stop, 1 could not serve, 2 bad usage or configuration.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Parser;
+use nautilus_control::config::{Config, ConfigError, DEFAULT_PATH};
+use nautilus_control::http;
+use nautilus_control::watcher::Watcher;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Watches the nodes of a site and answers HTTP. Reads only.
+#[derive(Parser)]
+#[command(name = "nautilus-control", version)]
+struct Arguments {
+    /// File with the list of nodes
+    #[arg(long, env = "NAUTILUS_CONTROL_CONFIG", conflicts_with = "node")]
+    config: Option<PathBuf>,
+    /// Run directory of a node, instead of a file; may be repeated
+    #[arg(long, value_name = "RUN_DIR")]
+    node: Vec<PathBuf>,
+    /// Address and port to listen on, instead of the file's
+    #[arg(long)]
+    listen: Option<SocketAddr>,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let config = match configuration(&arguments) {
+        Ok(config) => config,
+        Err(error) => {
+            eprintln!("nautilus-control: {error}");
+            return ExitCode::from(2);
+        }
+    };
+    match serve(config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("nautilus-control: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn configuration(arguments: &Arguments) -> Result<Config, ConfigError> {
+    let mut config = if arguments.node.is_empty() {
+        let path = arguments.config.as_deref().unwrap_or(Path::new(DEFAULT_PATH));
+        Config::load(path)?
+    } else {
+        Config::of_run_dirs(&arguments.node)?
+    };
+    if let Some(listen) = arguments.listen {
+        config.listen = listen;
+    }
+    Ok(config)
+}
+
+fn serve(config: Config) -> anyhow::Result<()> {
+    use anyhow::Context;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let listener = tokio::net::TcpListener::bind(config.listen)
+            .await
+            .with_context(|| format!("listening on {}", config.listen))?;
+        let count = config.nodes.len();
+        let watcher = Watcher::start(config.nodes).context("starting the watcher")?;
+        let address = listener.local_addr()?;
+        eprintln!("nautilus-control: listening on http://{address}, watching {count} nodes");
+        let (mut terminate, mut interrupt) =
+            (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        let stop = async move {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+        };
+        // Answers in progress are dropped: every one of them can be asked again.
+        tokio::select! {
+            result = async { axum::serve(listener, http::router(watcher)).await } => {
+                result.context("serving HTTP")
+            }
+            () = stop => Ok(()),
+        }
+    })
+}

@@ -1,0 +1,318 @@
+//! The operator's command. It asks supervisors directly, so it works while control is dead.
+//!
+//! Exit codes: 0 every node is healthy (`host check`: nothing is lost); 1 one is not (something is
+//! lost); 2 bad usage or configuration; 3 no node could be reached (`host check`: a node cannot run
+//! here).
+
+use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use nautilus_control::config::{Config, ConfigError, DEFAULT_PATH};
+use nautilus_control::health::{Health, HealthDocument};
+use nautilus_control::host::{Host, Level};
+use nautilus_control::link::{Attachment, Link};
+use nautilus_control::rates::NodeRates;
+use nautilus_control::status::{NodeStatus, StatusDocument};
+use nautilus_control::view::NodeView;
+use nautilus_control::watcher;
+
+const UNHEALTHY: u8 = 1;
+const USAGE: u8 = 2;
+const UNREACHABLE: u8 = 3;
+
+/// Looks at the nodes of this host
+#[derive(Parser)]
+#[command(name = "nautilus", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Shows every node once
+    Status {
+        #[command(flatten)]
+        nodes: Nodes,
+        /// Prints the document of GET /api/v1/edge/nodes/status
+        #[arg(long)]
+        json: bool,
+    },
+    /// Shows rates, percentiles, busy cores and drops, live
+    Top {
+        #[command(flatten)]
+        nodes: Nodes,
+        /// Prints one interval and ends
+        #[arg(long)]
+        once: bool,
+        /// Prints one JSON line a node and interval
+        #[arg(long)]
+        json: bool,
+        /// Length of an interval in milliseconds
+        #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u64).range(50..=60_000))]
+        interval_ms: u64,
+    },
+    /// Looks at this host
+    #[command(subcommand)]
+    Host(HostCommand),
+}
+
+#[derive(Subcommand)]
+enum HostCommand {
+    /// Says what this host can keep of the promises, and what is lost where it cannot
+    Check {
+        /// Prints one JSON document
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Args)]
+struct Nodes {
+    /// Run directory of a node; may be repeated
+    #[arg(long = "node", value_name = "RUN_DIR", conflicts_with = "config")]
+    run_dirs: Vec<PathBuf>,
+    /// File with the list of nodes
+    #[arg(long, env = "NAUTILUS_CONTROL_CONFIG")]
+    config: Option<PathBuf>,
+}
+
+impl Nodes {
+    fn links(&self) -> Result<Vec<Link>, ConfigError> {
+        let config = if self.run_dirs.is_empty() {
+            Config::load(self.config.as_deref().unwrap_or(Path::new(DEFAULT_PATH)))?
+        } else {
+            Config::of_run_dirs(&self.run_dirs)?
+        };
+        Ok(config.nodes.into_iter().map(Link::new).collect())
+    }
+}
+
+fn main() -> ExitCode {
+    let result = match Arguments::parse().command {
+        Command::Status { nodes, json } => nodes.links().map(|links| status(links, json)),
+        Command::Top { nodes, once, json, interval_ms } => {
+            let interval = Duration::from_millis(interval_ms);
+            nodes.links().map(|links| top(links, once, json, interval))
+        }
+        Command::Host(HostCommand::Check { json }) => Ok(host_check(json)),
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("nautilus: {error}");
+        ExitCode::from(USAGE)
+    })
+}
+
+/// Writes to stdout; false when nobody reads it any more.
+fn print(text: &str) -> bool {
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).is_ok()
+}
+
+fn look(links: &mut [Link]) -> Vec<NodeView> {
+    links.iter_mut().for_each(Link::look);
+    watcher::views(links)
+}
+
+fn verdict(views: &[NodeView]) -> ExitCode {
+    if views.iter().all(|view| view.attachment == Attachment::Unreachable) {
+        return ExitCode::from(UNREACHABLE);
+    }
+    let healthy = |view| HealthDocument::of(view).health == Health::Healthy;
+    if views.iter().all(healthy) { ExitCode::SUCCESS } else { ExitCode::from(UNHEALTHY) }
+}
+
+fn status(mut links: Vec<Link>, json: bool) -> ExitCode {
+    let views = look(&mut links);
+    let document = StatusDocument::of(&views);
+    if json {
+        // Strings, numbers and lists of ours: always a document.
+        print(&(serde_json::to_string_pretty(&document).unwrap_or_default() + "\n"));
+    } else {
+        print(&status_table(&document.nodes, &views));
+    }
+    verdict(&views)
+}
+
+fn status_table(nodes: &[NodeStatus], views: &[NodeView]) -> String {
+    let mut rows = vec![cells([
+        "NODE", "STATE", "CONTROL", "WORKER", "CORE", "POLL", "BUSY", "STANDBY", "IF", "P50 us",
+        "P99 us", "P99.9 us", "GAP ms",
+    ])];
+    for node in nodes {
+        let active = node.workers.iter().find(|worker| worker.state == "active");
+        let standby = node.workers.iter().find(|worker| worker.state == "standby");
+        let interface = |i: &nautilus_control::status::InterfaceStatus| {
+            format!("{}:{}{}", i.name, i.xdp_mode, if i.up { "" } else { "(down)" })
+        };
+        let interfaces: Vec<String> = node.interfaces.iter().map(interface).collect();
+        let gap = node.supervisor.as_ref().map(|s| s.last_gap_s).filter(|gap| *gap > 0.0);
+        rows.push([
+            node.node_id.clone(),
+            name(&node.state),
+            name(&node.attachment),
+            or_dash(active.map(|worker| worker.pid)),
+            or_dash(active.map(|worker| worker.core)),
+            or_dash(active.map(|worker| worker.poll)),
+            or_dash(active.map(|worker| format!("{:.0}%", worker.busy_share * 100.0))),
+            or_dash(standby.map(|worker| worker.pid)),
+            if interfaces.is_empty() { "-".into() } else { interfaces.join(",") },
+            us(node.xdp_to_tx.p50_s),
+            us(node.xdp_to_tx.p99_s),
+            us(node.xdp_to_tx.p999_s),
+            or_dash(gap.map(|gap| format!("{:.3}", gap * 1e3))),
+        ]);
+    }
+    let mut text = table(&rows);
+    for view in views {
+        for check in HealthDocument::of(view).checks {
+            if check.holds == Some(false) {
+                text += &format!("{}: {}: {}\n", view.id, check.name, check.detail);
+            }
+        }
+    }
+    text
+}
+
+fn top(mut links: Vec<Link>, once: bool, json: bool, interval: Duration) -> ExitCode {
+    let clear = std::io::stdout().is_terminal() && !json && !once;
+    let mut before = look(&mut links);
+    loop {
+        std::thread::sleep(interval);
+        let now = look(&mut links);
+        let rates: Vec<NodeRates> = now
+            .iter()
+            .map(|node| NodeRates::between(before.iter().find(|other| other.id == node.id), node))
+            .collect();
+        let mut text = String::new();
+        if json {
+            for node in &rates {
+                text += &serde_json::to_string(node).unwrap_or_default();
+                text.push('\n');
+            }
+        } else {
+            if clear {
+                text += "\x1b[H\x1b[2J";
+            }
+            text += &top_table(&rates);
+        }
+        if !print(&text) || once {
+            return verdict(&now);
+        }
+        before = now;
+    }
+}
+
+fn top_table(nodes: &[NodeRates]) -> String {
+    let mut rows = vec![cells([
+        "NODE", "STATE", "RX/s", "TX/s", "ECHO/s", "GET/s", "HIT", "FEED/s", "P50 us", "P99 us",
+        "P99.9 us", "BOOK P99", "GAP ms",
+    ])];
+    for node in nodes {
+        rows.push([
+            node.node_id.clone(),
+            if node.attachment == Attachment::Attached {
+                name(&node.state)
+            } else {
+                name(&node.attachment)
+            },
+            format!("{:.0}", node.rx_packets_per_s),
+            format!("{:.0}", node.tx_packets_per_s),
+            format!("{:.0}", node.echoes_per_s),
+            format!("{:.0}", node.lookups_per_s),
+            or_dash(node.hit_share.map(|share| format!("{:.1}%", share * 100.0))),
+            format!("{:.0}", node.feed_messages_per_s),
+            us(node.xdp_to_tx.p50_s),
+            us(node.xdp_to_tx.p99_s),
+            us(node.xdp_to_tx.p999_s),
+            us(node.xdp_to_book.p99_s),
+            format!("{:.3}", node.last_gap_s * 1e3),
+        ]);
+    }
+    let mut text = table(&rows);
+    for node in nodes {
+        for core in &node.cores {
+            let filled = (core.busy_share.clamp(0.0, 1.0) * 20.0).round() as usize;
+            text += &format!(
+                "{} core {} worker {} {} {} [{:<20}] {:.0}% busy\n",
+                node.node_id,
+                core.core,
+                core.worker,
+                core.state,
+                core.poll,
+                "#".repeat(filled),
+                core.busy_share * 100.0
+            );
+        }
+        for drop in &node.drops {
+            let (metric, reason) = (drop.metric, &drop.reason);
+            text += &format!(
+                "{} drops {metric} {reason} {:.0}/s, {} in all\n",
+                node.node_id, drop.per_s, drop.total
+            );
+        }
+        if !node.reason.is_empty() {
+            text += &format!("{}: {}\n", node.node_id, node.reason);
+        }
+    }
+    text
+}
+
+fn host_check(json: bool) -> ExitCode {
+    let findings = Host::here().check();
+    if json {
+        print(&(serde_json::to_string_pretty(&findings).unwrap_or_default() + "\n"));
+    } else {
+        let mut text = String::new();
+        for finding in &findings {
+            let level = name(&finding.level);
+            text += &format!("{level:<8} {:<15} {}\n", finding.name, finding.seen);
+            if !finding.lost.is_empty() {
+                text += &format!("{:25}{}\n", "", finding.lost);
+            }
+        }
+        print(&text);
+    }
+    match findings.iter().map(|finding| finding.level).max() {
+        Some(Level::Fatal) => ExitCode::from(UNREACHABLE),
+        Some(Level::Warning) => ExitCode::from(UNHEALTHY),
+        _ => ExitCode::SUCCESS,
+    }
+}
+
+/// The name a document has for it.
+fn name(value: &impl serde::Serialize) -> String {
+    match serde_json::to_value(value) {
+        Ok(serde_json::Value::String(name)) => name,
+        _ => String::new(),
+    }
+}
+
+fn or_dash(value: Option<impl ToString>) -> String {
+    value.map_or_else(|| "-".into(), |value| value.to_string())
+}
+
+/// Seconds as microseconds.
+fn us(seconds: Option<f64>) -> String {
+    or_dash(seconds.map(|seconds| format!("{:.1}", seconds * 1e6)))
+}
+
+fn cells<const N: usize>(texts: [&str; N]) -> [String; N] {
+    texts.map(str::to_owned)
+}
+
+fn table<const N: usize>(rows: &[[String; N]]) -> String {
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max();
+    let widths: Vec<usize> = (0..N).map(|column| width(column).unwrap_or(0)).collect();
+    let mut text = String::new();
+    for row in rows {
+        let line: Vec<String> =
+            row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        text += line.join("  ").trim_end();
+        text.push('\n');
+    }
+    text
+}

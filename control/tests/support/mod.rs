@@ -1,0 +1,136 @@
+//! A node's control region with somebody who hands it out: the supervisor's end of the protocol,
+//! over a real region and a real socket.
+
+use std::fs::File;
+use std::io::IoSlice;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::path::Path;
+use std::sync::Arc;
+
+use nautilus_shm::attach::{
+    Code, REQUEST_BYTES, ReplyHeader, Request, SUPERVISOR_SOCKET, cache_name,
+};
+use nautilus_shm::cells::{
+    InterfaceState, PollPolicy, SupervisorIdentity, WorkerIdentity, WorkerState, XdpMode,
+};
+use nautilus_shm::clock::monotonic_ns;
+use nautilus_shm::control_region::{ControlRegion, HistogramId, SUPERVISOR_PROCESS};
+use nautilus_shm::event_log::EventKind;
+use nautilus_shm::metrics::labels::{RxDrop, XdpVerdict};
+use nautilus_shm::metrics::table::{BUSY_NS, IDLE_NS, RX_DROPPED_PACKETS, RX_PACKETS, XDP_PACKETS};
+use nix::sys::socket::{
+    AddressFamily, Backlog, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, accept, bind,
+    listen, recv, sendmsg, socket,
+};
+
+/// A region as a node in service leaves it.
+pub fn region(node_id: &str) -> Arc<ControlRegion> {
+    let region = ControlRegion::create(c"test-control").unwrap();
+    let now_ns = monotonic_ns();
+    region.supervisor().set_identity(&SupervisorIdentity {
+        pid: std::process::id(),
+        generation: 1,
+        started_ns: now_ns,
+        node_id: node_id.into(),
+    });
+    region.supervisor().set_serving(true);
+    region.supervisor().set_interface(
+        0,
+        &InterfaceState {
+            name: "eth0".into(),
+            ifindex: 7,
+            up: true,
+            xdp_mode: XdpMode::Native,
+            zero_copy: false,
+            queues: 1,
+            mtu_bytes: 1500,
+        },
+    );
+    for (slot, state) in [(0, WorkerState::Active), (1, WorkerState::Standby)] {
+        region.worker(slot).set_identity(&WorkerIdentity {
+            pid: 1000 + slot as u32,
+            state,
+            core: 1,
+            generation: 1,
+            started_ns: now_ns,
+            promoted_ns: now_ns,
+        });
+        region.worker(slot).begin(now_ns, PollPolicy::Busy);
+    }
+    let bank = region.metrics(0);
+    bank.add(RX_PACKETS, 1_000);
+    bank.add(RX_DROPPED_PACKETS.of(RxDrop::UdpChecksum), 3);
+    bank.add(BUSY_NS, 250_000_000);
+    bank.add(IDLE_NS, 750_000_000);
+    for value_ns in [4_000, 8_000, 90_000] {
+        region.histogram(0, HistogramId::XdpToTx).record(value_ns);
+    }
+    region.metrics(SUPERVISOR_PROCESS).add(XDP_PACKETS.of(XdpVerdict::Redirected), 1_000);
+    region.metrics(SUPERVISOR_PROCESS).add(XDP_PACKETS.of(XdpVerdict::SourceUnlisted), 5);
+    region.events().append(now_ns, EventKind::WorkerStarted, Some(0), (0, 0), "it\nbegan");
+    beat(&region);
+    Arc::new(region)
+}
+
+/// What supervisor and workers do all the time.
+pub fn beat(region: &ControlRegion) {
+    let now_ns = monotonic_ns();
+    region.region().beat(now_ns).unwrap();
+    region.supervisor().beat(now_ns);
+    region.worker(0).beat(now_ns);
+    region.worker(1).beat(now_ns);
+}
+
+/// Beats for as long as the test process lives.
+pub fn keep_beating(region: &Arc<ControlRegion>) {
+    let region = region.clone();
+    std::thread::spawn(move || {
+        loop {
+            beat(&region);
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+    });
+}
+
+/// Listens in `run_dir` and answers every request with `reply` and a read-only descriptor of the
+/// region, until the test process ends.
+pub fn hand_out(
+    run_dir: &Path,
+    region: Arc<ControlRegion>,
+    reply: impl Fn() -> Vec<u8> + Send + 'static,
+) {
+    let listener =
+        socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None).unwrap();
+    bind(listener.as_raw_fd(), &UnixAddr::new(&run_dir.join(SUPERVISOR_SOCKET)).unwrap()).unwrap();
+    listen(&listener, Backlog::new(8).unwrap()).unwrap();
+    std::thread::spawn(move || {
+        loop {
+            let fd = accept(listener.as_raw_fd()).unwrap();
+            // SAFETY: accept has just made the descriptor.
+            let connection = unsafe { OwnedFd::from_raw_fd(fd) };
+            let mut request = [0; REQUEST_BYTES];
+            if recv(connection.as_raw_fd(), &mut request, MsgFlags::empty()) != Ok(REQUEST_BYTES) {
+                continue;
+            }
+            assert!(Request::decode(&request).is_ok());
+            let control: File = region.reopen_read_only().unwrap().into();
+            let fds: [RawFd; 1] = [control.as_raw_fd()];
+            let rights = [ControlMessage::ScmRights(&fds)];
+            let packet = reply();
+            let slices = [IoSlice::new(&packet)];
+            let fd = connection.as_raw_fd();
+            let _ = sendmsg::<UnixAddr>(fd, &slices, &rights, MsgFlags::MSG_NOSIGNAL, None);
+        }
+    });
+}
+
+/// The reply of a supervisor that hands out the control region and names `names` caches.
+pub fn reply(fds: u32, names: &[&str]) -> Vec<u8> {
+    let payload: Vec<u8> = names.iter().flat_map(|name| cache_name(name)).collect();
+    let payload_bytes = payload.len() as u32;
+    let header =
+        ReplyHeader { code: Code::Ok, generation: 1, pid: std::process::id(), fds, payload_bytes };
+    let mut packet = header.encode().to_vec();
+    packet.extend(payload);
+    packet
+}
