@@ -5,11 +5,13 @@
 pub mod app;
 pub mod config;
 pub mod feed;
+pub mod kill_point;
 pub mod limits;
 pub mod memcached;
 pub mod net;
 pub mod port;
 pub mod replay;
+pub mod standby;
 pub mod supervisor;
 pub mod worker;
 pub mod xsk;

@@ -85,7 +85,6 @@ impl Seat {
         let mut command = Command::new(format!("/proc/self/fd/{}", program.as_raw_fd()));
         command
             .arg0("nautilus-worker")
-            .args(["--control-fd", "0"])
             .stdin(Stdio::from(theirs))
             .current_dir("/")
             .process_group(0)

@@ -1,0 +1,39 @@
+//! Starts and keeps one node. See `src/supervisor/README.md`.
+
+use std::path::PathBuf;
+
+use clap::Parser;
+use nautilus_dataplane::supervisor::node::{Node, check};
+
+/// Keeps the resources and workers of one Nautilus Edge node.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    /// The node file (TOML).
+    #[arg(long, value_name = "FILE", required_unless_present = "print_default")]
+    config: Option<PathBuf>,
+    /// Check the node file against this host, print what `auto` becomes, and exit.
+    #[arg(long)]
+    check: bool,
+    /// Print the default node file, every key documented, and exit.
+    #[arg(long)]
+    print_default: bool,
+}
+
+fn main() -> anyhow::Result<()> {
+    let arguments = Arguments::parse();
+    if arguments.print_default {
+        print!("{}", nautilus_dataplane::config::DEFAULT_TOML);
+        return Ok(());
+    }
+    let Some(path) = arguments.config else { anyhow::bail!("--config is missing") };
+    if arguments.check {
+        let (resolved, ..) = check(&path)?;
+        for choice in &resolved.choices {
+            println!("{choice}");
+        }
+        println!("{}: fine", path.display());
+        return Ok(());
+    }
+    Ok(Node::start(&path)?.run()?)
+}

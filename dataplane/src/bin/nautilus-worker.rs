@@ -1,0 +1,10 @@
+//! A worker process. Started by `nautilus-supervisor`, whose socket is its standard input.
+
+use std::os::fd::AsFd;
+
+use anyhow::Context;
+
+fn main() -> anyhow::Result<()> {
+    let socket = std::io::stdin().as_fd().try_clone_to_owned().context("standard input")?;
+    Ok(nautilus_dataplane::standby::live(socket)?)
+}

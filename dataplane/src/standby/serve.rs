@@ -1,0 +1,127 @@
+//! From a promotion to the run loop: sockets taken over, applications made, loop entered.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::atomic::AtomicBool;
+
+use nautilus_shm::clock::monotonic_ns;
+use nautilus_shm::control_region::ControlRegion;
+
+use super::StandbyError;
+use crate::app::echo::Echo;
+use crate::config::{self, NodeConfig, PortKind};
+use crate::net::RxChecksum;
+use crate::port::socket::{SocketPort, SocketSpec};
+use crate::port::xdp::{XdpPort, XdpPortSocket};
+use crate::supervisor::handover::{Assignment, Fds};
+use crate::supervisor::workers::poll_policy;
+use crate::worker::{Apps, RegionNextHops, RegionReport, Served, Worker, run};
+use crate::xsk::{self, XskFds};
+
+/// What a standby maps before it is promoted.
+pub(super) enum Mapped {
+    /// The sockets, in the order of the assignment's queues.
+    Xdp(Vec<xsk::Mapped>),
+    /// Nothing: a kernel socket is opened when the one before is closed.
+    Socket,
+}
+
+impl Mapped {
+    pub fn map(
+        assignment: &Assignment,
+        config: &NodeConfig,
+        fds: &mut Fds,
+    ) -> Result<Self, StandbyError> {
+        if config.port.kind == PortKind::Socket {
+            return Ok(Self::Socket);
+        }
+        let mut mapped = Vec::new();
+        for place in 0..assignment.queues.len() {
+            let socket = fds.take(&format!("xsk.{place}"))?;
+            let umem = fds.take(&format!("umem.{place}"))?;
+            let pair = XskFds { socket, umem };
+            let failed = |source| StandbyError::Socket { place, source };
+            mapped.push(xsk::Mapped::map(pair).map_err(failed)?);
+        }
+        Ok(Self::Xdp(mapped))
+    }
+}
+
+/// Takes the sockets over and serves until `stop`. `serving` is called with the time just before
+/// the first turn.
+pub(super) fn serve(
+    mapped: Mapped,
+    assignment: &Assignment,
+    config: &NodeConfig,
+    region: &'static ControlRegion,
+    generation: u64,
+    stop: &AtomicBool,
+    serving: impl FnOnce(u64),
+) -> Result<(), StandbyError> {
+    let index = assignment.worker_index as usize;
+    let report = RegionReport::new(region, index);
+    let policy = poll_policy(config.worker.poll);
+    let apps = apps(config);
+    match mapped {
+        Mapped::Xdp(mapped) => {
+            let mut sockets = Vec::new();
+            for (place, (mapped, row)) in mapped.into_iter().zip(&assignment.queues).enumerate() {
+                let ifindex = mapped.ifindex();
+                let failed = |source| StandbyError::Socket { place, source };
+                let (socket, _) = mapped.take_over().map_err(failed)?;
+                sockets.push(XdpPortSocket { socket, interface: row.interface, ifindex });
+            }
+            let next_hops =
+                RegionNextHops::new(region, index, generation).map_err(StandbyError::Requests)?;
+            let checksums = match config.port.rx_checksum {
+                config::RxChecksum::Verify => RxChecksum::Verify,
+                config::RxChecksum::Trust => RxChecksum::Trust,
+            };
+            let port = XdpPort::new(sockets, next_hops, checksums);
+            let mut worker = Worker::new(port, apps, report, policy);
+            serving(monotonic_ns());
+            run(&mut worker, stop);
+        }
+        Mapped::Socket => {
+            let port = SocketPort::open(&kernel_sockets(config))?;
+            let mut worker = Worker::new(port, apps, report, policy);
+            serving(monotonic_ns());
+            run(&mut worker, stop);
+        }
+    }
+    Ok(())
+}
+
+fn apps(config: &NodeConfig) -> impl Apps + use<> {
+    let echo = config.echo.map(|echo| Served { ports: vec![echo.port], app: Echo::default() });
+    (echo, ())
+}
+
+/// The sockets of the `socket` port: one per service and address. Interfaces without addresses in
+/// the node file are served on every address of the host.
+fn kernel_sockets(config: &NodeConfig) -> Vec<SocketSpec> {
+    let mut ports: Vec<u16> = Vec::new();
+    ports.extend(config.echo.map(|echo| echo.port));
+    ports.extend(config.cache.as_ref().map(|cache| cache.port));
+    let mut specs = Vec::new();
+    for (index, interface) in config.interface.iter().enumerate() {
+        let addresses: Vec<IpAddr> = match interface.addresses.value() {
+            Some(addresses) => addresses.clone(),
+            None => vec![Ipv4Addr::UNSPECIFIED.into()],
+        };
+        for address in addresses {
+            for port in &ports {
+                let bind = SocketAddr::new(address, *port);
+                specs.push(SocketSpec { bind, groups: Vec::new(), interface: index as u16 });
+            }
+        }
+    }
+    for feed in &config.feed {
+        let any: IpAddr = match feed.group {
+            IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        let bind = SocketAddr::new(any, feed.port);
+        specs.push(SocketSpec { bind, groups: vec![(feed.group, 0)], interface: 0 });
+    }
+    specs
+}

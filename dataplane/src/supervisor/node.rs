@@ -1,0 +1,613 @@
+//! The supervisor's life: start or take over, watch, stop.
+//!
+//! One thread, one `poll`. It is woken by the death of a worker (pidfd), by what a worker says, by
+//! netlink, by readers, by signals, and every 5 ms to look after neighbour requests and its own
+//! heartbeat.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::{Path, PathBuf};
+
+use nautilus_shm::attach::{SUPERVISOR_SOCKET, Verb, cache_name};
+use nautilus_shm::cells::{InterfaceState, SupervisorIdentity};
+use nautilus_shm::clock::monotonic_ns;
+use nautilus_shm::control_region::{NeighbourRequest, SUPERVISOR_PROCESS};
+use nautilus_shm::event_log::EventKind;
+use nautilus_shm::metrics::Counter;
+use nautilus_shm::metrics::labels::{Label, NeighbourOutcome, XdpVerdict};
+use nautilus_shm::metrics::table as metrics;
+use nautilus_shm::region::RegionError;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::unistd::Pid;
+
+use super::attach::{Answer, Outcome, Readers};
+use super::host::{Host, HostError, allowed_cores, huge_pages};
+use super::inspect::Refusal;
+use super::interfaces::Interfaces;
+use super::journal::{Event, milliseconds, publish, say};
+use super::mirror::{Mirror, Touched};
+use super::netlink::{NetlinkError, NetlinkSocket};
+use super::resources::{OpenError, Resources, fill};
+use super::run_dir::{RunDir, RunDirError};
+use super::sys::realtime;
+use super::take_back::{TakenBack, take_back};
+use super::workers::{Context, Workers, xdp_mode};
+use crate::config::{ConfigError, HostFacts, NodeConfig, PortKind, ResolveError, Resolved};
+use crate::kill_point::kill_point;
+
+/// Longest sleep of the loop. Too low: the supervisor takes time from other processes of its core.
+/// Too high: a worker waits that long for an unknown neighbour.
+const TICK_MS: u16 = 5;
+
+/// How often counters of the kernel are copied into the metric bank.
+const COPY_NS: u64 = 100_000_000;
+
+/// A neighbour is not asked for again sooner; the kernel's own probes are a second apart.
+const NEIGHBOUR_AGAIN_NS: u64 = 200_000_000;
+
+/// Neighbours remembered for that; more at once are suppressed.
+const NEIGHBOURS_ASKED_MAX: usize = 1024;
+
+/// How long a worker may take to finish at a clean stop.
+const DRAIN_NS: u64 = 1_000_000_000;
+
+/// Why a node does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// The node file.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A value of it does not hold on this host.
+    #[error(transparent)]
+    Resolve(#[from] ResolveError),
+    /// The host.
+    #[error(transparent)]
+    Host(#[from] HostError),
+    /// No interface in the node file.
+    #[error("interface: the node file names none; add an [[interface]] section")]
+    NoInterface,
+    /// An interface.
+    #[error(transparent)]
+    Interface(#[from] Refusal),
+    /// The run directory.
+    #[error(transparent)]
+    RunDir(#[from] RunDirError),
+    /// The kernel's network tables.
+    #[error(transparent)]
+    Netlink(#[from] NetlinkError),
+    /// Regions, sockets, the program.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// A region that was taken over.
+    #[error("control region: {0}")]
+    Region(#[from] RegionError),
+    /// Signals or polling.
+    #[error("cannot {0}: {1}")]
+    System(&'static str, nix::Error),
+}
+
+/// A running node.
+pub struct Node {
+    resolved: Resolved,
+    node_text: String,
+    run_dir: RunDir,
+    resources: Resources,
+    mirror: Mirror,
+    changes: NetlinkSocket,
+    requests: NetlinkSocket,
+    workers: Workers,
+    interfaces: Interfaces,
+    readers: Readers,
+    signals: SignalFd,
+    asked: HashMap<(u32, Ipv6Addr), u64>,
+    copied_ns: u64,
+    started_ns: u64,
+}
+
+/// Reads the node file and what the host has to say to it. Opens nothing.
+pub fn check(path: &Path) -> Result<(Resolved, String, Mirror), NodeError> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+    let config = crate::config::parse(&text, &path.display().to_string())?;
+    if config.interface.is_empty() {
+        return Err(NodeError::NoInterface);
+    }
+    let mirror = Mirror::from_dump(NetlinkSocket::for_requests()?.dump_all()?);
+    let resolved = Resolved::new(config, &facts(&mirror, &text, path)?)?;
+    Ok((resolved, text, mirror))
+}
+
+fn facts(mirror: &Mirror, text: &str, path: &Path) -> Result<HostFacts, NodeError> {
+    let config: NodeConfig = crate::config::parse(text, &path.display().to_string())?;
+    let links: Vec<_> =
+        config.interface.iter().filter_map(|wanted| mirror.link_named(&wanted.name)).collect();
+    // An MTU no frame carries is refused with the interface's name, not with the frame's size.
+    let mtu = links.iter().map(|link| link.mtu).filter(|mtu| *mtu <= super::inspect::MTU_MAX);
+    let (huge_bytes_free, huge_page_bytes) = huge_pages();
+    let program = std::env::current_exe().unwrap_or_default();
+    Ok(HostFacts {
+        cores: allowed_cores(),
+        huge_bytes_free,
+        huge_page_bytes,
+        mtu_max: mtu.max().unwrap_or(1500),
+        queue_count: links.iter().map(|link| link.rx_queues).sum::<u32>().max(1),
+        program_dir: program.parent().map(PathBuf::from).unwrap_or_default(),
+        uid: nix::unistd::geteuid().as_raw(),
+    })
+}
+
+impl Node {
+    /// Starts the node of `path`, or takes it over from a worker that outlived its supervisor.
+    pub fn start(path: &Path) -> Result<Self, NodeError> {
+        // Before the dump, so that nothing between the two is missed.
+        let changes = NetlinkSocket::for_changes()?;
+        let (resolved, node_text, mirror) = check(path)?;
+        let node = resolved.config.node.id.clone();
+        let mut notes: Vec<String> = resolved.choices.iter().map(ToString::to_string).collect();
+        if resolved.config.port.kind == PortKind::Xdp {
+            notes.extend(Host::probe()?.withdrawn);
+        }
+        // Inherited by every worker: nothing they execute can gain a privilege.
+        nix::sys::prctl::set_no_new_privs()
+            .map_err(|errno| NodeError::System("give up new privileges", errno))?;
+        let signals = signals()?;
+        let run_dir = RunDir::take(&resolved.run_dir)?;
+        notes.extend(settle(&resolved));
+
+        let (taken, said) = take_over(&run_dir, &resolved);
+        notes.extend(said);
+        let started_ns = monotonic_ns();
+        let (resources, workers, generation) = match taken {
+            Some(TakenBack { seat, mut resources, .. }) => {
+                let generation =
+                    resources.control.supervisor().identity().map_or(0, |old| old.generation) + 1;
+                resources.control.region().advance_generation()?;
+                if let Some(steering) = &resources.steering {
+                    fill(steering, &resolved.config, &mirror)?;
+                }
+                resources.join(&resolved.config)?;
+                (resources, Workers::with_active(seat), generation)
+            }
+            None => {
+                let (resources, said) = Resources::open(&resolved, &mirror)?;
+                notes.extend(said);
+                (resources, Workers::default(), 1)
+            }
+        };
+        let identity = SupervisorIdentity {
+            pid: std::process::id(),
+            generation,
+            started_ns,
+            node_id: node.clone(),
+        };
+        resources.control.supervisor().set_identity(&identity);
+        let listener = run_dir.listen(&run_dir.path().join(SUPERVISOR_SOCKET), 0o666)?;
+        let readers = Readers::new(listener, resolved.control_uid, generation);
+        let interfaces = Interfaces::new(&resolved, &mirror);
+        let this = Self {
+            resolved,
+            node_text,
+            run_dir,
+            resources,
+            mirror,
+            changes,
+            requests: NetlinkSocket::for_requests()?,
+            workers,
+            interfaces,
+            readers,
+            signals,
+            asked: HashMap::new(),
+            copied_ns: 0,
+            started_ns,
+        };
+        for note in notes {
+            say(&node, &note);
+        }
+        let event = match &this.workers.active {
+            Some(seat) => {
+                this.count(metrics::TAKEOVERS);
+                let text = format!(
+                    "supervisor {} took the node over from worker {}, which never stopped",
+                    std::process::id(),
+                    seat.pid
+                );
+                Event::new(EventKind::SupervisorTookOver, (generation, 0), text)
+            }
+            None => {
+                let text = format!("supervisor {} started", std::process::id());
+                Event::new(EventKind::SupervisorStarted, (generation, 0), text)
+            }
+        };
+        this.publish(&event);
+        this.publish_next_hops();
+        this.publish_interfaces();
+        Ok(this)
+    }
+
+    /// Runs until told to stop by SIGTERM or SIGINT, then leaves nothing behind.
+    pub fn run(mut self) -> Result<(), NodeError> {
+        loop {
+            let stop = self.wait()?;
+            if stop {
+                self.stop();
+                return Ok(());
+            }
+            let (workers, context) = self.split();
+            workers.promote(&context);
+            workers.keep_standby(&context);
+            self.tick();
+        }
+    }
+
+    fn split(&mut self) -> (&mut Workers, Context<'_>) {
+        let context = Context {
+            resolved: &self.resolved,
+            node_text: &self.node_text,
+            run_dir: &self.run_dir,
+            resources: &self.resources,
+        };
+        (&mut self.workers, context)
+    }
+
+    /// Sleeps and handles what woke it; `true` when told to stop.
+    fn wait(&mut self) -> Result<bool, NodeError> {
+        let ready = {
+            let mut fds: Vec<BorrowedFd<'_>> = vec![self.signals.as_fd(), self.changes.as_fd()];
+            let absent = self.signals.as_fd();
+            for seat in [&self.workers.active, &self.workers.standby] {
+                fds.push(seat.as_ref().map_or(absent, |seat| seat.pidfd()));
+                fds.push(seat.as_ref().map_or(absent, |seat| seat.socket()));
+            }
+            fds.extend(self.readers.fds());
+            let mut polled: Vec<PollFd<'_>> =
+                fds.iter().map(|fd| PollFd::new(*fd, PollFlags::POLLIN)).collect();
+            match poll(&mut polled, PollTimeout::from(TICK_MS)) {
+                Ok(_) | Err(nix::Error::EINTR) => {}
+                Err(errno) => return Err(NodeError::System("poll", errno)),
+            }
+            polled.iter().map(|fd| fd.any().unwrap_or(false)).collect::<Vec<bool>>()
+        };
+        // The death of a worker comes before everything else: packets wait.
+        let (had_active, had_standby) =
+            (self.workers.active.is_some(), self.workers.standby.is_some());
+        let (workers, context) = self.split();
+        if had_active && ready[3] && !ready[2] {
+            workers.heard(&context, true);
+        }
+        if had_standby && ready[5] && !ready[4] {
+            workers.heard(&context, false);
+        }
+        if had_active && ready[2] {
+            workers.active_died(&context);
+        }
+        if had_standby && ready[4] && workers.standby.is_some() {
+            workers.standby_died(&context);
+        }
+        if ready[1] {
+            self.follow_changes();
+        }
+        for index in (7..ready.len()).rev().filter(|index| ready[*index]) {
+            self.answer(index - 7);
+        }
+        if ready[6] {
+            self.readers.accept();
+        }
+        Ok(ready[0] && matches!(self.signals.read_signal(), Ok(Some(_))))
+    }
+
+    fn tick(&mut self) {
+        let now_ns = monotonic_ns();
+        self.resources.control.supervisor().beat(now_ns);
+        let _ = self.resources.control.region().beat(now_ns);
+        self.serve_neighbours(now_ns);
+        if now_ns.saturating_sub(self.copied_ns) >= COPY_NS {
+            self.copied_ns = now_ns;
+            self.copy_verdicts();
+            self.look_after_interfaces(Touched::default());
+        }
+    }
+
+    fn follow_changes(&mut self) {
+        let mut heard = Vec::new();
+        let complete = self.changes.changes(|change| heard.push(change)).unwrap_or(false);
+        let touched = if complete {
+            self.mirror.apply_all(heard)
+        } else {
+            // Notifications were lost: look at everything again.
+            match self.requests.dump_all() {
+                Ok(all) => self.mirror = Mirror::from_dump(all),
+                Err(error) => say(&self.resolved.config.node.id, &error.to_string()),
+            }
+            Touched { links: true, addresses: true, hops: true }
+        };
+        if touched.any() {
+            self.look_after_interfaces(touched);
+        }
+    }
+
+    fn look_after_interfaces(&mut self, touched: Touched) {
+        let events =
+            self.interfaces.look(&self.resolved, &self.mirror, &mut self.resources, touched);
+        if events.rebound {
+            self.count(metrics::REBINDS);
+            self.workers.renew_standby();
+        }
+        if (touched.addresses || touched.links || events.rebound)
+            && let Some(steering) = &self.resources.steering
+            && let Err(error) = fill(steering, &self.resolved.config, &self.mirror)
+        {
+            say(&self.resolved.config.node.id, &error.to_string());
+        }
+        if touched.any() || events.rebound {
+            self.publish_next_hops();
+            self.publish_interfaces();
+        }
+        for event in &events.events {
+            self.publish(event);
+        }
+        if self.interfaces.awaiting_service() && self.serves_current() {
+            for event in self.interfaces.served_again(monotonic_ns()) {
+                self.resources.control.supervisor().set_last_gap(event.numbers.1);
+                self.publish(&event);
+            }
+        }
+    }
+
+    /// Whether the active worker serves the current set of sockets.
+    fn serves_current(&self) -> bool {
+        self.workers.active.as_ref().is_some_and(|seat| {
+            seat.phase == super::seat::Phase::Serving && seat.resources == self.resources.serial
+        })
+    }
+
+    fn publish_next_hops(&self) {
+        let served: Vec<u32> = match self.resolved.config.port.kind {
+            PortKind::Socket => Vec::new(),
+            PortKind::Xdp => {
+                self.resources.interfaces.iter().map(|opened| opened.interface.ifindex).collect()
+            }
+        };
+        let mut rows = self.mirror.next_hops(&served);
+        let omitted = self.resources.control.next_hops().publish(&mut rows).total();
+        let bank = self.resources.control.metrics(SUPERVISOR_PROCESS);
+        bank.add(metrics::NEXT_HOP_UPDATES, 1);
+        bank.set(metrics::NEXT_HOPS_OMITTED, omitted as u64);
+    }
+
+    fn publish_interfaces(&self) {
+        for (index, wanted) in self.resolved.config.interface.iter().enumerate() {
+            let link = self.mirror.link_named(&wanted.name);
+            let opened = self.resources.interfaces.get(index);
+            let state = InterfaceState {
+                name: wanted.name.clone(),
+                ifindex: link.map_or(0, |link| link.ifindex),
+                up: link.is_some_and(|link| link.up && link.carrier),
+                xdp_mode: xdp_mode(self.resolved.config.port.kind),
+                zero_copy: self.resolved.config.port.zero_copy,
+                queues: opened.map_or(0, |opened| opened.queues.len() as u16),
+                mtu_bytes: link.map_or(0, |link| link.mtu),
+            };
+            self.resources.control.supervisor().set_interface(index, &state);
+        }
+    }
+
+    fn serve_neighbours(&mut self, now_ns: u64) {
+        let Some(seat) = &self.workers.active else { return };
+        let bank = self.resources.control.metrics(SUPERVISOR_PROCESS);
+        let count = |outcome| bank.add(metrics::NEIGHBOURS_REQUESTED.of(outcome), 1);
+        let mut ring = self.resources.control.neighbour_requests(seat.index as usize).consumer();
+        // Bounded: a worker that floods the ring takes no more than this of a tick.
+        for _ in 0..64 {
+            let entry = match ring.pop() {
+                Ok(Some(entry)) => entry,
+                Ok(None) => break,
+                Err(_) => {
+                    count(NeighbourOutcome::Invalid);
+                    ring.resync();
+                    break;
+                }
+            };
+            let NeighbourRequest { address, ifindex } = NeighbourRequest::from_words(entry.words);
+            let address = Ipv6Addr::from(address);
+            let served: Vec<u32> =
+                self.resources.interfaces.iter().map(|opened| opened.interface.ifindex).collect();
+            if self.mirror.carrier(ifindex, &served).is_none() || address.is_multicast() {
+                count(NeighbourOutcome::Invalid);
+                continue;
+            }
+            self.asked.retain(|_, asked_ns| now_ns.saturating_sub(*asked_ns) < NEIGHBOUR_AGAIN_NS);
+            if self.asked.contains_key(&(ifindex, address))
+                || self.asked.len() >= NEIGHBOURS_ASKED_MAX
+            {
+                count(NeighbourOutcome::Suppressed);
+                continue;
+            }
+            self.asked.insert((ifindex, address), now_ns);
+            let target: IpAddr = address.to_canonical();
+            // A refusal (the interface has just gone) shows up as no neighbour: the worker asks on.
+            let _ = self.requests.resolve(ifindex, target);
+            count(NeighbourOutcome::Asked);
+        }
+    }
+
+    fn copy_verdicts(&self) {
+        let Some(steering) = &self.resources.steering else { return };
+        let Ok(tallies) = steering.verdicts() else { return };
+        let bank = self.resources.control.metrics(SUPERVISOR_PROCESS);
+        for (verdict, tally) in XdpVerdict::ALL.iter().zip(tallies.as_slice()) {
+            bank.mirror(metrics::XDP_PACKETS.of(*verdict), tally.packet_count);
+            bank.mirror(metrics::XDP_BYTES.of(*verdict), tally.byte_count);
+        }
+    }
+
+    fn answer(&mut self, index: usize) {
+        let control = &self.resources.control;
+        let status = self.status();
+        let caches: Vec<&str> = Vec::new();
+        let outcome = self.readers.answer(index, |verb| match verb {
+            Verb::Attach => Ok(Answer {
+                payload: caches.iter().flat_map(|id| cache_name(id)).collect(),
+                fds: vec![control.reopen_read_only()?],
+            }),
+            Verb::Status => Ok(Answer { payload: status.into_bytes(), fds: Vec::new() }),
+        });
+        match outcome {
+            Outcome::Attached(_) => self.count(metrics::ATTACHES),
+            Outcome::Refused(uid) => {
+                self.count(metrics::ATTACHES_REFUSED);
+                let text = format!("uid {uid} may not attach (control.user)");
+                self.publish(&Event::new(EventKind::Refused, (uid.into(), 0), text));
+            }
+            Outcome::Told | Outcome::Closed => {}
+        }
+    }
+
+    fn status(&self) -> String {
+        use std::fmt::Write;
+        let mut text = String::new();
+        let now_ns = monotonic_ns();
+        let seconds = now_ns.saturating_sub(self.started_ns) / 1_000_000_000;
+        let _ = writeln!(
+            text,
+            "node {} supervisor {} up {seconds} s, {} port",
+            self.resolved.config.node.id,
+            std::process::id(),
+            self.resolved.config.port.kind.name()
+        );
+        for (role, seat) in [("active", &self.workers.active), ("standby", &self.workers.standby)] {
+            match seat {
+                Some(seat) => {
+                    let _ = writeln!(
+                        text,
+                        "{role} worker {} generation {} {:?} core {}",
+                        seat.pid, seat.generation, seat.phase, self.resolved.core
+                    );
+                }
+                None => {
+                    let _ = writeln!(text, "{role} worker none");
+                }
+            }
+        }
+        for wanted in &self.resolved.config.interface {
+            let link = self.mirror.link_named(&wanted.name);
+            let state = match link {
+                None => "missing",
+                Some(link) if link.up && link.carrier => "up",
+                Some(_) => "down",
+            };
+            let _ = writeln!(text, "interface {} {state}", wanted.name);
+        }
+        let gap_ns = self.resources.control.supervisor().last_gap_ns();
+        let _ = writeln!(text, "last gap {}", milliseconds(gap_ns));
+        text
+    }
+
+    /// Packets to the kernel, then the worker, then the files.
+    fn stop(mut self) {
+        let text = format!("supervisor {} stops", std::process::id());
+        self.publish(&Event::new(EventKind::SupervisorStopping, (0, 0), text));
+        self.resources.control.supervisor().set_serving(false);
+        self.resources.stop_steering();
+        self.workers.drain();
+        let deadline_ns = monotonic_ns() + DRAIN_NS;
+        for seat in [self.workers.active.as_mut(), self.workers.standby.as_mut()] {
+            let Some(seat) = seat else { continue };
+            let left_ms = deadline_ns.saturating_sub(monotonic_ns()) / 1_000_000;
+            let mut gone = [PollFd::new(seat.pidfd(), PollFlags::POLLIN)];
+            let timeout = PollTimeout::try_from(left_ms as i32).unwrap_or(PollTimeout::ZERO);
+            if poll(&mut gone, timeout).unwrap_or(0) == 0 {
+                seat.kill();
+            }
+            seat.reap();
+        }
+        let Self { run_dir, resources, .. } = self;
+        drop(resources);
+        run_dir.clear();
+    }
+
+    fn publish(&self, event: &Event) {
+        publish(&self.resolved.config.node.id, &self.resources.control, event);
+    }
+
+    fn count(&self, counter: Counter) {
+        self.resources.control.metrics(SUPERVISOR_PROCESS).add(counter, 1);
+    }
+}
+
+fn signals() -> Result<SignalFd, NodeError> {
+    let failed = |errno| NodeError::System("take signals", errno);
+    let mut set = SigSet::empty();
+    set.add(Signal::SIGTERM);
+    set.add(Signal::SIGINT);
+    set.thread_block().map_err(failed)?;
+    SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).map_err(failed)
+}
+
+/// Scheduling of the supervisor itself; what is refused is said and survived.
+fn settle(resolved: &Resolved) -> Vec<String> {
+    let mut notes = Vec::new();
+    let cores = allowed_cores();
+    let mut set = CpuSet::new();
+    for core in cores.iter().filter(|core| **core != resolved.core) {
+        let _ = set.set(*core as usize);
+    }
+    if cores.len() > 1
+        && let Err(errno) = sched_setaffinity(Pid::from_raw(0), &set)
+    {
+        notes.push(format!("the supervisor stays on the worker's core too: {errno}"));
+    }
+    let priority = resolved.config.supervisor.realtime_priority;
+    if priority > 0
+        && let Err(error) = realtime(priority)
+    {
+        notes.push(format!(
+            "SCHED_FIFO {priority} refused ({error}): under load a promotion may wait milliseconds"
+        ));
+    }
+    notes
+}
+
+/// Asks every worker that outlived a supervisor for what it holds. At most one is taken over; a
+/// worker that fails a check, or serves another configuration, is killed and its death awaited.
+fn take_over(run_dir: &RunDir, resolved: &Resolved) -> (Option<TakenBack>, Vec<String>) {
+    let mut notes = Vec::new();
+    let mut taken: Option<TakenBack> = None;
+    let orphans = match run_dir.orphans() {
+        Ok(orphans) => orphans,
+        Err(error) => {
+            notes.push(error.to_string());
+            Vec::new()
+        }
+    };
+    for (pid, socket) in orphans {
+        kill_point("supervisor.before_take_back");
+        let problem = match take_back(pid, socket) {
+            Ok(_) if taken.is_some() => Some("another worker was taken over already".into()),
+            Ok(found) => {
+                let same = crate::config::parse(&found.assignment.node, "(worker)")
+                    .is_ok_and(|config| config == resolved.config);
+                if same && found.assignment.chunk_bytes == resolved.chunk_bytes {
+                    taken = Some(found);
+                    None
+                } else {
+                    Some("it serves another configuration".into())
+                }
+            }
+            Err(error) => Some(error.to_string()),
+        };
+        if let Some(problem) = problem {
+            notes.push(format!("worker {pid} is stopped, not taken over: {problem}"));
+            if let Ok(pidfd) = super::sys::pidfd_open(pid) {
+                let _ = super::sys::pidfd_kill(pidfd.as_fd());
+                let mut gone = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
+                let _ = poll(&mut gone, PollTimeout::from(2000u16));
+            }
+            run_dir.remove(&run_dir.worker_socket(pid));
+        }
+    }
+    (taken, notes)
+}

@@ -1,0 +1,329 @@
+//! The active worker and its running standby.
+//!
+//! ```text
+//!   start -> standby Starting -> Ready --(nobody active)--> Promoted -> Serving
+//!                                  ^                                       |
+//!                 a new standby ---+------ reaped <- killed, or dies ------+
+//! ```
+//!
+//! A worker is promoted only after the one before it has been reaped, so no two ever own a frame.
+
+use std::os::fd::AsFd;
+
+use nautilus_shm::cells::{WorkerIdentity, WorkerState};
+use nautilus_shm::clock::monotonic_ns;
+use nautilus_shm::control_region::{HistogramId, SUPERVISOR_PROCESS, WORKERS_MAX};
+use nautilus_shm::event_log::EventKind;
+use nautilus_shm::metrics::Counter;
+use nautilus_shm::metrics::table as metrics;
+
+use super::backoff::Backoff;
+use super::handover::{Assignment, Fds, FromWorker, HandoverError, ToWorker, VERSION};
+use super::handover::{receive_as_supervisor, send};
+use super::journal::{Event, milliseconds, publish};
+use super::resources::Resources;
+use super::run_dir::RunDir;
+use super::seat::{Identity, Phase, Seat};
+use crate::config::{PollPolicy, PortKind, Resolved};
+use crate::kill_point::kill_point;
+
+/// What the workers are started with, lent by the node.
+pub struct Context<'a> {
+    /// The decided node file.
+    pub resolved: &'a Resolved,
+    /// Its text.
+    pub node_text: &'a str,
+    /// Where sockets are made.
+    pub run_dir: &'a RunDir,
+    /// What is handed out.
+    pub resources: &'a Resources,
+}
+
+impl Context<'_> {
+    fn publish(&self, event: &Event) {
+        publish(&self.resolved.config.node.id, &self.resources.control, event);
+    }
+
+    fn count(&self, counter: Counter) {
+        self.resources.control.metrics(SUPERVISOR_PROCESS).add(counter, 1);
+    }
+}
+
+/// Both seats and what their deaths left behind.
+#[derive(Debug, Default)]
+pub struct Workers {
+    /// Serves, or is about to.
+    pub active: Option<Seat>,
+    /// Waits.
+    pub standby: Option<Seat>,
+    /// Promotions so far.
+    pub generation: u64,
+    backoff: Backoff,
+    /// No start before this moment.
+    start_after_ns: u64,
+    /// When the last active worker was found dead; 0 once its successor serves.
+    killed_ns: u64,
+}
+
+impl Workers {
+    /// With a worker that outlived another supervisor.
+    pub fn with_active(seat: Seat) -> Self {
+        Self { generation: seat.generation, active: Some(seat), ..Self::default() }
+    }
+
+    /// Starts a standby when there is none and the time has come.
+    pub fn keep_standby(&mut self, context: &Context<'_>) {
+        let now_ns = monotonic_ns();
+        if self.standby.is_some() || now_ns < self.start_after_ns {
+            return;
+        }
+        if let Err(text) = self.start(context, now_ns) {
+            let delay_ns = self.backoff.died(0).max(100_000_000);
+            self.start_after_ns = now_ns + delay_ns;
+            let text = format!("{text}; next try in {}", milliseconds(delay_ns));
+            context.publish(&Event::new(EventKind::Notice, (0, 0), text));
+        }
+    }
+
+    fn start(&mut self, context: &Context<'_>, now_ns: u64) -> Result<(), String> {
+        let resolved = context.resolved;
+        let taken = self.active.as_ref().map(|seat| seat.index);
+        let index = (0..WORKERS_MAX as u32).find(|index| Some(*index) != taken).unwrap_or(0);
+        let root = nix::unistd::geteuid().is_root();
+        let user = root.then_some((resolved.worker_uid, resolved.worker_gid));
+        let identity = Identity { program: &resolved.program, user };
+        let serial = context.resources.serial;
+        let cell = context.resources.control.worker(index as usize);
+        cell.begin(now_ns, poll_policy(resolved.config.worker.poll));
+        let seat =
+            Seat::spawn(identity, index, serial, now_ns).map_err(|error| error.to_string())?;
+        let failed = |error: HandoverError| {
+            seat.kill();
+            format!("worker {}: {error}", seat.pid)
+        };
+        let fds = context.resources.for_standby().map_err(|error| error.to_string())?;
+        let assignment = Assignment {
+            version: VERSION,
+            worker_index: index,
+            core: resolved.core,
+            chunk_bytes: resolved.chunk_bytes,
+            supervisor_pid: std::process::id(),
+            supervisor_uid: nix::unistd::geteuid().as_raw(),
+            resources: serial,
+            node: context.node_text.into(),
+            interfaces: context.resources.interfaces.iter().map(|o| o.interface.clone()).collect(),
+            queues: context.resources.queues_opened(),
+        };
+        let assign = ToWorker::Assign { fds: fds.names(), assignment };
+        send(seat.socket(), &assign, &fds.borrowed()).map_err(failed)?;
+        context.count(metrics::WORKER_STARTS);
+        write_cell(context, &seat, WorkerState::Standby);
+        let text = format!("worker {} started as standby", seat.pid);
+        context.publish(&Event::new(EventKind::WorkerStarted, (0, 0), text).of_worker(index));
+        self.standby = Some(seat);
+        Ok(())
+    }
+
+    /// Makes the standby active when nobody is and it is ready.
+    pub fn promote(&mut self, context: &Context<'_>) {
+        if self.active.is_some()
+            || self.standby.as_ref().is_none_or(|seat| seat.phase != Phase::Ready)
+        {
+            return;
+        }
+        let Some(mut seat) = self.standby.take() else { return };
+        kill_point("supervisor.before_promote");
+        self.generation += 1;
+        seat.generation = self.generation;
+        seat.promoted_ns = monotonic_ns();
+        match self.send_promotion(context, &seat) {
+            Ok(()) => {
+                seat.phase = Phase::Promoted;
+                write_cell(context, &seat, WorkerState::Active);
+                context.count(metrics::PROMOTIONS);
+            }
+            Err(text) => {
+                seat.kill();
+                let text = format!("worker {} cannot be promoted: {text}", seat.pid);
+                context.publish(&Event::new(EventKind::Notice, (0, 0), text));
+            }
+        }
+        self.active = Some(seat);
+        kill_point("supervisor.after_promote");
+    }
+
+    fn send_promotion(&self, context: &Context<'_>, seat: &Seat) -> Result<(), String> {
+        let mut fds: Fds = context.resources.for_active().map_err(|error| error.to_string())?;
+        let path = context.run_dir.worker_socket(seat.pid);
+        let listener = context.run_dir.listen(&path, 0o600).map_err(|error| error.to_string())?;
+        fds.push("listener", listener);
+        let promote = ToWorker::Promote {
+            generation: seat.generation,
+            killed_ns: self.killed_ns,
+            fds: fds.names(),
+        };
+        send(seat.socket(), &promote, &fds.borrowed()).map_err(|error| error.to_string())
+    }
+
+    /// The active worker's pidfd has fired.
+    pub fn active_died(&mut self, context: &Context<'_>) {
+        let Some(mut seat) = self.active.take() else { return };
+        let now_ns = monotonic_ns();
+        let (status, words) = seat.reap();
+        if self.killed_ns == 0 {
+            self.killed_ns = now_ns;
+        }
+        // First things first: the packets wait.
+        self.promote(context);
+        context.run_dir.remove(&context.run_dir.worker_socket(seat.pid));
+        self.buried(context, &seat, status, &words, now_ns);
+    }
+
+    /// The standby's pidfd has fired.
+    pub fn standby_died(&mut self, context: &Context<'_>) {
+        let Some(mut seat) = self.standby.take() else { return };
+        let (status, words) = seat.reap();
+        self.buried(context, &seat, status, &words, monotonic_ns());
+    }
+
+    fn buried(
+        &mut self,
+        context: &Context<'_>,
+        seat: &Seat,
+        status: u64,
+        words: &str,
+        now_ns: u64,
+    ) {
+        let role = if seat.promoted_ns > 0 || seat.phase == Phase::Serving {
+            "active worker"
+        } else {
+            "standby"
+        };
+        let mut text = format!("{role} {} ended: {words}", seat.pid);
+        // A worker that was replaced on purpose is no sign of a crash loop.
+        if seat.resources == context.resources.serial {
+            let from_ns = if seat.promoted_ns > 0 { seat.promoted_ns } else { seat.started_ns };
+            let delay_ns = self.backoff.died(now_ns.saturating_sub(from_ns));
+            self.start_after_ns = now_ns + delay_ns;
+            if delay_ns > 0 {
+                let deaths = self.backoff.young_deaths();
+                text += &format!(
+                    "; {deaths} died young in a row, next start in {}",
+                    milliseconds(delay_ns)
+                );
+            }
+        }
+        context.count(metrics::WORKER_DEATHS);
+        let cell = context.resources.control.worker(seat.index as usize);
+        cell.set_identity(&WorkerIdentity { state: WorkerState::Dead, ..cell.own_identity() });
+        context
+            .publish(&Event::new(EventKind::WorkerDied, (status, 0), text).of_worker(seat.index));
+    }
+
+    /// Reads what a worker said. `active` says which.
+    pub fn heard(&mut self, context: &Context<'_>, active: bool) {
+        let seat = if active { &mut self.active } else { &mut self.standby };
+        let Some(seat) = seat else { return };
+        let (pid, index) = (seat.pid, seat.index);
+        match receive_as_supervisor(seat.socket()) {
+            Ok((FromWorker::Ready { notes }, ..)) => {
+                if seat.phase == Phase::Starting {
+                    seat.phase = Phase::Ready;
+                }
+                let newer = seat.resources == context.resources.serial;
+                for note in notes {
+                    let text = format!("worker {pid}: {note}");
+                    context.publish(&Event::new(EventKind::Notice, (0, 0), text).of_worker(index));
+                }
+                if newer
+                    && let Some(old) = &self.active
+                    && old.resources != context.resources.serial
+                {
+                    // It works with an interface that is gone; its successor is ready.
+                    old.kill();
+                }
+            }
+            Ok((FromWorker::Serving { generation, since_ns }, ..)) => {
+                seat.phase = Phase::Serving;
+                self.serves(context, pid, index, generation, since_ns);
+            }
+            Ok((FromWorker::Failed { reason }, ..)) => {
+                let text = format!("worker {pid} cannot go on: {reason}");
+                context.publish(&Event::new(EventKind::Notice, (0, 0), text).of_worker(index));
+            }
+            Ok((FromWorker::Holding { .. }, ..)) => {}
+            // Its pidfd says the rest. A worker that talks nonsense or hangs up is of no use.
+            Err(_) => seat.kill(),
+        }
+    }
+
+    fn serves(
+        &mut self,
+        context: &Context<'_>,
+        pid: u32,
+        index: u32,
+        generation: u64,
+        since_ns: u64,
+    ) {
+        let killed_ns = std::mem::take(&mut self.killed_ns);
+        let gap_ns = if killed_ns == 0 { 0 } else { since_ns.saturating_sub(killed_ns) };
+        let mut text = format!("worker {pid} serves, generation {generation}");
+        if killed_ns > 0 {
+            text += &format!(", gap {}", milliseconds(gap_ns));
+            let control = &context.resources.control;
+            control.supervisor().set_last_gap(gap_ns);
+            control.histogram(SUPERVISOR_PROCESS, HistogramId::PromotionGap).record(gap_ns);
+        }
+        context.resources.control.supervisor().set_serving(true);
+        let event = Event::new(EventKind::WorkerPromoted, (generation, gap_ns), text);
+        context.publish(&event.of_worker(index));
+    }
+
+    /// Replaces the standby by one that is given the current resources.
+    pub fn renew_standby(&mut self) {
+        if let Some(seat) = &self.standby {
+            seat.kill();
+        }
+        self.start_after_ns = 0;
+    }
+
+    /// Tells the active worker to finish; the standby is killed.
+    pub fn drain(&self) {
+        if let Some(seat) = &self.standby {
+            seat.kill();
+        }
+        if let Some(seat) = &self.active
+            && send(seat.socket().as_fd(), &ToWorker::Drain, &[]).is_err()
+        {
+            seat.kill();
+        }
+    }
+}
+
+fn write_cell(context: &Context<'_>, seat: &Seat, state: WorkerState) {
+    context.resources.control.worker(seat.index as usize).set_identity(&WorkerIdentity {
+        pid: seat.pid,
+        state,
+        core: context.resolved.core,
+        generation: seat.generation,
+        started_ns: seat.started_ns,
+        promoted_ns: seat.promoted_ns,
+    });
+}
+
+/// The policy as the worker's cell names it.
+pub fn poll_policy(policy: PollPolicy) -> nautilus_shm::cells::PollPolicy {
+    match policy {
+        PollPolicy::Busy => nautilus_shm::cells::PollPolicy::Busy,
+        PollPolicy::Adaptive => nautilus_shm::cells::PollPolicy::Adaptive,
+        PollPolicy::Interrupt => nautilus_shm::cells::PollPolicy::Interrupt,
+    }
+}
+
+/// How the steering program is attached, as the interface's state names it.
+pub fn xdp_mode(kind: PortKind) -> nautilus_shm::cells::XdpMode {
+    match kind {
+        PortKind::Xdp => nautilus_shm::cells::XdpMode::Native,
+        PortKind::Socket => nautilus_shm::cells::XdpMode::Socket,
+    }
+}
