@@ -6,10 +6,10 @@ use super::pace::{Pace, Schedule};
 use super::pack::{MESSAGES_MAX, Packer};
 use super::pcap::{LINK_TYPE_ETHERNET, PcapError, PcapReader};
 use super::random::Random;
-use super::sink::{Sink, SinkError};
+use super::sink::{DEFAULT_SOURCE, Sink, SinkError};
 use crate::feed::itch::{Nanoseconds, wire::Wire};
 use crate::feed::moldudp64::{HEADER_BYTES, Kind, MoldError, Packet};
-use crate::net::{Discard, RxChecksum, parse::parse};
+use crate::net::{Discard, Parsed, RxChecksum, ethernet, parse::parse};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -160,9 +160,11 @@ impl Replay {
         while let Some(record) = reader.next_record()? {
             number += 1;
             let path = || path.to_path_buf();
-            // Captures with blanked headers have wrong checksums.
-            let parsed = parse(record.data, RxChecksum::Trust)
-                .map_err(|reason| ReplayError::NotUdp { path: path(), record: number, reason })?;
+            let parsed = locate(record.data).map_err(|reason| ReplayError::NotUdp {
+                path: path(),
+                record: number,
+                reason,
+            })?;
             let start = usize::from(parsed.payload_offset);
             payload.clear();
             payload
@@ -319,6 +321,24 @@ impl<'a> Packing<'a> {
         }
         self.room = (self.limit)();
         Ok(())
+    }
+}
+
+/// Where the datagram is in a captured frame whose addresses and checksums may be blank.
+fn locate(frame: &[u8]) -> Result<Parsed, Discard> {
+    match parse(frame, RxChecksum::Trust) {
+        // Nobody sends from 0.0.0.0: look again with a source in its place.
+        Err(Discard::Source) => {
+            let mut frame = frame.to_vec();
+            let link = ethernet::parse(&frame)?;
+            if let (ethernet::IPV4, Some(source)) =
+                (link.ether_type, frame.get_mut(link.bytes + 12..link.bytes + 16))
+            {
+                source.copy_from_slice(&DEFAULT_SOURCE.octets());
+            }
+            parse(&frame, RxChecksum::Trust)
+        }
+        result => result,
     }
 }
 

@@ -6,7 +6,8 @@
 //!
 //! Row 0 seeds the book: the orders that later rows touch, and one filler order a level for the rest of
 //! its size. Events outside ten levels are not in the file, so after each event the levels 6 to 10 are
-//! learnt from the book row as adds and deletes of fillers; the best five are never corrected.
+//! learnt from the book row as adds and deletes of fillers; the best five are never corrected. An order
+//! that is touched later but was added out of view is seeded when its level has room for it.
 
 use nautilus_dataplane::feed::Symbol;
 use nautilus_dataplane::feed::itch::messages::{
@@ -64,6 +65,13 @@ struct Order {
 #[derive(Default)]
 struct Converter {
     orders: HashMap<u64, Order>,
+    /// Orders touched later and not seeded yet, in the order of their first touch.
+    pending: Vec<(u64, Order)>,
+    /// Those seeded, in that order too, as they were.
+    seeded: Vec<(u64, Order)>,
+    /// The last row that touches an order, and the row being converted.
+    last_touch: HashMap<u64, usize>,
+    row: usize,
     fillers: BTreeMap<(bool, u32), u64>,
     next_filler: u64,
     match_number: u64,
@@ -116,6 +124,7 @@ impl Converter {
     }
 
     fn reduce(&mut self, reference: u64, size: u32) {
+        self.seeded.retain(|(seeded, _)| *seeded != reference);
         let order = self.orders.get_mut(&reference).expect("a known order");
         order.size = order.size.checked_sub(size).expect("never more than was left");
         if order.size == 0 {
@@ -128,26 +137,62 @@ impl Converter {
         here.map(|order| u64::from(order.size)).sum()
     }
 
-    /// Brings one level to a size by its filler alone.
+    /// Brings one level to a size, by its filler and by orders that are touched only later.
     fn fill(&mut self, time_ns: u64, side: Side, price: u32, size: u64, out: &mut Vec<Vec<u8>>) {
-        let has = self.size_at(side, price);
-        if has == size {
+        let here = |order: &Order| order.side == side && order.price == price;
+        let waiting = self.pending.iter().any(|(_, order)| here(order));
+        if self.size_at(side, price) == size && !waiting {
             return;
         }
         let key = (side == Side::Buy, price);
-        let old = self.fillers.remove(&key).and_then(|reference| {
-            let order = self.orders.remove(&reference)?;
-            out.push(OrderDelete::encode(Self::common(time_ns), reference).to_vec());
-            Some(u64::from(order.size))
-        });
-        let others = has - old.unwrap_or(0);
-        let size = size.checked_sub(others).expect("orders of the file fit their level");
-        if size != 0 {
+        if let Some(reference) = self.fillers.remove(&key) {
+            self.delete(time_ns, reference, out);
+        }
+        // What went while the level was out of view: no later row touches it.
+        let mut gone: Vec<u64> = self
+            .orders
+            .iter()
+            .filter(|(reference, order)| here(order) && !self.is_touched_later(**reference))
+            .map(|(reference, _)| *reference)
+            .collect();
+        gone.sort_unstable();
+        while self.size_at(side, price) > size
+            && let Some(reference) = gone.pop()
+        {
+            self.delete(time_ns, reference, out);
+        }
+        // What was taken for there already, and cannot have been.
+        while self.size_at(side, price) > size {
+            let last = self.seeded.iter().rposition(|(_, order)| here(order));
+            let (reference, order) = self.seeded.remove(last.expect("a seeded order to take back"));
+            assert_eq!(self.orders[&reference].size, order.size, "taken back untouched");
+            self.delete(time_ns, reference, out);
+            self.pending.insert(0, (reference, order));
+        }
+        for (reference, order) in std::mem::take(&mut self.pending) {
+            if here(&order) && self.size_at(side, price) + u64::from(order.size) <= size {
+                self.add(time_ns, reference, order, out);
+                self.seeded.push((reference, order));
+            } else {
+                self.pending.push((reference, order));
+            }
+        }
+        let rest = size - self.size_at(side, price);
+        if rest != 0 {
             let reference = FILLERS + self.next_filler;
             self.next_filler += 1;
             self.fillers.insert(key, reference);
-            let order = Order { side, price, size: size as u32 };
-            self.add(time_ns, reference, order, out);
+            self.add(time_ns, reference, Order { side, price, size: rest as u32 }, out);
+        }
+    }
+
+    fn is_touched_later(&self, reference: u64) -> bool {
+        self.last_touch.get(&reference).is_some_and(|last| *last > self.row)
+    }
+
+    fn delete(&mut self, time_ns: u64, reference: u64, out: &mut Vec<Vec<u8>>) {
+        if self.orders.remove(&reference).is_some() {
+            out.push(OrderDelete::encode(Self::common(time_ns), reference).to_vec());
         }
     }
 
@@ -222,32 +267,38 @@ pub fn convert(messages: &Path, orderbook: &Path) -> Vec<Event> {
     let mut converter = Converter::default();
 
     // Orders that are touched but never added were there before: as large as what is taken off them.
-    let mut seeds: BTreeMap<u64, Order> = BTreeMap::new();
     let mut added = HashSet::new();
-    for row in &rows[1..] {
+    for (index, row) in rows.iter().enumerate().skip(1) {
+        if (2..=4).contains(&row.kind) {
+            converter.last_touch.insert(row.order, index);
+        }
         match row.kind {
             1 => {
                 added.insert(row.order);
             }
             2..=4 if !added.contains(&row.order) => {
-                let order = Order { side: row.side, price: row.price, size: 0 };
-                seeds.entry(row.order).or_insert(order).size += row.size;
+                let pending = &mut converter.pending;
+                match pending.iter_mut().find(|(reference, _)| *reference == row.order) {
+                    Some((_, order)) => order.size += row.size,
+                    None => {
+                        let order = Order { side: row.side, price: row.price, size: row.size };
+                        pending.push((row.order, order));
+                    }
+                }
             }
             _ => {}
         }
     }
     let time_ns = rows[0].time_ns;
     let mut seed = Vec::new();
-    for (reference, order) in seeds {
-        converter.add(time_ns, reference, order, &mut seed);
-    }
     for (side, levels) in [(Side::Sell, &books[0].asks), (Side::Buy, &books[0].bids)] {
         for &(price, size) in levels {
             converter.fill(time_ns, side, price, size, &mut seed);
         }
     }
     let mut events = vec![Event { messages: seed, learnt: Vec::new(), book: books[0].clone() }];
-    for (row, book) in rows.iter().zip(&books).skip(1) {
+    for (index, (row, book)) in rows.iter().zip(&books).enumerate().skip(1) {
+        converter.row = index;
         let messages = converter.event(row);
         let learnt = converter.learn(row.time_ns, book);
         events.push(Event { messages, learnt, book: book.clone() });
