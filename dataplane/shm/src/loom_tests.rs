@@ -122,6 +122,7 @@ fn drain(ring: &Ring<2, 2>, next: &mut u64, attempts: usize) {
         match consumer.pop() {
             Ok(Some(entry)) => {
                 assert_eq!(entry.sequence, *next);
+                assert_ne!(entry.generation, 0, "words that nobody wrote");
                 assert_eq!(entry.words, [entry.generation * 100 + entry.sequence; 2]);
                 *next += 1;
             }
