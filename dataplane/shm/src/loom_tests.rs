@@ -159,13 +159,14 @@ fn ring_entries_are_whole_when_the_producer_stops_after_any_store() {
     for stores in 0..=15 {
         explore(move || {
             let ring = Arc::new(Ring::<2, 2>::default());
-            let producing = ring.clone();
-            let producer = thread::spawn(move || {
-                kill_after(stores, || produce(&producing, 1, 3, 4));
+            let consuming = ring.clone();
+            let consumer = thread::spawn(move || {
+                let mut next = 0;
+                drain(&consuming, &mut next, 3);
+                next
             });
-            let mut next = 0;
-            drain(&ring, &mut next, 3);
-            producer.join().unwrap();
+            kill_after(stores, || produce(&ring, 1, 3, 4));
+            let mut next = consumer.join().unwrap();
             drain(&ring, &mut next, 2);
             produce(&ring, 2, 1, 1);
             let published = next;
