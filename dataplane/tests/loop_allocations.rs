@@ -1,0 +1,113 @@
+//! The run loop does not touch the heap: counted by an allocator of our own, over the simulated and
+//! the socket port, in a test binary of its own so that nothing else allocates.
+#![allow(unsafe_code)]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use nautilus_dataplane::app::echo::Echo;
+use nautilus_dataplane::net::Endpoint;
+use nautilus_dataplane::port::sim::{SimFaults, SimWorld};
+use nautilus_dataplane::port::socket::{SocketPort, SocketSpec};
+use nautilus_dataplane::port::{Link, Path, Port, SimPort};
+use nautilus_dataplane::worker::{Served, Worker};
+use nautilus_shm::cells::PollPolicy;
+
+struct Counting;
+
+thread_local! {
+    static TOUCHES: AtomicU64 = const { AtomicU64::new(0) };
+}
+
+fn touches() -> u64 {
+    TOUCHES.with(|count| count.load(Ordering::Relaxed))
+}
+
+fn touch() {
+    // A thread that is being torn down is not the loop.
+    let _ = TOUCHES.try_with(|count| count.fetch_add(1, Ordering::Relaxed));
+}
+
+// SAFETY: hands every call to the system's allocator unchanged.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        touch();
+        // SAFETY: the caller's contract is this call's.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        touch();
+        // SAFETY: as above.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+const ECHO_PORT: u16 = 7;
+
+/// Turns a worker makes while `send` feeds it; what the heap saw of the turns alone.
+fn touches_of_turns<P: Port>(port: P, served: u16, turns: usize, mut send: impl FnMut()) -> u64 {
+    let apps = (Some(Served { ports: vec![served], app: Echo::default() }), ());
+    let mut worker = Worker::new(port, apps, (), PollPolicy::Busy);
+    let (mut seen, mut received) = (0, 0);
+    for _ in 0..turns {
+        send();
+        let before = touches();
+        received += worker.turn();
+        seen += touches() - before;
+    }
+    assert!(received >= turns, "only {received} datagrams in {turns} turns");
+    seen
+}
+
+#[test]
+fn the_counter_counts() {
+    let before = touches();
+    drop(std::hint::black_box(Box::new(7u64)));
+    assert_eq!(touches() - before, 2);
+}
+
+#[test]
+fn a_turn_over_the_simulated_port_allocates_nothing() {
+    let faults = SimFaults { loss_permille: 50, duplicate_permille: 100, reorder_permille: 100 };
+    let world = SimWorld::new(7, faults);
+    let path = Path {
+        from: Endpoint::v4([198, 18, 0, 2], 999),
+        to: Endpoint::v4([198, 18, 0, 1], ECHO_PORT),
+        link: Link::default(),
+    };
+    let mut reply = Vec::with_capacity(2048);
+    let seen = touches_of_turns(SimPort::new(world.clone()), ECHO_PORT, 2000, || {
+        let mut world = world.borrow_mut();
+        for number in 0..20u8 {
+            world.client_sends(&path, &[number; 100]);
+        }
+        // Nobody serves this one.
+        let to = Endpoint { port: 9, ..path.to };
+        world.client_sends(&Path { to, ..path }, b"lost");
+        while world.client_receives(&mut reply).is_some() {}
+    });
+    assert_eq!(seen, 0);
+}
+
+#[test]
+fn a_turn_over_the_socket_port_allocates_nothing() {
+    let bind: SocketAddr = "127.0.0.1:0".parse().unwrap();
+    let port = SocketPort::open(&[SocketSpec { bind, groups: Vec::new(), interface: 0 }]).unwrap();
+    let service: SocketAddr = port.local_endpoints().next().unwrap().into();
+    let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+    client.connect(service).unwrap();
+    client.set_nonblocking(true).unwrap();
+    let mut buffer = [0; 2048];
+    let seen = touches_of_turns(port, service.port(), 500, || {
+        for number in 0..20u8 {
+            client.send(&[number; 100]).unwrap();
+        }
+        while client.recv(&mut buffer).is_ok() {}
+    });
+    assert_eq!(seen, 0);
+}
