@@ -22,6 +22,7 @@ fn buckets_follow_each_other_without_gap_or_overlap() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "minutes in an interpreter, and safe code throughout")]
 fn the_counters_are_as_many_as_hdrhistogram_has() {
     let reference = reference();
     assert_eq!(reference.distinct_values(), HISTOGRAM_BUCKETS);
@@ -64,6 +65,7 @@ fn value() -> impl Strategy<Value = u64> {
 
 proptest! {
     #[test]
+    #[cfg_attr(miri, ignore = "minutes in an interpreter, and safe code throughout")]
     fn a_bucket_is_hdrhistograms(value in value()) {
         let reference = reference();
         let bucket = bucket_of(value);
@@ -72,6 +74,7 @@ proptest! {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "minutes in an interpreter, and safe code throughout")]
     fn conversion_loses_nothing(values in proptest::collection::vec(value(), 1..100)) {
         let histogram = zeroed_box::<Histogram>();
         let mut direct = reference();

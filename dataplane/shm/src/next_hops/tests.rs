@@ -97,6 +97,7 @@ fn the_mirror_reads_back() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "minutes in an interpreter, and safe code throughout")]
 fn what_does_not_fit_is_said_and_the_rest_still_works() {
     let table = zeroed_box::<NextHopTable>();
     let mut mirror = mirror();
@@ -115,6 +116,7 @@ fn what_does_not_fit_is_said_and_the_rest_still_works() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "minutes in an interpreter, and safe code throughout")]
 fn a_publisher_killed_anywhere_leaves_one_whole_table() {
     let mut new = mirror();
     new.neighbours[1].mac = [6, 0, 0, 0, 0, 99];

@@ -104,6 +104,7 @@ fn step() -> impl Strategy<Value = Step> {
 
 proptest! {
     #[test]
+    #[cfg_attr(miri, ignore = "minutes in an interpreter, and safe code throughout")]
     fn it_is_a_bounded_queue_over_any_succession(steps in proptest::collection::vec(step(), 0..200)) {
         let ring = Small::default();
         let mut generation = 1;
