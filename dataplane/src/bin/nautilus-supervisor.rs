@@ -1,6 +1,7 @@
 //! Starts and keeps one node. See `src/supervisor/README.md`.
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use clap::Parser;
 use nautilus_dataplane::supervisor::node::{Node, check};
@@ -20,8 +21,17 @@ struct Arguments {
     print_default: bool,
 }
 
-fn main() -> anyhow::Result<()> {
-    let arguments = Arguments::parse();
+fn main() -> ExitCode {
+    match run(Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("nautilus-supervisor: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: Arguments) -> anyhow::Result<()> {
     if arguments.print_default {
         print!("{}", nautilus_dataplane::config::DEFAULT_TOML);
         return Ok(());

@@ -1,10 +1,20 @@
 //! A worker process. Started by `nautilus-supervisor`, whose socket is its standard input.
 
 use std::os::fd::AsFd;
+use std::process::ExitCode;
 
 use anyhow::Context;
 
-fn main() -> anyhow::Result<()> {
-    let socket = std::io::stdin().as_fd().try_clone_to_owned().context("standard input")?;
-    Ok(nautilus_dataplane::standby::live(socket)?)
+fn main() -> ExitCode {
+    let run = || -> anyhow::Result<()> {
+        let socket = std::io::stdin().as_fd().try_clone_to_owned().context("standard input")?;
+        Ok(nautilus_dataplane::standby::live(socket)?)
+    };
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("nautilus-worker: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
 }

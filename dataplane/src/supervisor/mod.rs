@@ -1,4 +1,6 @@
-//! The process that owns every resource of a node.
+//! The process that owns every resource of a node. `README.md` has the figure and the protocol; start
+//! reading at [`node`].
+
 pub mod attach;
 pub mod backoff;
 pub mod handover;

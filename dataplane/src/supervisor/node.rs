@@ -33,6 +33,7 @@ use super::mirror::{Mirror, Touched};
 use super::netlink::{NetlinkError, NetlinkSocket};
 use super::resources::{OpenError, Resources, fill};
 use super::run_dir::{RunDir, RunDirError};
+use super::seat::Seat;
 use super::sys::realtime;
 use super::take_back::{TakenBack, take_back};
 use super::workers::{Context, Workers, xdp_mode};
@@ -260,7 +261,7 @@ impl Node {
             let absent = self.signals.as_fd();
             for seat in [&self.workers.active, &self.workers.standby] {
                 fds.push(seat.as_ref().map_or(absent, |seat| seat.pidfd()));
-                fds.push(seat.as_ref().map_or(absent, |seat| seat.socket()));
+                fds.push(seat.as_ref().and_then(|seat| seat.messages()).unwrap_or(absent));
             }
             fds.extend(self.readers.fds());
             let mut polled: Vec<PollFd<'_>> =
@@ -274,11 +275,14 @@ impl Node {
         // The death of a worker comes before everything else: packets wait.
         let (had_active, had_standby) =
             (self.workers.active.is_some(), self.workers.standby.is_some());
+        let listened = |seat: &Option<Seat>| seat.as_ref().is_some_and(|s| s.messages().is_some());
+        let (hears_active, hears_standby) =
+            (listened(&self.workers.active), listened(&self.workers.standby));
         let (workers, context) = self.split();
-        if had_active && ready[3] && !ready[2] {
+        if hears_active && ready[3] && !ready[2] {
             workers.heard(&context, true);
         }
-        if had_standby && ready[5] && !ready[4] {
+        if hears_standby && ready[5] && !ready[4] {
             workers.heard(&context, false);
         }
         if had_active && ready[2] {

@@ -61,6 +61,8 @@ pub struct Seat {
     pub promoted_ns: u64,
     pidfd: OwnedFd,
     socket: OwnedFd,
+    /// The connection is of no more use; only the pidfd is waited for.
+    hung_up: bool,
     /// `None` for a worker taken over from another supervisor, which init reaps.
     child: Option<Child>,
 }
@@ -107,6 +109,7 @@ impl Seat {
             promoted_ns: 0,
             pidfd,
             socket: ours,
+            hung_up: false,
             child: Some(child),
         })
     }
@@ -130,6 +133,7 @@ impl Seat {
             promoted_ns: 0,
             pidfd,
             socket,
+            hung_up: false,
             child: None,
         }
     }
@@ -142,6 +146,19 @@ impl Seat {
     /// The connection to it.
     pub fn socket(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
+    }
+
+    /// What to poll for its messages; `None` once it has hung up. A dying process closes its sockets
+    /// before its pidfd fires: a supervisor that went on polling them would spin, under `SCHED_FIFO`,
+    /// on the core where the dying process's helper thread has to run.
+    pub fn messages(&self) -> Option<BorrowedFd<'_>> {
+        (!self.hung_up).then(|| self.socket.as_fd())
+    }
+
+    /// Its connection is closed or carries nonsense: listens no more, and kills it.
+    pub fn hang_up(&mut self) {
+        self.hung_up = true;
+        self.kill();
     }
 
     /// Kills it; its pidfd says when it is gone.

@@ -253,7 +253,7 @@ impl Workers {
             }
             Ok((FromWorker::Holding { .. }, ..)) => {}
             // Its pidfd says the rest. A worker that talks nonsense or hangs up is of no use.
-            Err(_) => seat.kill(),
+            Err(_) => seat.hang_up(),
         }
     }
 

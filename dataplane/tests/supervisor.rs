@@ -1,0 +1,287 @@
+//! The real supervisor and workers over a veth pair, killed in every way. Needs root.
+#![allow(missing_docs)]
+
+#[path = "support/load.rs"]
+mod load;
+#[path = "support/supervised.rs"]
+mod supervised;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use nautilus_shm::attach::Code;
+use nautilus_shm::cells::WorkerState;
+use nautilus_shm::control_region::{ControlReader, WORKERS_MAX};
+use nautilus_shm::event_log::EventKind;
+use nautilus_shm::metrics::labels::{FrameOwner, Label};
+use nautilus_shm::metrics::table;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use load::{Load, pattern};
+use supervised::{ECHO_PORT, SERVER, Supervised, ip, privileged, wait_until};
+
+/// Slot of the active worker.
+fn active_slot(region: &ControlReader) -> usize {
+    let active = |index: &usize| {
+        region.worker(*index).identity().is_ok_and(|row| row.state == WorkerState::Active)
+    };
+    (0..WORKERS_MAX).find(active).expect("an active worker")
+}
+
+fn frames(region: &ControlReader) -> u64 {
+    let metrics = region.metrics(active_slot(region));
+    FrameOwner::ALL.iter().map(|owner| metrics.gauge(table::FRAMES.of(*owner))).sum()
+}
+
+fn percentile(sorted: &[u64], percent: usize) -> u64 {
+    sorted[(sorted.len() * percent / 100).min(sorted.len() - 1)]
+}
+
+#[test]
+fn a_worker_is_killed_again_and_again_under_load() {
+    if !privileged("a_worker_is_killed_again_and_again_under_load") {
+        return;
+    }
+    let kills: usize =
+        std::env::var("NAUTILUS_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(50);
+    let mut node = Supervised::new("[port]\nframes = 1024\n");
+    node.start();
+    node.await_echo();
+    let sockets = node.shared_sockets();
+    assert_eq!(sockets.len(), 1, "{sockets:?}");
+    let region = node.attach().unwrap();
+    let flood = node.client();
+    let load = Load::start(node.client(), 10_000);
+    let mut gaps: BTreeMap<u64, u64> = BTreeMap::new();
+    for round in 0..kills {
+        wait_until("a standby is ready", Duration::from_secs(20), || {
+            node.status().is_some_and(|text| text.contains("Serving") && text.contains("Ready"))
+        });
+        std::thread::sleep(Duration::from_millis(60));
+        let victim = node.active().unwrap();
+        // Every tenth time the rings run over while nobody serves.
+        let overflow = round % 10 == 9;
+        if overflow {
+            node.signal_supervisor(Signal::SIGSTOP);
+        }
+        kill(Pid::from_raw(victim as i32), Signal::SIGKILL).unwrap();
+        if overflow {
+            for number in 0..4000 {
+                let _ = flood.send(&pattern(u64::MAX - number));
+            }
+            node.signal_supervisor(Signal::SIGCONT);
+        }
+        wait_until("the next worker", Duration::from_secs(20), || {
+            node.active().is_some_and(|pid| pid != victim)
+        });
+        for event in region.events(0).events {
+            if event.kind == Some(EventKind::WorkerPromoted) && event.b > 0 {
+                gaps.insert(event.sequence, event.b);
+            }
+        }
+    }
+    wait_until("service", Duration::from_secs(20), || {
+        node.status().is_some_and(|text| text.contains("Serving"))
+    });
+    std::thread::sleep(Duration::from_millis(300));
+    let tally = load.stop();
+    for event in region.events(0).events {
+        if event.kind == Some(EventKind::WorkerPromoted) && event.b > 0 {
+            gaps.insert(event.sequence, event.b);
+        }
+    }
+    let mut sorted: Vec<u64> = gaps.into_values().collect();
+    sorted.sort_unstable();
+    println!(
+        "{kills} kills: {tally:?}, lost {}; gap us p50 {} p99 {} max {}",
+        tally.sent - tally.answered,
+        percentile(&sorted, 50) / 1000,
+        percentile(&sorted, 99) / 1000,
+        sorted.last().unwrap() / 1000
+    );
+    assert_eq!((tally.wrong, tally.duplicates), (0, 0));
+    assert_eq!(sorted.len(), kills, "every death has its gap in the log");
+    assert_eq!(node.shared_sockets(), sockets, "no rebind");
+    assert_eq!(frames(&region), 1024, "frames are conserved");
+    let lost: u64 =
+        (0..WORKERS_MAX).map(|slot| region.metrics(slot).counter(table::FRAMES_LOST)).sum();
+    assert_eq!(lost, 0);
+    // Overflowed rounds lose what the rings cannot hold; the others at most what was in hand.
+    assert!(tally.answered * 10 > tally.sent * 5, "{tally:?}");
+    node.stop();
+    assert!(!node.has_program() && !node.run_dir().exists());
+}
+
+#[test]
+fn the_supervisor_may_die_and_come_back() {
+    if !privileged("the_supervisor_may_die_and_come_back") {
+        return;
+    }
+    let mut node = Supervised::new("");
+    node.start();
+    node.await_echo();
+    let sockets = node.shared_sockets();
+    let worker = node.active();
+    let load = Load::start(node.client(), 5_000);
+    for _ in 0..3 {
+        std::thread::sleep(Duration::from_millis(300));
+        node.kill_supervisor();
+        std::thread::sleep(Duration::from_millis(300));
+        assert!(node.has_program(), "the worker keeps the link");
+        node.start();
+        assert_eq!(node.active(), worker, "the same worker serves on");
+        assert_eq!(node.shared_sockets(), sockets, "taken back, not bound anew");
+    }
+    let tally = load.stop();
+    println!("supervisor killed 3 times: {tally:?}");
+    assert_eq!((tally.wrong, tally.duplicates), (0, 0));
+    assert_eq!(tally.answered, tally.sent, "nothing was lost");
+    // What was taken back works: the worker may die now.
+    let victim = node.active().unwrap();
+    kill(Pid::from_raw(victim as i32), Signal::SIGKILL).unwrap();
+    wait_until("the next worker", Duration::from_secs(10), || {
+        node.active().is_some_and(|pid| pid != victim)
+    });
+    node.await_echo();
+    assert_eq!(node.shared_sockets(), sockets);
+    assert!(node.attach().unwrap().supervisor().identity().unwrap().generation == 4);
+}
+
+#[test]
+fn when_both_die_the_kernel_has_the_interface_back() {
+    if !privileged("when_both_die_the_kernel_has_the_interface_back") {
+        return;
+    }
+    let mut node = Supervised::new("");
+    node.start();
+    node.await_echo();
+    let worker = node.active().unwrap();
+    node.signal_supervisor(Signal::SIGSTOP);
+    kill(Pid::from_raw(worker as i32), Signal::SIGKILL).unwrap();
+    node.kill_supervisor();
+    wait_until("the program is gone", Duration::from_secs(5), || !node.has_program());
+    let server =
+        Supervised::udp(&node.server_ns, SocketAddr::new(SERVER.parse().unwrap(), ECHO_PORT));
+    server.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    let client = node.client();
+    client.send(b"by the kernel").unwrap();
+    let mut buffer = [0; 64];
+    let (length, peer) = server.recv_from(&mut buffer).unwrap();
+    server.send_to(&buffer[..length], peer).unwrap();
+    assert_eq!(client.recv(&mut buffer).unwrap(), length);
+    drop(server);
+    // The next start finds stale files, and nothing else.
+    node.start();
+    node.await_echo();
+    assert!(!node.run_dir().join(format!("worker-{worker}.sock")).exists());
+    node.stop();
+    assert!(!node.run_dir().exists());
+}
+
+#[test]
+fn strangers_and_second_supervisors_are_refused() {
+    if !privileged("strangers_and_second_supervisors_are_refused") {
+        return;
+    }
+    let mut node = Supervised::new("[control]\nuser = \"65530\"\n");
+    node.start();
+    assert!(node.refused().contains("runs this node already"), "{}", node.refused());
+    assert!(node.attach().is_ok());
+    let as_user = |uid: u32| {
+        std::thread::scope(|scope| {
+            let asked = scope.spawn(|| {
+                // SAFETY: the raw call changes the uid of this thread alone, which ends here.
+                let changed = unsafe { libc::syscall(libc::SYS_setresuid, uid, uid, uid) };
+                assert_eq!(changed, 0);
+                node.attach().map(drop).map_err(|header| header.code)
+            });
+            asked.join().unwrap()
+        })
+    };
+    assert_eq!(as_user(65530), Ok(()));
+    assert_eq!(as_user(65531), Err(Code::Refused));
+    assert_eq!(as_user(65534), Err(Code::Refused), "the worker's own user is no reader");
+}
+
+#[test]
+fn what_cannot_be_served_is_refused_and_left_alone() {
+    if !privileged("what_cannot_be_served_is_refused_and_left_alone") {
+        return;
+    }
+    let node = Supervised::new("");
+    let replace = |from: &str, to: &str| {
+        let text = std::fs::read_to_string(&node.config).unwrap();
+        assert!(text.contains(from));
+        std::fs::write(&node.config, text.replace(from, to)).unwrap();
+    };
+    ip(&format!("-n {} link set s0 mtu 9000", node.server_ns));
+    let message = node.refused();
+    assert!(message.contains("interface s0: MTU 9000 does not fit"), "{message}");
+    ip(&format!("-n {} link set s0 mtu 1500", node.server_ns));
+    replace("\"s0\"", "\"nope\"");
+    let message = node.refused();
+    assert!(message.contains("interface nope: does not exist"), "{message}");
+    replace("\"nope\"", "\"s0\"");
+    replace("port = 7", "prot = 7");
+    let message = node.refused();
+    assert!(message.contains("node.toml:7: echo.prot: unknown field `prot`"), "{message}");
+    replace("prot = 7", "port = 7");
+
+    let namespace = node.server_ns.clone();
+    let (attached, ready) = std::sync::mpsc::channel();
+    let (finish, finished) = std::sync::mpsc::channel::<()>();
+    let holder = std::thread::spawn(move || {
+        let file = std::fs::File::open(format!("/run/netns/{namespace}")).unwrap();
+        nix::sched::setns(file, nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+        let ifindex = nix::net::if_::if_nametoindex("s0").unwrap();
+        let program = nautilus_ebpf::PassProgram::load().unwrap();
+        let link = program.attach(ifindex).unwrap();
+        attached.send(()).unwrap();
+        let _ = finished.recv();
+        drop(link);
+    });
+    ready.recv().unwrap();
+    let message = node.refused();
+    assert!(message.contains("`ip link set dev s0 xdp off`"), "{message}");
+    assert!(node.has_program(), "the other program is left alone");
+    drop(finish);
+    holder.join().unwrap();
+    wait_until("it is gone", Duration::from_secs(5), || !node.has_program());
+}
+
+#[test]
+fn interfaces_come_and_go() {
+    if !privileged("interfaces_come_and_go") {
+        return;
+    }
+    let mut node = Supervised::new("");
+    node.start();
+    node.await_echo();
+    let server = node.server_ns.clone();
+    ip(&format!("-n {server} link set s0 down"));
+    std::thread::sleep(Duration::from_millis(100));
+    ip(&format!("-n {server} link set s0 up"));
+    node.await_echo();
+    ip(&format!("-n {server} link set s0 address 02:00:00:00:77:01"));
+    // The kernel does not announce it (arp_notify); the client would find out in half a minute.
+    ip(&format!("-n {} neigh flush dev c0", node.client_ns));
+    node.await_echo();
+    let sockets = node.shared_sockets();
+    ip(&format!("-n {server} link del s0"));
+    std::thread::sleep(Duration::from_millis(100));
+    node.make_veth();
+    node.await_echo();
+    wait_until("the rebind is told", Duration::from_secs(5), || {
+        std::fs::read_to_string(node.log()).unwrap().contains("s0 is served again")
+    });
+    let log = std::fs::read_to_string(node.log()).unwrap();
+    for line in
+        ["s0 is down", "s0 is up, gap", "has a new MAC", "s0 has gone", "s0 is served again, gap"]
+    {
+        assert!(log.contains(line), "{line} is not in\n{log}");
+    }
+    assert_ne!(node.shared_sockets(), sockets, "the one case that binds anew");
+    node.stop();
+}

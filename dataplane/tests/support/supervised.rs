@@ -1,0 +1,268 @@
+//! A node of one veth pair in two namespaces of its own, with the real supervisor. Everything is
+//! taken away again when it is dropped.
+
+use std::fs;
+use std::net::{SocketAddr, UdpSocket};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use nautilus_dataplane::supervisor::sys::{recv_packet, send_packet};
+use nautilus_shm::attach::{PACKET_BYTES_MAX, ReplyHeader, Request, Verb};
+use nautilus_shm::control_region::ControlReader;
+use nix::sched::{CloneFlags, setns};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket, sockopt};
+use nix::unistd::Pid;
+
+pub const SERVER: &str = "198.18.0.1";
+pub const CLIENT: &str = "198.18.0.2";
+pub const ECHO_PORT: u16 = 7;
+
+/// Whether privileged tests can run; prints what is missing.
+pub fn privileged(test: &str) -> bool {
+    let root = nix::unistd::geteuid().is_root();
+    let ip = Command::new("ip").arg("-V").output().is_ok();
+    if !root || !ip {
+        println!("{test}: skipped (root: {root}, iproute2: {ip})");
+    }
+    root && ip
+}
+
+pub fn ip(arguments: &str) {
+    let output = Command::new("ip").args(arguments.split_whitespace()).output().unwrap();
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "ip {arguments}: {error}");
+}
+
+/// Polls until `predicate` holds.
+pub fn wait_until(what: &str, timeout: Duration, mut predicate: impl FnMut() -> bool) {
+    let end = Instant::now() + timeout;
+    while !predicate() {
+        assert!(Instant::now() < end, "waited {timeout:?} in vain: {what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+pub struct Supervised {
+    pub server_ns: String,
+    pub client_ns: String,
+    pub dir: tempfile::TempDir,
+    pub supervisor: Option<Child>,
+    pub config: PathBuf,
+    extra: String,
+}
+
+impl Supervised {
+    /// Namespaces and veth, no supervisor yet. `extra` is appended to the node file.
+    pub fn new(extra: &str) -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let run = format!("{:x}x{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let (server_ns, client_ns) = (format!("ne{run}s"), format!("ne{run}c"));
+        let dir = tempfile::Builder::new().prefix("ne").tempdir().unwrap();
+        // Readers of another user must reach the socket in it.
+        let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        fs::set_permissions(dir.path(), open).unwrap();
+        for namespace in [&server_ns, &client_ns] {
+            ip(&format!("netns add {namespace}"));
+            ip(&format!("-n {namespace} link set lo up"));
+        }
+        let config = dir.path().join("node.toml");
+        let this =
+            Self { server_ns, client_ns, dir, supervisor: None, config, extra: extra.into() };
+        this.make_veth();
+        this.write_config();
+        this
+    }
+
+    pub fn make_veth(&self) {
+        let (server, client) = (&self.server_ns, &self.client_ns);
+        ip(&format!(
+            "link add s0 netns {server} numrxqueues 1 numtxqueues 1 type veth \
+             peer name c0 netns {client} numrxqueues 1 numtxqueues 1"
+        ));
+        ip(&format!("-n {server} addr add {SERVER}/24 dev s0"));
+        ip(&format!("-n {client} addr add {CLIENT}/24 dev c0"));
+        ip(&format!("-n {server} link set s0 up"));
+        ip(&format!("-n {client} link set c0 up"));
+        let ethtool = ["netns", "exec", client, "ethtool", "-K", "c0", "tx", "off"];
+        assert!(Command::new("ip").args(ethtool).output().unwrap().status.success());
+    }
+
+    fn write_config(&self) {
+        let text = format!(
+            "[node]\nid = \"test\"\nrun_dir = \"{}\"\n[access]\nsources = [\"198.18.0.0/15\"]\n\
+             [echo]\nport = {ECHO_PORT}\n[[interface]]\nname = \"s0\"\n{}",
+            self.run_dir().display(),
+            self.extra
+        );
+        fs::write(&self.config, text).unwrap();
+    }
+
+    pub fn run_dir(&self) -> PathBuf {
+        self.dir.path().join("run")
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new("ip");
+        command
+            .args(["netns", "exec", &self.server_ns, env!("CARGO_BIN_EXE_nautilus-supervisor")])
+            .arg("--config")
+            .arg(&self.config);
+        command
+    }
+
+    /// Starts the supervisor (`ip netns exec` becomes it) and waits until a worker serves.
+    pub fn start(&mut self) {
+        let log = fs::OpenOptions::new().create(true).append(true).open(self.log()).unwrap();
+        let child = self.command().stderr(Stdio::from(log)).spawn().unwrap();
+        self.supervisor = Some(child);
+        wait_until("a worker serves", Duration::from_secs(20), || {
+            self.status().is_some_and(|text| text.contains("Serving") && text.contains("Ready"))
+        });
+    }
+
+    /// What a start that is refused says.
+    pub fn refused(&self) -> String {
+        let output = self.command().output().unwrap();
+        assert!(!output.status.success(), "was not refused");
+        String::from_utf8(output.stderr).unwrap()
+    }
+
+    pub fn log(&self) -> PathBuf {
+        self.dir.path().join("log")
+    }
+
+    pub fn supervisor_pid(&self) -> u32 {
+        self.supervisor.as_ref().unwrap().id()
+    }
+
+    pub fn signal_supervisor(&self, signal: Signal) {
+        kill(Pid::from_raw(self.supervisor_pid() as i32), signal).unwrap();
+    }
+
+    /// Kills the supervisor and reaps it.
+    pub fn kill_supervisor(&mut self) {
+        let mut child = self.supervisor.take().unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    /// SIGTERM; the supervisor must end well.
+    pub fn stop(&mut self) {
+        self.signal_supervisor(Signal::SIGTERM);
+        let status = self.supervisor.take().unwrap().wait().unwrap();
+        assert!(status.success(), "{status}");
+    }
+
+    /// Pid of the worker that serves, by its socket.
+    pub fn active(&self) -> Option<u32> {
+        let pids = fs::read_dir(self.run_dir()).ok()?.flatten().filter_map(|entry| {
+            let name = entry.file_name().into_string().ok()?;
+            name.strip_prefix("worker-")?.strip_suffix(".sock")?.parse().ok()
+        });
+        pids.max_by_key(|pid: &u32| Path::new(&format!("/proc/{pid}/exe")).exists())
+    }
+
+    fn ask(&self, verb: Verb) -> Option<(ReplyHeader, Vec<u8>, Vec<OwnedFd>)> {
+        let flags = SockFlag::SOCK_CLOEXEC;
+        let fd = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None).unwrap();
+        let address = UnixAddr::new(&self.run_dir().join("supervisor.sock")).unwrap();
+        connect(fd.as_raw_fd(), &address).ok()?;
+        send_packet(fd.as_fd(), &Request { verb }.encode(), &[]).ok()?;
+        let packet = recv_packet(fd.as_fd(), PACKET_BYTES_MAX).ok()?;
+        let (header, payload) = ReplyHeader::decode(&packet.bytes).ok()?;
+        Some((header, payload.to_vec(), packet.fds))
+    }
+
+    pub fn status(&self) -> Option<String> {
+        let (_, payload, _) = self.ask(Verb::Status)?;
+        String::from_utf8(payload).ok()
+    }
+
+    /// The control region, attached as a reader.
+    pub fn attach(&self) -> Result<ControlReader, ReplyHeader> {
+        let (header, _, mut fds) = self.ask(Verb::Attach).expect("an answer");
+        if fds.is_empty() { Err(header) } else { Ok(ControlReader::attach(fds.remove(0)).unwrap()) }
+    }
+
+    /// Inodes of sockets that supervisor and active worker share: the AF_XDP sockets.
+    pub fn shared_sockets(&self) -> Vec<String> {
+        let sockets = |pid: u32| -> Vec<String> {
+            let fds = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+            fds.filter_map(|entry| fs::read_link(entry.path()).ok())
+                .map(|target| target.display().to_string())
+                .filter(|target| target.starts_with("socket:"))
+                .collect()
+        };
+        let worker = sockets(self.active().expect("a worker"));
+        let mut shared: Vec<String> = sockets(self.supervisor_pid())
+            .into_iter()
+            .filter(|inode| worker.contains(inode))
+            .collect();
+        shared.sort();
+        shared.dedup();
+        shared
+    }
+
+    /// Whether an XDP program is on the server's interface.
+    pub fn has_program(&self) -> bool {
+        let output = Command::new("ip")
+            .args(["-n", &self.server_ns, "link", "show", "s0"])
+            .output()
+            .unwrap();
+        String::from_utf8_lossy(&output.stdout).contains("xdp")
+    }
+
+    /// A UDP socket made inside a namespace.
+    pub fn udp(namespace: &str, bind: SocketAddr) -> UdpSocket {
+        let namespace = namespace.to_owned();
+        let made = std::thread::spawn(move || {
+            let file = fs::File::open(format!("/run/netns/{namespace}")).unwrap();
+            setns(file, CloneFlags::CLONE_NEWNET).unwrap();
+            UdpSocket::bind(bind).unwrap()
+        });
+        made.join().unwrap()
+    }
+
+    /// A client socket connected to the echo service.
+    pub fn client(&self) -> UdpSocket {
+        let socket = Self::udp(&self.client_ns, SocketAddr::new(CLIENT.parse().unwrap(), 0));
+        socket.connect((SERVER, ECHO_PORT)).unwrap();
+        socket.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+        // A client thread that gets no core for a while must not lose answers for the service.
+        nix::sys::socket::setsockopt(&socket, sockopt::RcvBufForce, &(32 << 20)).unwrap();
+        socket
+    }
+
+    /// Waits until the service answers at all (first the neighbour must be known).
+    pub fn await_echo(&self) {
+        let client = self.client();
+        wait_until("an echo", Duration::from_secs(10), || {
+            let _ = client.send(b"ping");
+            client.recv(&mut [0; 16]).is_ok_and(|length| length == 4)
+        });
+    }
+}
+
+impl Drop for Supervised {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.supervisor {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        if let Some(pid) = self.active() {
+            let _ = kill(Pid::from_raw(pid as i32), Signal::SIGKILL);
+        }
+        if std::thread::panicking()
+            && let Ok(log) = fs::read_to_string(self.log())
+        {
+            eprintln!("--- supervisor's log\n{log}");
+        }
+        for namespace in [&self.server_ns, &self.client_ns] {
+            let _ = Command::new("ip").args(["netns", "del", namespace]).output();
+        }
+    }
+}
