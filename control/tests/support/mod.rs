@@ -3,7 +3,8 @@
 
 use std::fs::File;
 use std::io::IoSlice;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -19,8 +20,8 @@ use nautilus_shm::event_log::EventKind;
 use nautilus_shm::metrics::labels::{RxDrop, XdpVerdict};
 use nautilus_shm::metrics::table::{BUSY_NS, IDLE_NS, RX_DROPPED_PACKETS, RX_PACKETS, XDP_PACKETS};
 use nix::sys::socket::{
-    AddressFamily, Backlog, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, accept, bind,
-    listen, recv, sendmsg, socket,
+    AddressFamily, Backlog, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, bind, listen,
+    recv, sendmsg, socket,
 };
 
 /// A region as a node in service leaves it.
@@ -103,11 +104,10 @@ pub fn hand_out(
         socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None).unwrap();
     bind(listener.as_raw_fd(), &UnixAddr::new(&run_dir.join(SUPERVISOR_SOCKET)).unwrap()).unwrap();
     listen(&listener, Backlog::new(8).unwrap()).unwrap();
+    let listener = UnixListener::from(listener);
     std::thread::spawn(move || {
         loop {
-            let fd = accept(listener.as_raw_fd()).unwrap();
-            // SAFETY: accept has just made the descriptor.
-            let connection = unsafe { OwnedFd::from_raw_fd(fd) };
+            let (connection, _) = listener.accept().unwrap();
             let mut request = [0; REQUEST_BYTES];
             if recv(connection.as_raw_fd(), &mut request, MsgFlags::empty()) != Ok(REQUEST_BYTES) {
                 continue;
