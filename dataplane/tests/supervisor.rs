@@ -285,3 +285,52 @@ fn interfaces_come_and_go() {
     assert_ne!(node.shared_sockets(), sockets, "the one case that binds anew");
     node.stop();
 }
+
+#[test]
+fn what_was_acknowledged_outlives_its_worker() {
+    if !privileged("what_was_acknowledged_outlives_its_worker") {
+        return;
+    }
+    let mut node = Supervised::new("[cache]\nid = \"quotes\"\nport = 11211\nmax_memory_mb = 8\n");
+    node.start();
+    node.await_echo();
+    let client = node.client();
+    client.connect((SERVER, 11211)).unwrap();
+    let ask = |text: &str| -> String {
+        for _ in 0..5 {
+            let request = [&[0, 1, 0, 0, 0, 1, 0, 0][..], text.as_bytes()].concat();
+            client.send(&request).unwrap();
+            let mut reply = [0; 1500];
+            if let Ok(length) = client.recv(&mut reply) {
+                return String::from_utf8_lossy(&reply[8..length]).into_owned();
+            }
+        }
+        panic!("no answer to {text:?}");
+    };
+    for round in 0..5 {
+        assert_eq!(ask(&format!("set key{round} 0 0 6\r\nvalue{round}\r\n")), "STORED\r\n");
+        let victim = node.active().unwrap();
+        kill(Pid::from_raw(victim as i32), Signal::SIGKILL).unwrap();
+        wait_until("the next worker", Duration::from_secs(10), || {
+            node.active().is_some_and(|pid| pid != victim)
+        });
+        for kept in 0..=round {
+            let answer = ask(&format!("get key{kept}\r\n"));
+            assert_eq!(answer, format!("VALUE key{kept} 0 6\r\nvalue{kept}\r\nEND\r\n"));
+        }
+        wait_until("a standby", Duration::from_secs(10), || {
+            node.status().is_some_and(|text| text.contains("Ready"))
+        });
+    }
+    // The table outlives the supervisor as well.
+    node.kill_supervisor();
+    assert!(ask("get key0\r\n").contains("value0"));
+    node.start();
+    let victim = node.active().unwrap();
+    kill(Pid::from_raw(victim as i32), Signal::SIGKILL).unwrap();
+    wait_until("the next worker", Duration::from_secs(10), || {
+        node.active().is_some_and(|pid| pid != victim)
+    });
+    assert!(ask("get key4\r\n").contains("value4"));
+    node.stop();
+}

@@ -177,6 +177,10 @@ fn check_services(config: &NodeConfig) -> Result<(), Problem> {
         if feed.channel == 0 {
             return refuse(key("channel"), "0 means client-owned keys; write 1..=255");
         }
+        within(&key("max_orders"), feed.max_orders.into(), 1 << 10, 1 << 24)?;
+        if crate::feed::Venue::new(&feed.venue).is_none() {
+            return refuse(key("venue"), format!("{:?} is too long for a venue", feed.venue));
+        }
         if config.feed[..index].iter().any(|other| other.channel == feed.channel) {
             return refuse(key("channel"), format!("{} stands twice", feed.channel));
         }

@@ -229,7 +229,7 @@ mod tests {
             ("[access]", &["sources"]),
             ("[echo]", &["port"]),
             ("[cache]", &["id", "port", "max_memory_mb"]),
-            ("[[feed]]", &["venue", "group", "port", "channel"]),
+            ("[[feed]]", &["venue", "group", "port", "channel", "start", "max_orders"]),
             ("[control]", &["listen", "user"]),
         ] {
             let start = super::super::DEFAULT_TOML.find(section).expect(section);

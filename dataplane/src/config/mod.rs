@@ -18,8 +18,8 @@ pub use auto::Auto;
 pub use load::{ConfigError, load, parse};
 pub use resolve::{Choice, HostFacts, ResolveError, Resolved};
 pub use types::{
-    Access, Cache, Control, Echo, Feed, Interface, Node, NodeConfig, PollPolicy, Port, PortKind,
-    Queues, RxChecksum, Supervisor, Tier, Worker,
+    Access, Cache, Control, Echo, Feed, FeedStart, Interface, Node, NodeConfig, PollPolicy, Port,
+    PortKind, Queues, RxChecksum, Supervisor, Tier, Worker,
 };
 
 /// The default node file, documented line by line.

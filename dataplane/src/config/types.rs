@@ -269,6 +269,27 @@ pub struct Feed {
     pub port: u16,
     /// Channel id its keys carry, 1..=255, unique on the node.
     pub channel: u8,
+    /// What to do when a session is first seen in its middle.
+    #[serde(default)]
+    pub start: FeedStart,
+    /// Open orders its books may hold, 1,024..=16,777,216; 60 bytes each, taken at start.
+    #[serde(default = "default_max_orders")]
+    pub max_orders: u32,
+}
+
+fn default_max_orders() -> u32 {
+    1 << 20
+}
+
+/// What to do when a feed's session is first seen in its middle.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FeedStart {
+    /// Its keys stay suspect until a session begins at number 1.
+    #[default]
+    Session,
+    /// Books hold what was added since. For replays of captures.
+    Any,
 }
 
 /// `[control]`

@@ -15,6 +15,7 @@
 //! of all it serves with, so the death of the supervisor costs it nothing. Messages are those of
 //! [`crate::supervisor::handover`].
 
+mod apps;
 mod helper;
 mod serve;
 
@@ -26,7 +27,8 @@ use std::sync::mpsc::sync_channel;
 
 use nautilus_shm::clock::monotonic_ns;
 use nautilus_shm::control_region::ControlRegion;
-use nautilus_shm::region::RegionError;
+use nautilus_shm::region::{Access, RegionError};
+use nautilus_shm::table::TableRegion;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::signal::SigSet;
@@ -73,6 +75,12 @@ pub enum StandbyError {
         /// What failed.
         source: XskError,
     },
+    /// The cache's table.
+    #[error("cache: {0}")]
+    Table(nautilus_shm::table::LayoutError),
+    /// A venue that the node file's check should have refused.
+    #[error("feed.venue cannot be part of a key")]
+    Venue,
     /// A kernel socket of the `socket` port.
     #[error(transparent)]
     Kernel(#[from] crate::port::socket::SocketError),
@@ -91,6 +99,7 @@ struct Standby {
     config: NodeConfig,
     region: &'static ControlRegion,
     mapped: serve::Mapped,
+    apps: apps::Prepared,
     /// Duplicates of everything handed over, for a later supervisor.
     held: Fds,
 }
@@ -119,7 +128,8 @@ fn run(socket: OwnedFd) -> Result<(), StandbyError> {
     kill_point("worker.ready");
     let Some((generation, handed)) = wait(&standby)? else { return Ok(()) };
     kill_point("worker.promoted");
-    let Standby { socket, assignment, config, region, mapped, mut held } = standby;
+    let Standby { socket, assignment, config, region, mapped, apps, mut held } = standby;
+    let apps = apps.take_over(region, assignment.worker_index as usize)?;
     held.append(handed);
     let serving = |since_ns| {
         // The helper tells the supervisor; the loop starts at once.
@@ -131,7 +141,9 @@ fn run(socket: OwnedFd) -> Result<(), StandbyError> {
             since_ns,
         });
     };
-    serve::serve(mapped, &assignment, &config, region, generation, &stop, serving)
+    let (assignment, config) = (&assignment, &config);
+    let job = serve::Job { mapped, apps, assignment, config, region, generation };
+    serve::serve(job, &stop, serving)
 }
 
 fn system(step: &'static str) -> impl FnOnce(io::Error) -> StandbyError {
@@ -157,7 +169,12 @@ fn prepare(socket: OwnedFd) -> Result<Option<Standby>, StandbyError> {
     let region: &'static ControlRegion =
         Box::leak(Box::new(ControlRegion::attach_writer(fds.take("control")?)?));
     let mapped = serve::Mapped::map(&assignment, &config, &mut fds)?;
-    Ok(Some(Standby { socket, assignment, config, region, mapped, held }))
+    let cache = match config.cache {
+        Some(_) => Some(TableRegion::attach(fds.take("cache")?, Access::ReadWrite)?),
+        None => None,
+    };
+    let apps = apps::Prepared::new(&config, cache)?;
+    Ok(Some(Standby { socket, assignment, config, region, mapped, apps, held }))
 }
 
 /// Pins the calling thread. A refusal is survived and said.

@@ -7,14 +7,13 @@ use nautilus_shm::clock::monotonic_ns;
 use nautilus_shm::control_region::ControlRegion;
 
 use super::StandbyError;
-use crate::app::echo::Echo;
 use crate::config::{self, NodeConfig, PortKind};
 use crate::net::RxChecksum;
 use crate::port::socket::{SocketPort, SocketSpec};
 use crate::port::xdp::{XdpPort, XdpPortSocket};
 use crate::supervisor::handover::{Assignment, Fds};
 use crate::supervisor::workers::poll_policy;
-use crate::worker::{Apps, RegionNextHops, RegionReport, Served, Worker, run};
+use crate::worker::{Apps, RegionNextHops, RegionReport, Worker, run};
 use crate::xsk::{self, XskFds};
 
 /// What a standby maps before it is promoted.
@@ -46,21 +45,33 @@ impl Mapped {
     }
 }
 
+/// A promoted worker's job.
+pub(super) struct Job<'a, A> {
+    /// What it mapped as a standby.
+    pub mapped: Mapped,
+    /// Who handles its datagrams.
+    pub apps: A,
+    /// As assigned.
+    pub assignment: &'a Assignment,
+    /// The node file.
+    pub config: &'a NodeConfig,
+    /// Where it reports to and finds next hops.
+    pub region: &'a ControlRegion,
+    /// As promoted.
+    pub generation: u64,
+}
+
 /// Takes the sockets over and serves until `stop`. `serving` is called with the time just before
 /// the first turn.
 pub(super) fn serve(
-    mapped: Mapped,
-    assignment: &Assignment,
-    config: &NodeConfig,
-    region: &'static ControlRegion,
-    generation: u64,
+    job: Job<'_, impl Apps>,
     stop: &AtomicBool,
     serving: impl FnOnce(u64),
 ) -> Result<(), StandbyError> {
+    let Job { mapped, apps, assignment, config, region, generation } = job;
     let index = assignment.worker_index as usize;
     let report = RegionReport::new(region, index);
     let policy = poll_policy(config.worker.poll);
-    let apps = apps(config);
     match mapped {
         Mapped::Xdp(mapped) => {
             let mut sockets = Vec::new();
@@ -89,11 +100,6 @@ pub(super) fn serve(
         }
     }
     Ok(())
-}
-
-fn apps(config: &NodeConfig) -> impl Apps + use<> {
-    let echo = config.echo.map(|echo| Served { ports: vec![echo.port], app: Echo::default() });
-    (echo, ())
 }
 
 /// The sockets of the `socket` port: one per service and address. Interfaces without addresses in

@@ -307,6 +307,9 @@ impl Node {
         let now_ns = monotonic_ns();
         self.resources.control.supervisor().beat(now_ns);
         let _ = self.resources.control.region().beat(now_ns);
+        if let Some(cache) = &self.resources.cache {
+            let _ = cache.beat(now_ns);
+        }
         self.serve_neighbours(now_ns);
         if now_ns.saturating_sub(self.copied_ns) >= COPY_NS {
             self.copied_ns = now_ns;
@@ -451,11 +454,14 @@ impl Node {
     fn answer(&mut self, index: usize) {
         let control = &self.resources.control;
         let status = self.status();
-        let caches: Vec<&str> = Vec::new();
+        let cache = self.resources.cache.as_ref();
+        let cache = self.resolved.config.cache.as_ref().map(|cache| cache.id.as_str()).zip(cache);
         let outcome = self.readers.answer(index, |verb| match verb {
             Verb::Attach => Ok(Answer {
-                payload: caches.iter().flat_map(|id| cache_name(id)).collect(),
-                fds: vec![control.reopen_read_only()?],
+                payload: cache.map(|(id, _)| cache_name(id).to_vec()).unwrap_or_default(),
+                fds: std::iter::once(control.reopen_read_only())
+                    .chain(cache.map(|(_, memory)| memory.reopen_read_only()))
+                    .collect::<std::io::Result<_>>()?,
             }),
             Verb::Status => Ok(Answer { payload: status.into_bytes(), fds: Vec::new() }),
         });

@@ -3,6 +3,7 @@
 //! ```text
 //!   name in a message   what                          handed to
 //!   control             control region                every worker
+//!   cache               the cache's memory            every worker
 //!   xsk.<n>, umem.<n>   socket and packet memory      every worker
 //!   link.<i>            the program on interface i    the active worker only
 //!   listener            worker-<pid>.sock             the active worker only
@@ -17,7 +18,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use nautilus_ebpf::intf::{self, Permissions, Service};
 use nautilus_ebpf::{Options, SourcePrefix, Steering, SteeringError, XdpLink};
 use nautilus_shm::control_region::ControlRegion;
-use nautilus_shm::region::RegionError;
+use nautilus_shm::region::{Access, RegionError};
+use nautilus_shm::table::{TableRegion, TableWriter};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
 use super::handover::{Fds, InterfaceOpened, QueueOpened};
@@ -72,6 +74,9 @@ pub enum OpenError {
     /// The control region.
     #[error("control region: {0}")]
     Region(#[from] RegionError),
+    /// The cache's memory.
+    #[error("cache.max_memory_mb: {0}")]
+    Cache(String),
     /// Duplicating descriptors.
     #[error("cannot duplicate a descriptor: {0}")]
     Descriptor(#[from] std::io::Error),
@@ -180,6 +185,8 @@ impl Opened {
 pub struct Resources {
     /// Cells, metrics, events, next hops.
     pub control: ControlRegion,
+    /// The cache's memory, where the node has one.
+    pub cache: Option<TableRegion>,
     /// The steering program; none with the socket port.
     pub steering: Option<Steering>,
     /// Interfaces, in the order of the node file; empty with the socket port.
@@ -194,8 +201,13 @@ impl Resources {
     /// Opens everything a node needs. The notes are for the operator.
     pub fn open(resolved: &Resolved, mirror: &Mirror) -> Result<(Self, Vec<String>), OpenError> {
         let control = ControlRegion::create(c"nautilus-control")?;
+        let cache = match &resolved.config.cache {
+            Some(cache) => Some(make_cache(cache.max_memory_mb)?),
+            None => None,
+        };
         let mut this = Self {
             control,
+            cache,
             steering: None,
             interfaces: Vec::new(),
             memberships: Vec::new(),
@@ -251,6 +263,9 @@ impl Resources {
     pub fn for_standby(&self) -> Result<Fds, OpenError> {
         let mut fds = Fds::default();
         fds.push("control", self.control.fd().try_clone_to_owned()?);
+        if let Some(cache) = &self.cache {
+            fds.push("cache", cache.fd().try_clone_to_owned()?);
+        }
         let queues = self.interfaces.iter().flat_map(|opened| &opened.queues);
         for (index, queue) in queues.enumerate() {
             let XskFds { socket, umem } = queue.fds.try_clone()?;
@@ -290,6 +305,18 @@ impl Resources {
             }
         }
     }
+}
+
+/// A cache's memory with an empty table in it.
+fn make_cache(max_memory_mb: u32) -> Result<TableRegion, OpenError> {
+    let said = |error: &dyn std::error::Error| OpenError::Cache(error.to_string());
+    let region = TableRegion::create(max_memory_mb, false).map_err(|error| said(&error))?;
+    let copy = region.fd().try_clone_to_owned()?;
+    let memory = TableRegion::attach(copy, Access::ReadWrite).map_err(|error| said(&error))?;
+    let mut seed = [0; 8];
+    std::io::Read::read_exact(&mut std::fs::File::open("/dev/urandom")?, &mut seed)?;
+    TableWriter::create(memory, 1, u64::from_le_bytes(seed)).map_err(|error| said(&error))?;
+    Ok(region)
 }
 
 /// The addresses that are served: those of the node file, or every global one of the interface;

@@ -15,6 +15,8 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use nautilus_ebpf::{Steering, XdpLink};
 use nautilus_shm::control_region::{ControlRegion, WORKERS_MAX};
+use nautilus_shm::region::Access;
+use nautilus_shm::table::TableRegion;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::handover::{
@@ -83,6 +85,13 @@ pub fn take_back(named_pid: u32, socket: OwnedFd) -> Result<TakenBack, TakeBackE
         pidfd_open(named_pid).map_err(|error| wrong(format!("cannot watch it: {error}")))?;
     let control = ControlRegion::attach_writer(fds.take("control")?)
         .map_err(|error| wrong(format!("control region: {error}")))?;
+    let cache = match fds.take("cache") {
+        Ok(fd) => Some(
+            TableRegion::attach(fd, Access::ReadWrite)
+                .map_err(|error| wrong(format!("cache: {error}")))?,
+        ),
+        Err(_) => None,
+    };
     let known = control.worker(assignment.worker_index as usize).own_identity();
     if (known.pid, known.generation) != (named_pid, generation) {
         return Err(wrong(format!(
@@ -126,7 +135,8 @@ pub fn take_back(named_pid: u32, socket: OwnedFd) -> Result<TakenBack, TakeBackE
         interfaces.push(opened);
     }
     let serial = assignment.resources;
-    let resources = Resources { control, steering, interfaces, memberships: Vec::new(), serial };
+    let resources =
+        Resources { control, cache, steering, interfaces, memberships: Vec::new(), serial };
     let adopt = ToWorker::Adopt { generation, supervisor_pid: std::process::id() };
     send(socket.as_fd(), &adopt, &[])?;
     let index = assignment.worker_index;
