@@ -38,6 +38,8 @@ pub use writer::{Deleted, Hit, Put, PutError, TableWriter, Usage, ValueReader, W
 
 #[cfg(all(test, not(loom)))]
 mod kill_test;
+#[cfg(all(test, loom))]
+mod loom_test;
 #[cfg(all(test, not(loom)))]
 mod model_test;
 #[cfg(all(test, not(loom)))]

@@ -14,8 +14,9 @@ use super::writer::attach_layout;
 use crate::sync::{AtomicU64, Ordering, fence, spin_loop};
 
 /// Probes a reader makes before it gives up. Too low: spurious failures next to a busy writer. Too
-/// high: a reader hangs on a table that changes faster than it can copy.
-pub const READER_RETRIES_MAX: usize = 64;
+/// high: a reader hangs on a table that changes faster than it can copy. (Under loom each attempt
+/// multiplies the interleavings; two show a retry.)
+pub const READER_RETRIES_MAX: usize = if cfg!(loom) { 2 } else { 64 };
 
 /// Age of the region's heartbeat from which a reader no longer trusts that it is the live region.
 pub const DETACHED_AGE_NS: u64 = 1_000_000_000;
