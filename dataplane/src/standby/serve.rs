@@ -127,7 +127,11 @@ fn kernel_sockets(config: &NodeConfig) -> Vec<SocketSpec> {
             IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
         };
         let bind = SocketAddr::new(any, feed.port);
-        specs.push(SocketSpec { bind, groups: vec![(feed.group, 0)], interface: 0 });
+        // An interface that is missing is left out; the supervisor has said so.
+        let indices = config.interface.iter().map(|interface| interface.name.as_str());
+        let indices = indices.filter_map(|name| nix::net::if_::if_nametoindex(name).ok());
+        let groups = indices.map(|ifindex| (feed.group, ifindex)).collect();
+        specs.push(SocketSpec { bind, groups, interface: 0 });
     }
     specs
 }
