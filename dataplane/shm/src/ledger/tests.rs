@@ -41,6 +41,10 @@ const EVERY_OPERATION: &[Step] = &[
     Step::Fill(2),
 ];
 
+/// Stores between two stops. Miri looks for undefined behaviour, not for wrong orders, and is a
+/// thousand times slower.
+const STRIDE: u32 = if cfg!(miri) { 9 } else { 1 };
+
 const FRAMES: u32 = 6;
 const ENTRIES: u32 = 4;
 
@@ -84,7 +88,9 @@ fn stop_and_recover(first: u32, steps: &[Step], stores: u32, recovery_stores: u3
         let mut held = Vec::new();
         for step in steps {
             run(&shared, &kernel, &mut ledger, &mut held, *step);
-            kernel.check(&shared, &ledger, &held);
+            if !cfg!(miri) {
+                kernel.check(&shared, &ledger, &held);
+            }
         }
     });
     let recovered = run_until_stopped(|| {
@@ -115,7 +121,7 @@ fn a_stop_after_any_store_of_any_operation_loses_and_doubles_nothing() {
     for first in [0, u32::MAX - 2] {
         let mut stores = 0;
         while !stop_and_recover(first, EVERY_OPERATION, stores, u32::MAX).0 {
-            stores += 1;
+            stores += STRIDE;
         }
         assert!(stores > 35, "only {stores} stores were seen");
     }
@@ -127,7 +133,7 @@ fn a_stop_after_any_store_of_a_recovery_is_recovered_from() {
     let mut second = 0;
     loop {
         let mut finished = false;
-        for recovery_stores in 0.. {
+        for recovery_stores in (0..).step_by(STRIDE as usize) {
             let (worker, recovery) =
                 stop_and_recover(u32::MAX - 1, EVERY_OPERATION, stores, recovery_stores);
             finished = worker;
@@ -139,9 +145,9 @@ fn a_stop_after_any_store_of_a_recovery_is_recovered_from() {
         if finished {
             break;
         }
-        stores += 1;
+        stores += STRIDE;
     }
-    assert!(second > 35, "only {second} recoveries were cut short");
+    assert!(second > 35 / STRIDE / STRIDE, "only {second} recoveries were cut short");
 }
 
 #[test]
@@ -242,14 +248,14 @@ fn step() -> impl Strategy<Value = Step> {
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: if cfg!(miri) { 8 } else { 512 },
+        cases: if cfg!(miri) { 2 } else { 512 },
         failure_persistence: None,
         ..Default::default()
     })]
 
     #[test]
     fn random_work_stopped_anywhere_recovers(
-        steps in prop::collection::vec(step(), 1..80),
+        steps in prop::collection::vec(step(), 1..if cfg!(miri) { 12 } else { 80 }),
         first in any::<u32>(),
         stores in 0..400u32,
         recovery_stores in 0..24u32,
