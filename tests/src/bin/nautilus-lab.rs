@@ -12,6 +12,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -19,8 +20,8 @@ use clap::{Args, Parser, Subcommand};
 use nautilus_tests::lab::state::{MemberState, State};
 use nautilus_tests::lab::{Folder, Lab, RunId, left_behind, sweep};
 use nautilus_tests::wait::wait_until;
-use nix::sys::signal::{SigSet, Signal, kill};
-use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::signal::{Signal, kill};
+use signal_hook::consts::{SIGINT, SIGTERM};
 
 /// Labs of network namespaces: nodes, a client and a venue on one bridge, one control for all nodes.
 #[derive(Parser)]
@@ -104,7 +105,7 @@ const UP_MAX: Duration = Duration::from_secs(90);
 const DOWN_MAX: Duration = Duration::from_secs(30);
 
 /// How often the state file follows the processes.
-const STATE_PAUSE_MS: u16 = 200;
+const STATE_PAUSE: Duration = Duration::from_millis(100);
 
 impl Which {
     fn folder(&self) -> PathBuf {
@@ -247,13 +248,10 @@ fn shell(state: &State, member: &str, words: &[String]) -> anyhow::Result<()> {
 }
 
 fn keep(count: usize, which: &Which, no_control: bool) -> anyhow::Result<()> {
-    let mut signals = SigSet::empty();
-    signals.add(Signal::SIGTERM);
-    signals.add(Signal::SIGINT);
-    // Before any thread exists: all of them inherit it, so only the descriptor sees the signals.
-    signals.thread_block()?;
-    let asked_to_end =
-        SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [SIGTERM, SIGINT] {
+        signal_hook::flag::register(signal, Arc::clone(&stop))?;
+    }
     // A lab outlives the terminal it was started from. Refused to a process group's leader, which a
     // foreground keeper is; it then ends with its terminal.
     let _ = nix::unistd::setsid();
@@ -273,22 +271,15 @@ fn keep(count: usize, which: &Which, no_control: bool) -> anyhow::Result<()> {
         lab.start_control()?;
     }
     let mut written = None;
-    loop {
+    while !stop.load(Ordering::Relaxed) {
         let state = State::of(&which.name, &lab);
         if written.as_ref() != Some(&state) {
             state.write(folder.path())?;
             written = Some(state);
         }
-        let mut poll = [nix::poll::PollFd::new(
-            std::os::fd::AsFd::as_fd(&asked_to_end),
-            nix::poll::PollFlags::POLLIN,
-        )];
-        match nix::poll::poll(&mut poll, STATE_PAUSE_MS) {
-            Ok(0) | Err(nix::Error::EINTR) => {}
-            Ok(_) => return Ok(()),
-            Err(error) => return Err(error).context("waiting for signals"),
-        }
+        std::thread::sleep(STATE_PAUSE);
     }
+    Ok(())
 }
 
 /// Copies the ends of the logs to stderr before their folder goes.

@@ -1,0 +1,336 @@
+//! `nautilus-demo`: one node end to end. A feed is replayed into it while clients read; its worker is
+//! killed half-way; a table says what the clients saw.
+//!
+//! As root: a lab of one node on AF_XDP. Else, or with `--socket`: the same processes over kernel
+//! sockets on loopback.
+#![forbid(unsafe_code)]
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use clap::Parser;
+use nautilus_dataplane::feed::record::BboRecord;
+use nautilus_dataplane::replay::generate::GeneratorSpec;
+use nautilus_shm::cells::WorkerIdentity;
+use nautilus_tests::feed_source::FeedSource;
+use nautilus_tests::lab::node_file::FEED_VENUE;
+use nautilus_tests::lab::{
+    Folder, Lab, NetNs, NodeFile, RunId, Service, active_worker, attach, binary, left_behind,
+    node_file, sweep,
+};
+use nautilus_tests::load::{self, Plan, Report};
+use nautilus_tests::memcached::Client;
+use nautilus_tests::values;
+use nautilus_tests::wait::wait_until;
+use nix::sys::signal::{Signal, kill};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+
+/// One node end to end: feed, readers, a killed worker, a table.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    /// A capture of MoldUDP64 (pcap) or an ITCH 5.0 BinaryFILE; generated order flow without one.
+    file: Option<PathBuf>,
+    /// How long clients read, seconds.
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(2..=3600))]
+    seconds: u64,
+    /// Requests a second of each of the two readers.
+    #[arg(long, default_value_t = 2000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    rate: u32,
+    /// Messages a second of the feed.
+    #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    feed_rate: u32,
+    /// Seed of the generated flow.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Kernel sockets on loopback, even as root.
+    #[arg(long)]
+    socket: bool,
+}
+
+/// Keys the clients own, written before they are read.
+const OWN_KEYS: usize = 500;
+/// Symbols of the generated flow.
+const SYMBOLS: u16 = 50;
+/// Longest a worker's successor, or the first record of the feed, may take.
+const SOON: Duration = Duration::from_secs(20);
+
+/// Where the node runs, and where clients have to be to reach it.
+enum Stage {
+    Lab(Box<Lab>),
+    Loopback { _supervisor: Service, run_dir: PathBuf, cache: SocketAddr },
+}
+
+impl Stage {
+    fn start_lab(folder: Arc<Folder>, run: RunId) -> anyhow::Result<Self> {
+        let mut lab = Lab::start(folder, run, 1, |_, _, _| Ok(()))?;
+        lab.start_control()?;
+        Ok(Self::Lab(Box::new(lab)))
+    }
+
+    /// The same node over kernel sockets, on ports that a memcached of this host does not have.
+    fn start_loopback(folder: &Folder, run: RunId) -> anyhow::Result<Self> {
+        let run_dir = folder.make("node1")?;
+        let mut file = NodeFile::new("node1", &run_dir);
+        file.port_kind = "socket";
+        file.interfaces = vec!["lo".into()];
+        file.addresses = vec![Ipv4Addr::LOCALHOST.into()];
+        file.sources = vec!["127.0.0.0/8".into()];
+        (file.echo_port, file.cache_port) = (37_007, 31_211);
+        let cache = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), file.cache_port);
+        let path = folder.write("node1.toml", &file.to_toml())?;
+        let supervisor = Service::start(
+            run,
+            None,
+            binary("nautilus-supervisor"),
+            vec!["--config".into(), path.into()],
+            folder.join("node1.log"),
+        )?;
+        let mut client = Client::connect(cache, Duration::from_millis(100))?;
+        wait_until("the node answers", SOON, || client.get("absent").is_ok())
+            .with_context(|| end_of(&folder.join("node1.log")))?;
+        Ok(Self::Loopback { _supervisor: supervisor, run_dir, cache })
+    }
+
+    fn cache(&self) -> SocketAddr {
+        match self {
+            Self::Lab(lab) => (lab.nodes()[0].member.address.v4(), node_file::CACHE_PORT).into(),
+            Self::Loopback { cache, .. } => *cache,
+        }
+    }
+
+    fn as_client<T: Send>(&self, action: impl FnOnce() -> T + Send) -> T {
+        match self {
+            Self::Lab(lab) => lab.client().namespace.run(action),
+            Self::Loopback { .. } => action(),
+        }
+    }
+
+    fn venue(&self) -> (Option<&Arc<NetNs>>, &'static str) {
+        match self {
+            Self::Lab(lab) => (Some(&lab.venue().namespace), "eth0"),
+            Self::Loopback { .. } => (None, "lo"),
+        }
+    }
+
+    fn worker(&self) -> anyhow::Result<WorkerIdentity> {
+        let run_dir = match self {
+            Self::Lab(lab) => &lab.nodes()[0].run_dir,
+            Self::Loopback { run_dir, .. } => run_dir,
+        };
+        active_worker(&attach(run_dir)?).context("no worker is active")
+    }
+}
+
+fn end_of(log: &std::path::Path) -> String {
+    let text = std::fs::read_to_string(log).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(8)..].join("\n")
+}
+
+fn main() -> ExitCode {
+    let stop = Arc::new(AtomicBool::new(false));
+    let run = RunId::draw();
+    let result = end_on_signals(&stop).and_then(|()| demonstrate(&Arguments::parse(), run, &stop));
+    // Every guard has been dropped; what a guard could not undo goes here.
+    sweep(run);
+    let left = left_behind(run);
+    if !left.is_empty() {
+        eprintln!("nautilus-demo left behind:\n{}", left.join("\n"));
+        return ExitCode::FAILURE;
+    }
+    match result {
+        Ok(()) if stop.load(Ordering::Relaxed) => ExitCode::from(130),
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("nautilus-demo: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Ctrl-C and SIGTERM set `stop`; everything then ends in order.
+fn end_on_signals(stop: &Arc<AtomicBool>) -> anyhow::Result<()> {
+    for signal in [SIGINT, SIGTERM, SIGHUP] {
+        signal_hook::flag::register(signal, Arc::clone(stop))?;
+    }
+    Ok(())
+}
+
+fn demonstrate(arguments: &Arguments, run: RunId, stop: &AtomicBool) -> anyhow::Result<()> {
+    let root = nix::unistd::geteuid().is_root();
+    let loopback = arguments.socket || !root;
+    let spec = GeneratorSpec {
+        seed: arguments.seed,
+        symbols: SYMBOLS,
+        messages: u64::from(arguments.feed_rate) * (arguments.seconds + 20),
+        rate: arguments.feed_rate.into(),
+    };
+    let source = match &arguments.file {
+        Some(file) => FeedSource::of_file(file)?,
+        None => FeedSource::Generator(spec),
+    };
+    let feed_keys = source.bbo_keys(FEED_VENUE)?;
+
+    let folder = Arc::new(Folder::create(run)?);
+    let stage = if loopback {
+        println!("node: kernel sockets on loopback (the `socket` port)");
+        println!("not shown this way: XDP, namespaces, restart with the same sockets, privileges");
+        Stage::start_loopback(&folder, run)?
+    } else {
+        println!("node: AF_XDP on veth, lab {run}");
+        Stage::start_lab(Arc::clone(&folder), run)?
+    };
+    if stop.load(Ordering::Relaxed) {
+        return Ok(());
+    }
+
+    let own_keys: Vec<String> = (0..OWN_KEYS).map(|number| format!("own:{number}")).collect();
+    stage.as_client(|| write_own(stage.cache(), &own_keys))?;
+    let (venue, interface) = stage.venue();
+    let mut replay = source.replay_arguments();
+    for word in ["--interface", interface, "--pace", &format!("{}/s", arguments.feed_rate)] {
+        replay.push(word.into());
+    }
+    // A source that ends begins anew, as the next session.
+    let _replay =
+        Service::start(run, venue, binary("nautilus-replay"), replay, folder.join("replay.log"))?;
+    stage.as_client(|| first_record(stage.cache(), &feed_keys, stop)).with_context(|| {
+        format!(
+            "replay: {}\nnode: {}",
+            end_of(&folder.join("replay.log")),
+            end_of(&folder.join("node1.log"))
+        )
+    })?;
+
+    let duration = Duration::from_secs(arguments.seconds);
+    println!(
+        "feed: {} symbols, {} messages/s; two readers of {}/s each for {duration:?}",
+        feed_keys.len(),
+        arguments.feed_rate,
+        arguments.rate
+    );
+    let plan = |keys: &[String]| Plan {
+        server: stage.cache(),
+        keys: keys.to_vec(),
+        rate_per_second: arguments.rate,
+        duration,
+    };
+    let (own, feed, killed) = std::thread::scope(|scope| {
+        let own = scope.spawn(|| {
+            stage.as_client(|| {
+                load::read(&plan(&own_keys), stop, |key, found| {
+                    found.is_some_and(|found| values::version_of(key, &found.bytes) == Some(0))
+                })
+            })
+        });
+        let feed = scope.spawn(|| {
+            stage.as_client(|| {
+                load::read(&plan(&feed_keys), stop, |_, found| {
+                    // A miss is honest: the feed is suspect until its next session.
+                    found.is_none_or(|found| BboRecord::decode(&found.bytes).is_some())
+                })
+            })
+        });
+        let killed = kill_worker(&stage, duration / 2, stop);
+        (own.join(), feed.join(), killed)
+    });
+    let panicked = |_| anyhow::anyhow!("a reader panicked");
+    let (own, feed) = (own.map_err(panicked)??, feed.map_err(panicked)??);
+    print(&own, &feed);
+    match killed? {
+        Some((before, after, gap)) => println!(
+            "worker {before} killed; {after} went on, active after {:.1} ms; readers' longest silence {:.1} ms",
+            gap.as_secs_f64() * 1e3,
+            own.gap.max(feed.gap).as_secs_f64() * 1e3
+        ),
+        None => return Ok(()),
+    }
+    if own.wrong + feed.wrong > 0 {
+        bail!(
+            "{} wrong answers; first: {:?}",
+            own.wrong + feed.wrong,
+            own.first_wrong.or(feed.first_wrong)
+        );
+    }
+    if own.hits == 0 || feed.hits == 0 {
+        bail!("no value was read");
+    }
+    Ok(())
+}
+
+fn write_own(server: SocketAddr, keys: &[String]) -> anyhow::Result<()> {
+    let mut client = Client::connect(server, Duration::from_millis(500))?;
+    for key in keys {
+        let mut outcome = client.set(key, 0, &values::value(key, 0));
+        for _ in 0..3 {
+            if outcome.is_ok() {
+                break;
+            }
+            outcome = client.set(key, 0, &values::value(key, 0));
+        }
+        outcome?;
+    }
+    Ok(())
+}
+
+/// Waits until the feed has put a first record into the cache.
+fn first_record(server: SocketAddr, keys: &[String], stop: &AtomicBool) -> anyhow::Result<()> {
+    let mut client = Client::connect(server, Duration::from_millis(200))?;
+    wait_until("a first record of the feed is in the cache", SOON, || {
+        stop.load(Ordering::Relaxed)
+            || keys.iter().take(20).any(|key| matches!(client.get(key), Ok(Some(_))))
+    })?;
+    Ok(())
+}
+
+/// Kills the active worker after `pause`: (its pid, its successor's, time until that was active).
+fn kill_worker(
+    stage: &Stage,
+    pause: Duration,
+    stop: &AtomicBool,
+) -> anyhow::Result<Option<(u32, u32, Duration)>> {
+    let due = Instant::now() + pause;
+    while Instant::now() < due {
+        if stop.load(Ordering::Relaxed) {
+            return Ok(None);
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let victim = stage.worker()?;
+    kill(nix::unistd::Pid::from_raw(victim.pid as i32), Signal::SIGKILL)?;
+    let killed = Instant::now();
+    let mut successor = None;
+    wait_until("another worker is active", SOON, || {
+        successor = stage.worker().ok().filter(|worker| worker.pid != victim.pid);
+        successor.is_some()
+    })?;
+    let successor = successor.context("another worker is active")?;
+    Ok(Some((victim.pid, successor.pid, killed.elapsed())))
+}
+
+fn print(own: &Report, feed: &Report) {
+    println!(
+        "\n{:<18}{:>9}{:>9}{:>7}{:>7}{:>11}{:>11}{:>11}{:>10}",
+        "reads", "sent", "hits", "lost", "wrong", "p50 us", "p99 us", "p99.9 us", "gap ms"
+    );
+    for (name, report) in [("clients' own keys", own), ("market data", feed)] {
+        println!(
+            "{name:<18}{:>9}{:>9}{:>7}{:>7}{:>11.1}{:>11.1}{:>11.1}{:>10.1}",
+            report.sent,
+            report.hits,
+            report.lost(),
+            report.wrong,
+            report.latency_us(0.5),
+            report.latency_us(0.99),
+            report.latency_us(0.999),
+            report.gap.as_secs_f64() * 1e3
+        );
+    }
+    println!("(open loop: latency counts from the moment a request was due, kill included)");
+}
