@@ -42,6 +42,9 @@ const UNSAFE_ALLOWED: &[(&str, &str)] = &[
     ("control/src/attach.rs", "descriptors received from a supervisor"),
     ("bench/src/syscalls.rs", "perf_event_open has no safe wrapper"),
     ("bench/src/allocations.rs", "an allocator that counts"),
+    ("dataplane/tests/loop_allocations.rs", "an allocator that counts"),
+    ("dataplane/tests/supervisor.rs", "a child that gives its privileges up"),
+    ("control/tests/support/mod.rs", "received descriptors"),
     ("bench/src/generator/", "xsk-rs leaves ring and frame access to its caller"),
 ];
 
