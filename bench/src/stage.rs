@@ -147,7 +147,8 @@ impl Stage {
             }
         }
         let log = std::fs::read_to_string(self.log(number)).unwrap_or_default();
-        let end: Vec<&str> = log.lines().rev().take(8).collect();
+        let log = log.split("Stack backtrace").next().unwrap_or_default();
+        let end: Vec<&str> = log.trim_end().lines().rev().take(8).collect();
         let end: Vec<&str> = end.into_iter().rev().collect();
         Err(anyhow::anyhow!("{}", end.join("\n")))
             .with_context(|| format!("side {number} did not answer within {READY:?}; its log ends"))

@@ -32,7 +32,6 @@ pub struct A2 {
 impl A2 {
     /// Starts and loads every side.
     pub fn set_up(row: &Row, quick: bool) -> anyhow::Result<Self> {
-        pin(GENERATOR_CORE)?;
         let supervisor = stage::supervisor()?;
         let mut stage = Stage::new()?;
         let mut sides = vec!["nautilus xdp".to_owned()];
@@ -71,6 +70,8 @@ impl A2 {
         let duration_ns = if quick { 2_000_000_000 } else { 5_000_000_000 };
         let window =
             Window { outstanding: OUTSTANDING, duration_ns, count: u64::MAX, mirrored: false };
+        // Not before: what is started inherits the cores it may use.
+        pin(GENERATOR_CORE)?;
         Ok(Self { stage, sides, peer, twin, missing, window, seed: 1 })
     }
 }

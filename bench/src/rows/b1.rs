@@ -27,7 +27,6 @@ pub struct B1 {
 impl B1 {
     /// Starts both sides.
     pub fn set_up(row: &Row, quick: bool) -> anyhow::Result<Self> {
-        pin(GENERATOR_CORE)?;
         let supervisor = stage::supervisor()?;
         let mut stage = Stage::new()?;
         let mut sides = vec!["nautilus xdp".to_owned()];
@@ -54,6 +53,8 @@ impl B1 {
                 }
             }
         }
+        // Not before: what is started inherits the cores it may use.
+        pin(GENERATOR_CORE)?;
         Ok(Self { stage, sides, missing, quick })
     }
 }

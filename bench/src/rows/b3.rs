@@ -43,7 +43,6 @@ struct Cost {
 impl B3 {
     /// Starts a node in either mode.
     pub fn set_up(quick: bool) -> anyhow::Result<Self> {
-        pin(GENERATOR_CORE)?;
         let supervisor = stage::supervisor()?;
         let worker = binary("nautilus-bench-worker");
         anyhow::ensure!(worker.exists(), "{} is not built", worker.display());
@@ -71,6 +70,8 @@ impl B3 {
             run_dirs.push(run_dir);
         }
         let run_dirs = run_dirs.try_into().map_err(|_| anyhow::anyhow!("two nodes"))?;
+        // Not before: what is started inherits the cores it may use.
+        pin(GENERATOR_CORE)?;
         Ok(Self { stage, run_dirs, duration_ns: if quick { 600_000_000 } else { 2_000_000_000 } })
     }
 
