@@ -1,13 +1,14 @@
-//! Frames that broke real parsers, and frames that are forbidden, against a node: no lost frame, every
-//! packet counted once.
+//! Frames that broke real parsers, and frames that are forbidden, against a node that serves clients
+//! meanwhile: no wrong value, no lost frame, every packet counted once.
 //!
 //! ```text
 //!   client --- bridge --- eth0 | node
 //!   intruder ------------ eth1 |        a link of its own: a bridge keeps some frames to itself
 //! ```
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use etherparse::PacketBuilder;
@@ -16,8 +17,11 @@ use nautilus_tests::forge::{self, Target, fragments_v4, tagged};
 use nautilus_tests::frames::FrameSocket;
 use nautilus_tests::lab::node_file::{CACHE_PORT, ECHO_PORT, FEED_GROUP};
 use nautilus_tests::lab::{End, Folder, Lab, LabError, NetNs, NodeFile, RunId, VethPair};
+use nautilus_tests::load::{self, Plan};
+use nautilus_tests::memcached::Client;
 use nautilus_tests::repository::data_or_skip;
 use nautilus_tests::scrape::Samples;
+use nautilus_tests::values;
 use nautilus_tests::wait::wait_until;
 use nix::errno::Errno;
 
@@ -191,6 +195,45 @@ fn taken(samples: &Samples) -> f64 {
     .sum()
 }
 
+/// Reads and writes from the client until dropped by `stop`; returns (reads, writes), and panics on a
+/// wrong value.
+fn clients(lab: &Lab, stop: &AtomicBool) -> (u64, u64) {
+    let server = SocketAddr::new(lab.nodes()[0].member.address.v4().into(), CACHE_PORT);
+    let keys: Vec<String> = (0..200).map(|number| format!("own:{number}")).collect();
+    std::thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            let mut client = lab
+                .client()
+                .namespace
+                .run(|| Client::connect(server, Duration::from_secs(2)))
+                .unwrap();
+            let mut version = 0;
+            while !stop.load(Ordering::Relaxed) {
+                let key = &keys[version as usize % keys.len()];
+                client.set(key, 0, &values::value(key, version)).unwrap();
+                version += 1;
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            version
+        });
+        let plan = Plan {
+            server,
+            keys: keys.clone(),
+            rate_per_second: 1000,
+            duration: Duration::from_secs(600),
+        };
+        let report = lab.client().namespace.run(|| {
+            load::read(&plan, stop, |key, found| {
+                found.is_none_or(|found| values::version_of(key, &found.bytes).is_some())
+            })
+        });
+        let report = report.unwrap();
+        assert_eq!(report.wrong, 0, "{:?}", report.first_wrong);
+        assert!(report.hits > 0);
+        (report.answered, writer.join().unwrap())
+    })
+}
+
 #[test]
 #[ignore = "privileged: makes network namespaces and a node"]
 fn captured_frames_harm_nobody() {
@@ -214,22 +257,36 @@ fn captured_frames_harm_nobody() {
             .collect()
     };
     let before = ring.quiet();
-    assert_eq!(ring.deliver("as captured", &captured), FRAMES_CARRIED);
-    let unlisted = readdressed(None);
-    let listed = readdressed(Some([LISTED_V4.into(), LISTED_V6.into()]));
-    let sent = ring.deliver("readdressed, captured sources", &unlisted);
-    assert_eq!(ring.deliver("readdressed, listed sources", &listed), sent);
-    println!("{sent} readdressed frames from captured sources, as many from listed ones");
-    assert!(sent > 1000);
+    let stop = AtomicBool::new(false);
+    let (reads, writes) = std::thread::scope(|scope| {
+        let clients = scope.spawn(|| clients(&ring.lab, &stop));
+        // The clients must be stopped before a panic leaves the scope, which waits for them.
+        let rounds = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            assert_eq!(ring.deliver("as captured", &captured), FRAMES_CARRIED);
+            let unlisted = readdressed(None);
+            let listed = readdressed(Some([LISTED_V4.into(), LISTED_V6.into()]));
+            let sent = ring.deliver("readdressed, captured sources", &unlisted);
+            assert_eq!(ring.deliver("readdressed, listed sources", &listed), sent);
+            println!("{sent} readdressed frames from captured sources, as many from listed ones");
+            assert!(sent > 1000);
+        }));
+        stop.store(true, Ordering::Relaxed);
+        let counts = clients.join().unwrap();
+        if let Err(panic) = rounds {
+            std::panic::resume_unwind(panic);
+        }
+        counts
+    });
     let after = ring.settled(&before);
     let change = after.samples.since(&before.samples);
+    println!("{reads} reads and {writes} writes, 0 wrong values");
     for (labels, packets) in change.series("nautilus_xdp_packets_total") {
         println!("{packets:8} {labels}");
     }
     // Captured sources are on no list; some of them are no sources at all.
     assert!(verdict(&change, "source_unlisted") > 500.0);
-    // The readdressed frames of listed sources.
-    assert!(redirected(&change) > 500.0);
+    // More than the clients' own requests: the readdressed frames of listed sources.
+    assert!(redirected(&change) > (reads + writes) as f64 + 500.0);
     assert_frames_conserved(&after.samples);
 }
 
@@ -291,7 +348,7 @@ fn a_forbidden_packet_is_refused_in_every_dress() {
         (sent as f64, change)
     };
     let request = [&[0, 1, 0, 0, 0, 1, 0, 0][..], b"get own:1\r\n", &[b'x'; 60]].concat();
-    for port in [ECHO_PORT] {
+    for port in [ECHO_PORT, CACHE_PORT] {
         // That the question is answered when it is allowed shows that a refusal means something.
         let allowed = udp(&ring, LISTED_V4, port, &request);
         let (_, change) = send("allowed", &[allowed]);

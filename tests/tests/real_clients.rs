@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nautilus_tests::clients;
-use nautilus_tests::lab::{self, Bridge, Folder, NetNs, Process, RunId};
+use nautilus_tests::lab::{self, Bridge, Folder, Lab, NetNs, Process, RunId};
 use nautilus_tests::memcached::Client;
 use nautilus_tests::wait::wait_until;
 
@@ -37,4 +37,15 @@ fn the_clients_work_with_memcached() {
         client.run(|| Client::connect((address, PORT).into(), Duration::from_millis(500))).unwrap();
     wait_until("memcached answers", SOON, || own.get("absent").is_ok()).unwrap();
     clients::run_all(test, &client, &folder, address, PORT);
+}
+
+#[test]
+#[ignore = "privileged: makes network namespaces and a node"]
+fn the_clients_work_with_a_node() {
+    let run = RunId::draw();
+    let folder = Arc::new(Folder::create(run).unwrap());
+    let lab = Lab::start(Arc::clone(&folder), run, 1, |_, _, _| Ok(())).unwrap();
+    let address = lab.nodes()[0].member.address.v4();
+    let test = "the_clients_work_with_a_node";
+    clients::run_all(test, &lab.client().namespace, &folder, address, PORT);
 }
