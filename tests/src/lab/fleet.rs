@@ -155,13 +155,16 @@ impl Lab {
         }
     }
 
-    /// Deletes the interface of node `number` and makes it anew, under its old name and addresses, as
-    /// when a driver is reloaded; `pause` passes between the two.
+    /// Deletes the interface of node `number` and makes it anew, under its old name, MAC and addresses,
+    /// as when a driver is reloaded; `pause` passes between the two. (With another MAC the clients'
+    /// kernels would keep sending to the old one for up to 45 s.)
     pub fn recreate_link(&mut self, number: usize, pause: Duration) -> Result<(), LabError> {
         let member = &mut self.nodes[number - 1].member;
+        let mac = member.namespace.exec("cat /sys/class/net/eth0/address")?;
         member.namespace.ip("link delete eth0")?;
         std::thread::sleep(pause);
         member.link = self.bridge.join(&member.namespace, &member.name, member.address)?;
+        member.namespace.ip(&format!("link set eth0 address {}", mac.trim()))?;
         Ok(())
     }
 
