@@ -2,6 +2,8 @@
 
 #[path = "ports/conformance.rs"]
 mod conformance;
+#[path = "ports/rig.rs"]
+mod rig;
 #[path = "ports/xdp.rs"]
 mod xdp;
 

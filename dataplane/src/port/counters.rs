@@ -26,6 +26,8 @@ pub struct PortCounters {
     pub too_long_count: u64,
     /// Sends the kernel refused.
     pub send_error_count: u64,
+    /// Descriptors, and ring indices, of the kernel's that could not be and were not followed.
+    pub refused_descriptor_count: u64,
     /// System calls to have something sent.
     pub tx_wakeup_count: u64,
     /// System calls to have something received.

@@ -143,6 +143,13 @@ pub trait Port {
     fn frame_counts(&self) -> FrameCounts {
         FrameCounts::default()
     }
+
+    /// Whether the states of the frames add up to all there are, and every frame that is held is in
+    /// the burst or queued for sending. False means that one was lost. True for a port without
+    /// frames.
+    fn frames_add_up(&self) -> bool {
+        true
+    }
 }
 
 /// Descriptors one `poll` of a port covers.

@@ -105,6 +105,8 @@ struct Sending<P: StorePoint> {
     ifindex: u32,
     interface: u16,
     pending: Vec<TxFrame>,
+    /// Counters of the socket that are in the port's already.
+    counted: SocketCounters,
 }
 
 impl<N: NextHops, P: StorePoint> XdpPort<N, P> {
@@ -127,6 +129,7 @@ impl<N: NextHops, P: StorePoint> XdpPort<N, P> {
                 ifindex,
                 interface,
                 pending: Vec::with_capacity(PENDING_MAX),
+                counted: SocketCounters::default(),
             })
             .collect();
         Self {
@@ -286,18 +289,20 @@ impl<N: NextHops, P: StorePoint> Transmit for XdpSender<N, P> {
 
 impl<P: StorePoint> Sending<P> {
     fn push_out(&mut self, counters: &mut PortCounters) {
-        let before = self.socket.counters();
         if !self.pending.is_empty() {
             self.socket.queue(&mut self.pending);
         }
         self.socket.kick();
         self.socket.reap();
         self.socket.refill();
-        let SocketCounters { tx_wakeup_count, rx_wakeup_count, wakeup_error_count, .. } =
-            self.socket.counters();
-        counters.tx_wakeup_count += tx_wakeup_count - before.tx_wakeup_count;
-        counters.rx_wakeup_count += rx_wakeup_count - before.rx_wakeup_count;
-        counters.send_error_count += wakeup_error_count - before.wakeup_error_count;
+        let now = self.socket.counters();
+        let before = std::mem::replace(&mut self.counted, now);
+        counters.tx_wakeup_count += now.tx_wakeup_count - before.tx_wakeup_count;
+        counters.rx_wakeup_count += now.rx_wakeup_count - before.rx_wakeup_count;
+        counters.send_error_count += now.tx_wakeup_error_count - before.tx_wakeup_error_count;
+        counters.refused_descriptor_count +=
+            now.refused_descriptor_count - before.refused_descriptor_count;
+        counters.refused_descriptor_count += now.refused_index_count - before.refused_index_count;
     }
 }
 
@@ -352,6 +357,15 @@ impl<N: NextHops, P: StorePoint> Port for XdpPort<N, P> {
 
     fn counters(&self) -> &PortCounters {
         &self.sender.counters
+    }
+
+    fn frames_add_up(&self) -> bool {
+        self.sender.sockets.iter().enumerate().all(|(index, sending)| {
+            let received = self.burst.received.iter().filter(|one| one.socket == index).count();
+            let counts = sending.socket.counts();
+            counts.total() == sending.socket.umem().spec().frames
+                && counts.held as usize == received + sending.pending.len()
+        })
     }
 
     fn frame_counts(&self) -> FrameCounts {

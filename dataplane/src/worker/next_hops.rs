@@ -2,6 +2,7 @@
 //! neighbours that are missing.
 
 use nautilus_shm::control_region::{ControlRegion, NEIGHBOUR_REQUESTS_MAX, NeighbourRequest};
+use nautilus_shm::metrics::{MetricBank, table};
 use nautilus_shm::next_hops::{NextHopCache, Query, Unresolved};
 use nautilus_shm::spsc::{Producer, RingError};
 
@@ -12,6 +13,8 @@ use crate::port::xdp::{NextHop, NextHops};
 pub struct RegionNextHops<'a> {
     cache: NextHopCache<'a>,
     requests: Producer<'a, NEIGHBOUR_REQUESTS_MAX, 3>,
+    /// The worker's; only the three counters of next hops are written from here.
+    bank: MetricBank<'a>,
 }
 
 impl<'a> RegionNextHops<'a> {
@@ -24,6 +27,7 @@ impl<'a> RegionNextHops<'a> {
         Ok(Self {
             cache: NextHopCache::new(region.next_hops()),
             requests: region.neighbour_requests(index).producer(generation)?,
+            bank: region.metrics(index),
         })
     }
 }
@@ -43,11 +47,20 @@ impl NextHops for RegionNextHops<'_> {
                 Some(NextHop { mac: hop.mac, source_mac: hop.source_mac, mtu_bytes: hop.mtu_bytes })
             }
             Err(Unresolved::NoNeighbour { ifindex, address }) => {
+                let request = NeighbourRequest { address, ifindex };
                 // A full ring means that the supervisor has plenty to ask already.
-                let _ = self.requests.push(&NeighbourRequest { address, ifindex }.to_words());
+                let counter = match self.requests.push(&request.to_words()) {
+                    Ok(_) => table::NEIGHBOUR_REQUESTS,
+                    Err(_) => table::NEIGHBOUR_REQUESTS_FULL,
+                };
+                self.bank.add(counter, 1);
                 None
             }
-            Err(Unresolved::NoRoute | Unresolved::Busy(_)) => None,
+            Err(Unresolved::Busy(_)) => {
+                self.bank.add(table::NEXT_HOP_BUSY, 1);
+                None
+            }
+            Err(Unresolved::NoRoute) => None,
         }
     }
 }

@@ -26,6 +26,8 @@ pub struct Totals {
     pub sleeps: u64,
     /// Datagrams nobody serves.
     pub no_application_count: u64,
+    /// Publications at which the port's frames did not add up.
+    pub frames_lost_count: u64,
 }
 
 /// Receives what the loop has to say. Called from the loop: must not allocate, lock or block.
@@ -36,6 +38,8 @@ pub trait Report {
     fn asleep_until(&self, until_ns: u64);
     /// One datagram was answered this long after its arrival stamp.
     fn xdp_to_tx(&self, elapsed_ns: u64);
+    /// A turn that received something took this long, from the end of the turn before.
+    fn busy_turn(&self, elapsed_ns: u64);
     /// The figures as they stand; about every millisecond.
     fn publish(&self, totals: &Totals, port: &PortCounters, frames: FrameCounts);
 }
@@ -45,6 +49,7 @@ impl Report for () {
     fn beat(&self, _now_ns: u64) {}
     fn asleep_until(&self, _until_ns: u64) {}
     fn xdp_to_tx(&self, _elapsed_ns: u64) {}
+    fn busy_turn(&self, _elapsed_ns: u64) {}
     fn publish(&self, _totals: &Totals, _port: &PortCounters, _frames: FrameCounts) {}
 }
 
@@ -54,6 +59,7 @@ pub struct RegionReport<'a> {
     cell: &'a WorkerCell,
     bank: MetricBank<'a>,
     xdp_to_tx: &'a Histogram,
+    busy_turn: &'a Histogram,
     base: Box<Base>,
 }
 
@@ -62,13 +68,18 @@ struct Base {
     totals: Totals,
     rx: [u64; 3],
     tx: [u64; 2],
-    rx_dropped: [u64; 4],
+    rx_dropped: [u64; 5],
     tx_dropped: [u64; 4],
     syscalls: u64,
 }
 
-const RX_DROPS: [RxDrop; 4] =
-    [RxDrop::Malformed, RxDrop::IpChecksum, RxDrop::UdpChecksum, RxDrop::NoApplication];
+const RX_DROPS: [RxDrop; 5] = [
+    RxDrop::Malformed,
+    RxDrop::IpChecksum,
+    RxDrop::UdpChecksum,
+    RxDrop::NoApplication,
+    RxDrop::Descriptor,
+];
 const TX_DROPS: [TxDrop; 4] =
     [TxDrop::NoFrame, TxDrop::NoNeighbour, TxDrop::TooLong, TxDrop::Kernel];
 
@@ -87,6 +98,7 @@ impl<'a> RegionReport<'a> {
                 idle_ns: bank.counter(table::IDLE_NS),
                 sleeps: bank.counter(table::SLEEPS),
                 no_application_count: 0,
+                frames_lost_count: bank.counter(table::FRAMES_LOST),
             },
             rx: [table::RX_PACKETS, table::RX_BYTES, table::RX_UNSTAMPED_PACKETS]
                 .map(|counter| bank.counter(counter)),
@@ -99,6 +111,7 @@ impl<'a> RegionReport<'a> {
             cell: region.worker(index),
             bank,
             xdp_to_tx: region.histogram(index, HistogramId::XdpToTx),
+            busy_turn: region.histogram(index, HistogramId::BusyTurn),
             base,
         }
     }
@@ -120,6 +133,11 @@ impl Report for RegionReport<'_> {
         self.xdp_to_tx.record(elapsed_ns);
     }
 
+    #[inline]
+    fn busy_turn(&self, elapsed_ns: u64) {
+        self.busy_turn.record(elapsed_ns);
+    }
+
     fn publish(&self, totals: &Totals, port: &PortCounters, frames: FrameCounts) {
         let (bank, base) = (&self.bank, &self.base);
         self.cell.set_totals(totals.loops, totals.busy_ns, totals.idle_ns);
@@ -130,6 +148,7 @@ impl Report for RegionReport<'_> {
         bank.mirror(table::SLEEPS, base.totals.sleeps + totals.sleeps);
         let syscalls = totals.sleeps + port.tx_wakeup_count + port.rx_wakeup_count;
         bank.mirror(table::SYSCALLS, base.syscalls + syscalls);
+        bank.mirror(table::FRAMES_LOST, base.totals.frames_lost_count + totals.frames_lost_count);
 
         bank.mirror(table::RX_PACKETS, base.rx[0] + port.received_count);
         bank.mirror(table::RX_BYTES, base.rx[1] + port.received_bytes);
@@ -141,7 +160,13 @@ impl Report for RegionReport<'_> {
         let checksums = [discarded(Discard::IpChecksum), discarded(Discard::UdpChecksum)];
         let all: u64 = port.discarded_count.iter().sum();
         let malformed = all - checksums[0] - checksums[1];
-        let values = [malformed, checksums[0], checksums[1], totals.no_application_count];
+        let values = [
+            malformed,
+            checksums[0],
+            checksums[1],
+            totals.no_application_count,
+            port.refused_descriptor_count,
+        ];
         for ((reason, before), value) in RX_DROPS.into_iter().zip(base.rx_dropped).zip(values) {
             bank.mirror(table::RX_DROPPED_PACKETS.of(reason), before + value);
         }

@@ -8,7 +8,8 @@
 //!
 //! **poll** takes at most one burst from the port. When it returns, the ring's consumer index is
 //! published: whatever happens from here on, a packet of the burst is not handled a second time.
-//! Packets that hold no datagram were counted and dropped in here. Then the clock is read, once.
+//! Packets that hold no datagram were counted and dropped in here. No system call, but for exactly
+//! one `recvfrom` a socket where busy polling is preferred. Then the clock is read, once.
 //!
 //! **handle** gives each datagram to the application of its destination port, all of one
 //! application together and in order, then gives the burst's frames back. Applications may read the
@@ -164,6 +165,7 @@ impl<P: Port, A: Apps, R: Report, C: Clock> Worker<P, A, R, C> {
         self.totals.loops += 1;
         if busy {
             self.totals.busy_ns += turn_ns;
+            self.report.busy_turn(turn_ns);
             self.last_packet_ns = end_ns;
         } else {
             self.totals.idle_ns += turn_ns;
@@ -173,6 +175,7 @@ impl<P: Port, A: Apps, R: Report, C: Clock> Worker<P, A, R, C> {
 
     fn publish(&mut self, now_ns: u64) {
         self.last_publish_ns = now_ns;
+        self.totals.frames_lost_count += u64::from(!self.port.frames_add_up());
         self.report.publish(&self.totals, self.port.counters(), self.port.frame_counts());
     }
 

@@ -43,11 +43,14 @@ pub struct SocketCounters {
     pub refused_index_count: u64,
     /// `sendto` calls to have the tx ring looked at.
     pub tx_wakeup_count: u64,
-    /// `recvfrom` calls to have the fill ring looked at.
+    /// `recvfrom` calls: to have the fill ring looked at, or one a poll where busy polling is
+    /// preferred.
     pub rx_wakeup_count: u64,
-    /// Wake-ups the kernel answered with another errno than the passing ones; the interface is
-    /// down or gone.
-    pub wakeup_error_count: u64,
+    /// `sendto` calls answered with another errno than the passing ones; the interface is down or
+    /// gone.
+    pub tx_wakeup_error_count: u64,
+    /// `recvfrom` calls answered so.
+    pub rx_wakeup_error_count: u64,
 }
 
 /// A binding mapped by a process that does not own its frames yet: a warm standby.
@@ -116,6 +119,8 @@ pub struct XskSocket<P: StorePoint = ()> {
     completion_consumer: u32,
     counters: SocketCounters,
     zero_copy: bool,
+    /// Nobody polls the driver but us: the kernel leaves its interrupts off while we do.
+    prefer_busy_poll: bool,
     fds: XskFds,
     _ownership: Ownership,
 }
@@ -143,6 +148,8 @@ impl<P: StorePoint> XskSocket<P> {
             entries: umem.spec().entries,
         };
         let header = Header::read(umem.mapping())?;
+        // Asked of the socket itself: what was set on it cannot differ from what we are told.
+        let prefer_busy_poll = sys::prefers_busy_poll(fds.socket.as_fd())?;
         let (ledger, recovered) =
             Ledger::recover(LedgerWords::new(umem.clone()), point, &indices, |ring, index| {
                 let address = match ring {
@@ -168,6 +175,7 @@ impl<P: StorePoint> XskSocket<P> {
             completion_consumer,
             counters: SocketCounters::default(),
             zero_copy: header.mode == super::CopyMode::ZeroCopy,
+            prefer_busy_poll,
             fds,
             _ownership: ownership,
         };
@@ -204,9 +212,18 @@ impl<P: StorePoint> XskSocket<P> {
         sys::statistics(self.fd())
     }
 
+    /// Whether each poll lets the driver receive with one `recvfrom`.
+    pub fn prefers_busy_poll(&self) -> bool {
+        self.prefer_busy_poll
+    }
+
     /// Takes up to `max` packets, handing each to `out`. None may be looked at before this returns.
+    /// Where busy polling is preferred the driver is polled first, with exactly one system call.
     #[inline]
     pub fn receive(&mut self, max: u32, mut out: impl FnMut(RxFrame)) {
+        if self.prefer_busy_poll {
+            self.kick_rx();
+        }
         let pending = self.rx.producer().wrapping_sub(self.rx_consumer);
         if pending == 0 {
             return;
@@ -275,10 +292,17 @@ impl<P: StorePoint> XskSocket<P> {
             );
             self.fill_producer = self.fill_producer.wrapping_add(given);
         }
-        if self.fill.needs_wakeup() {
-            self.counters.rx_wakeup_count += 1;
-            let result = sys::kick_rx(self.fds.socket.as_fd());
-            self.note(result);
+        // The next poll tells the driver anyway where busy polling is preferred.
+        if !self.prefer_busy_poll && self.fill.needs_wakeup() {
+            self.kick_rx();
+        }
+    }
+
+    #[inline]
+    fn kick_rx(&mut self) {
+        self.counters.rx_wakeup_count += 1;
+        if sys::kick_rx(self.fds.socket.as_fd()).is_err_and(|error| !is_again(&error)) {
+            self.counters.rx_wakeup_error_count += 1;
         }
     }
 
@@ -316,20 +340,21 @@ impl<P: StorePoint> XskSocket<P> {
     }
 
     /// Has the kernel send what is queued: one call a batch of 32 in copy mode, none in zero copy
-    /// unless the driver asks. Bounded; what is left is kicked the next time.
+    /// unless the driver asks or sleeps between our polls. Bounded; what is left is kicked the next time.
     #[inline]
     pub fn kick(&mut self) {
         /// Packets one copy-mode `sendto` takes (`TX_BATCH_SIZE` in net/xdp/xsk.c).
         const TX_BATCH: u32 = 32;
         let mut queued = self.tx_producer.wrapping_sub(self.tx.consumer());
-        if queued == 0 || (self.zero_copy && !self.tx.needs_wakeup()) {
+        let awake = self.zero_copy && !self.prefer_busy_poll && !self.tx.needs_wakeup();
+        if queued == 0 || awake {
             return;
         }
         for _ in 0..=(queued.min(self.tx.entries()) / TX_BATCH) {
             self.counters.tx_wakeup_count += 1;
             let result = sys::kick_tx(self.fds.socket.as_fd());
-            let stopped = result.as_ref().is_err_and(|error| !is_again(error));
-            self.note(result);
+            let stopped = result.is_err_and(|error| !is_again(&error));
+            self.counters.tx_wakeup_error_count += u64::from(stopped);
             let left = self.tx_producer.wrapping_sub(self.tx.consumer());
             if stopped || left == 0 || left == queued || self.zero_copy {
                 return;
@@ -363,12 +388,6 @@ impl<P: StorePoint> XskSocket<P> {
     #[inline]
     pub fn is_readable(&self) -> bool {
         self.rx.producer() != self.rx_consumer
-    }
-
-    fn note(&mut self, result: std::io::Result<()>) {
-        if result.is_err_and(|error| !is_again(&error)) {
-            self.counters.wakeup_error_count += 1;
-        }
     }
 }
 

@@ -49,7 +49,7 @@ pub fn set_option<T>(
 
 /// # Safety
 /// Every bit pattern must be a `T`, all-zero included.
-unsafe fn option<T>(fd: BorrowedFd<'_>, name: i32) -> io::Result<T> {
+unsafe fn option<T>(fd: BorrowedFd<'_>, level: i32, name: i32) -> io::Result<T> {
     // SAFETY: all-zero is a `T` by this function's contract.
     let mut value: T = unsafe { std::mem::zeroed() };
     let mut bytes = size_of::<T>() as libc::socklen_t;
@@ -57,7 +57,7 @@ unsafe fn option<T>(fd: BorrowedFd<'_>, name: i32) -> io::Result<T> {
     let result = unsafe {
         libc::getsockopt(
             fd.as_raw_fd(),
-            libc::SOL_XDP,
+            level,
             name,
             std::ptr::from_mut(&mut value).cast(),
             &mut bytes,
@@ -68,13 +68,21 @@ unsafe fn option<T>(fd: BorrowedFd<'_>, name: i32) -> io::Result<T> {
 
 pub fn mmap_offsets(fd: BorrowedFd<'_>) -> Result<libc::xdp_mmap_offsets, XskError> {
     // SAFETY: a struct of integers.
-    unsafe { option(fd, libc::XDP_MMAP_OFFSETS) }
+    unsafe { option(fd, libc::SOL_XDP, libc::XDP_MMAP_OFFSETS) }
         .map_err(|source| XskError::System { step: "XDP_MMAP_OFFSETS", source })
+}
+
+/// Whether the socket was given `SO_PREFER_BUSY_POLL`; reading it takes no privilege.
+pub fn prefers_busy_poll(fd: BorrowedFd<'_>) -> Result<bool, XskError> {
+    // SAFETY: an integer.
+    unsafe { option::<i32>(fd, libc::SOL_SOCKET, libc::SO_PREFER_BUSY_POLL) }
+        .map(|value| value != 0)
+        .map_err(|source| XskError::System { step: "reading SO_PREFER_BUSY_POLL", source })
 }
 
 pub fn statistics(fd: BorrowedFd<'_>) -> io::Result<Statistics> {
     // SAFETY: a struct of integers.
-    let raw: libc::xdp_statistics = unsafe { option(fd, libc::XDP_STATISTICS) }?;
+    let raw: libc::xdp_statistics = unsafe { option(fd, libc::SOL_XDP, libc::XDP_STATISTICS) }?;
     Ok(Statistics {
         rx_dropped_count: raw.rx_dropped,
         rx_invalid_count: raw.rx_invalid_descs,

@@ -1,139 +1,19 @@
 //! The AF_XDP port over veth behind the steering program, against the kernel's own UDP stack.
 
-use std::net::{IpAddr, SocketAddr};
-use std::os::fd::AsFd;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use nautilus_dataplane::app::echo::Echo;
 use nautilus_dataplane::net::{Endpoint, LinkAddress, RxChecksum, build, ethernet, parse};
-use nautilus_dataplane::port::xdp::{NextHop, NextHops, XdpPort, XdpPortSocket};
 use nautilus_dataplane::port::{Burst, Port};
 use nautilus_dataplane::worker::{Served, Worker, run};
-use nautilus_dataplane::xsk::{Binding, BindingSpec, CopyMode, Mapped, UmemSpec, XskError};
-use nautilus_ebpf::intf::{Interface, Permissions, Service};
-use nautilus_ebpf::{Options, Steering, XdpLink};
+use nautilus_dataplane::xsk::{Mapped, UmemSpec, XskError};
 use nautilus_shm::cells::PollPolicy;
 use nautilus_tests::frames::FrameSocket;
-use nautilus_tests::lab::{CLIENT, End, NetNs, RunId, VethPair, node};
+use nautilus_tests::lab::{CLIENT, node};
 
-use super::KernelClient;
 use super::conformance::{self, Client, pattern};
-
-const ECHO_PORT: u16 = 7;
-const FRAMES: u32 = 1024;
-
-/// One neighbour: the client at the other end of the link.
-#[derive(Clone, Copy)]
-struct OneNeighbour {
-    hop: NextHop,
-    ifindex: u32,
-}
-
-impl NextHops for OneNeighbour {
-    fn lookup(&mut self, ifindex: u32, _vlans: [u16; 2], to: &Endpoint) -> Option<NextHop> {
-        (ifindex == self.ifindex && CLIENT.both().contains(&to.ip())).then_some(self.hop)
-    }
-}
-
-/// Node and client, the steering program, and a bound socket. Fields drop in this order.
-struct Rig {
-    binding: Binding,
-    steering: Steering,
-    _link: XdpLink,
-    next_hop: OneNeighbour,
-    client: Arc<NetNs>,
-    _pair: VethPair,
-    _node: Arc<NetNs>,
-}
-
-impl Rig {
-    fn new() -> Self {
-        Self::with(UmemSpec::new(FRAMES, 2048, false))
-    }
-
-    fn with(umem: UmemSpec) -> Self {
-        let run = RunId::draw();
-        let client = Arc::new(NetNs::create(run, "client").unwrap());
-        let ours = Arc::new(NetNs::create(run, "node").unwrap());
-        let mut pair = VethPair::create((&client, "eth0"), (&ours, "eth0")).unwrap();
-        pair.pass_on(End::First).unwrap();
-        pair.address(CLIENT).unwrap();
-        let mac = |namespace: &NetNs| namespace.run(|| FrameSocket::open("eth0").unwrap().mac());
-        let (client_mac, our_mac) = (mac(&client), mac(&ours));
-        for address in node(1).both() {
-            let mac = our_mac.map(|byte| format!("{byte:02x}")).join(":");
-            client
-                .ip(&format!("neigh replace {address} lladdr {mac} dev eth0 nud permanent"))
-                .unwrap();
-        }
-        // An IPv6 address is only usable once duplicate detection is over.
-        client.ip(&format!("address replace {}/64 dev eth0 nodad", CLIENT.v6())).unwrap();
-        let (binding, steering, link, ifindex) = ours.run(|| {
-            let ifindex = nix::net::if_::if_nametoindex("eth0").unwrap();
-            let steering = Steering::load(Options::default()).unwrap();
-            let interface = Interface { mac: our_mac, queue_count: 1, first_socket: 0 };
-            steering.set_interface(ifindex, interface).unwrap();
-            for prefix in nautilus_tests::lab::SUBNETS {
-                steering.set_source(prefix.parse().unwrap(), Permissions::ALL).unwrap();
-            }
-            for address in node(1).both() {
-                steering.serve_address(address).unwrap();
-            }
-            let service = Service { id: 1, flags: Service::UDP | Service::UNICAST };
-            steering.set_service(ECHO_PORT, service).unwrap();
-            let spec = BindingSpec {
-                ifindex,
-                queue: 0,
-                mode: CopyMode::Copy,
-                umem,
-                busy_poll_budget: None,
-            };
-            let binding = Binding::create(&spec).unwrap();
-            steering.set_socket(0, binding.fds.socket.as_fd()).unwrap();
-            let link = steering.attach(ifindex).unwrap();
-            (binding, steering, link, ifindex)
-        });
-        assert!(binding.maps_when_bound, "this kernel cannot hand sockets over");
-        let hop = NextHop { mac: client_mac, source_mac: our_mac, mtu_bytes: 1500 };
-        let next_hop = OneNeighbour { hop, ifindex };
-        Self { binding, steering, _link: link, next_hop, client, _pair: pair, _node: ours }
-    }
-
-    /// What a worker does with the descriptors it was handed.
-    fn port(&self) -> XdpPort<OneNeighbour> {
-        let mapped = Mapped::map(self.binding.fds.try_clone().unwrap()).unwrap();
-        let ifindex = mapped.ifindex();
-        let (socket, recovered) = mapped.take_over().unwrap();
-        assert_eq!(recovered.refused, 0);
-        let socket = XdpPortSocket { socket, interface: 0, ifindex };
-        XdpPort::new(vec![socket], self.next_hop, RxChecksum::Verify)
-    }
-
-    fn kernel_client(&self, ours: IpAddr, theirs: IpAddr) -> KernelClient {
-        let service = SocketAddr::new(ours, ECHO_PORT);
-        self.client.run(|| KernelClient::connect(SocketAddr::new(theirs, 0), service))
-    }
-}
-
-struct StopOnDrop<'a>(&'a AtomicBool);
-
-impl Drop for StopOnDrop<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-}
-
-/// Frames add up, by the worker's own counters and by the state bytes.
-fn assert_conserved(port: &XdpPort<OneNeighbour>) {
-    for socket in port.sockets() {
-        assert_eq!(socket.counts(), socket.ledger().recount());
-        assert_eq!(socket.counts().total(), socket.umem().spec().frames);
-        assert_eq!(socket.counters().refused_descriptor_count, 0);
-        assert_eq!(socket.counters().refused_index_count, 0);
-    }
-}
+use super::rig::{ECHO_PORT, FRAMES, Rig, RigSpec, StopOnDrop, assert_conserved};
 
 #[test]
 #[ignore = "privileged: makes network namespaces"]
@@ -164,7 +44,6 @@ fn a_reply_keeps_the_tags_of_its_request() {
             run(&mut worker, stop);
             assert_conserved(&worker.port);
         });
-        // A failed assertion must end the worker, or the scope would wait for ever.
         let _stop = StopOnDrop(stop);
         let service = ethernet::SERVICE_TAG_BIT;
         for (number, vlans) in [[0, 0], [5, 0], [100, 200], [100 | service, 200], [9 | service, 0]]
@@ -247,10 +126,9 @@ fn a_dead_workers_socket_goes_on_without_rebinding() {
 #[ignore = "privileged: makes network namespaces"]
 fn an_overflowed_rx_ring_loses_packets_and_no_frame() {
     // The rx ring is smaller than the fill ring: it overflows while nobody reads.
-    let rig = Rig::with(UmemSpec {
-        entries: [FRAMES, 64, FRAMES, FRAMES],
-        ..UmemSpec::new(FRAMES, 2048, false)
-    });
+    let entries = [FRAMES, 64, FRAMES, FRAMES];
+    let umem = UmemSpec { entries, ..UmemSpec::new(FRAMES, 2048, false) };
+    let rig = Rig::with(RigSpec { umem, ..RigSpec::default() });
     let mut client = rig.kernel_client(node(1).v4().into(), CLIENT.v4().into());
     for _ in 0..5 {
         for number in 0..500 {
@@ -280,6 +158,55 @@ fn an_overflowed_rx_ring_loses_packets_and_no_frame() {
         assert_eq!(port.split().0.get(0).payload, b"after");
         port.release();
         port.flush();
+        assert_conserved(&port);
+    }
+}
+
+/// Polling alone enters the kernel not once; preferred busy polling exactly once a poll. Each TX
+/// batch costs one `sendto` in both.
+#[test]
+#[ignore = "privileged: makes network namespaces"]
+fn preferred_busy_polling_costs_one_recvfrom_a_poll() {
+    /// Polls beside those that bring the burst.
+    const IDLE_POLLS: u64 = 1_000;
+    for budget in [None, Some(64)] {
+        let rig = Rig::with(RigSpec { busy_poll_budget: budget, ..RigSpec::default() });
+        let mut client = rig.kernel_client(node(1).v4().into(), CLIENT.v4().into());
+        let socket = rig.socket();
+        assert_eq!(socket.prefers_busy_poll(), budget.is_some());
+        let mut port = rig.port_over(socket, rig.next_hop);
+        let before = port.counters().clone();
+        let mut polls = 0;
+        let mut answered = 0;
+        for number in 0..20 {
+            client.send(&pattern(number, 64));
+        }
+        while answered < 20 || polls < IDLE_POLLS {
+            let count = port.receive();
+            polls += 1;
+            let (burst, tx) = port.split();
+            for index in 0..count {
+                let datagram = burst.get(index);
+                let write = |buffer: &mut [u8]| {
+                    buffer[..64].copy_from_slice(datagram.payload);
+                    64
+                };
+                nautilus_dataplane::port::Transmit::send(tx, &datagram.reply_path(), write)
+                    .unwrap();
+            }
+            port.release();
+            port.flush();
+            answered += count;
+            assert!(polls < 1_000_000, "{answered} of 20 arrived");
+        }
+        for number in 0..20 {
+            assert_eq!(client.receive(), Some(pattern(number, 64)));
+        }
+        let after = port.counters();
+        let expected = if budget.is_some() { polls } else { 0 };
+        assert_eq!(after.rx_wakeup_count - before.rx_wakeup_count, expected, "{budget:?}");
+        assert_eq!(after.tx_wakeup_count - before.tx_wakeup_count, 1, "{budget:?}");
+        assert_eq!(after.send_error_count, 0);
         assert_conserved(&port);
     }
 }
