@@ -2,6 +2,8 @@
 
 #[path = "ports/conformance.rs"]
 mod conformance;
+#[path = "ports/metrics.rs"]
+mod metrics;
 #[path = "ports/rig.rs"]
 mod rig;
 #[path = "ports/xdp.rs"]
