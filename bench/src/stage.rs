@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use nautilus_tests::lab::{Folder, NetNs, NodeFile, Process, RunId, VethPair, binary};
+use nautilus_tests::wire::Wire;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -22,7 +23,6 @@ use crate::clock::SERVER_CORE;
 use crate::generator::Traffic;
 use crate::generator::packet::Flow;
 use crate::generator::window::Window;
-use crate::generator::wire::Wire;
 
 /// How long a side may take to answer its first request.
 const READY: Duration = Duration::from_secs(20);

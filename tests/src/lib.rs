@@ -1,6 +1,6 @@
 //! What the end-to-end tests stand on: the lab (network namespaces, links, supervised processes),
 //! the repository's own sources and READMEs, and the real inputs beside it. `README.md` is the map.
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 pub mod captures;
 pub mod clients;
@@ -15,3 +15,4 @@ pub mod repository;
 pub mod scrape;
 pub mod values;
 pub mod wait;
+pub mod wire;

@@ -4,6 +4,8 @@
 mod conformance;
 #[path = "ports/metrics.rs"]
 mod metrics;
+#[path = "ports/peer.rs"]
+mod peer;
 #[path = "ports/rig.rs"]
 mod rig;
 #[path = "ports/xdp.rs"]

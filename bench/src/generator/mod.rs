@@ -6,15 +6,15 @@
 //!   latency / count <- check of the reply                  <- wire          <-
 //! ```
 //!
+//! The wire is [`nautilus_tests::wire`].
+//!
 //! [`open`] is the open loop that latencies are quoted from; [`window`] keeps a fixed number of
 //! requests outstanding and is what rates are quoted from.
 
 pub mod open;
 pub mod pacer;
 pub mod packet;
-mod redirect;
 pub mod window;
-pub mod wire;
 
 /// What a load run asks and how it knows the answer.
 pub trait Traffic {

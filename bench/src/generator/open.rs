@@ -1,10 +1,10 @@
 //! An open loop: requests at their due times, whatever happened to the ones before.
 
 use hdrhistogram::Histogram;
+use nautilus_tests::wire::Wire;
 
 use super::pacer::Pacer;
 use super::packet::{Flow, HEADER_BYTES};
-use super::wire::Wire;
 use super::{Outcome, Traffic};
 use crate::clock::now_ns;
 use crate::probe::Probe;

@@ -1,7 +1,8 @@
 //! A fixed number of requests outstanding: each answer is replaced by the next request.
 
+use nautilus_tests::wire::Wire;
+
 use super::packet::{Flow, HEADER_BYTES};
-use super::wire::Wire;
 use super::{Outcome, Traffic};
 use crate::clock::now_ns;
 use crate::probe::Probe;

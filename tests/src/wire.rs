@@ -1,7 +1,9 @@
-//! One AF_XDP socket on the client's interface, by xsk-rs.
+//! One AF_XDP socket on a client's interface, by xsk-rs: a sender and receiver of whole frames, tags
+//! included, that shares no code with the product's rings, so that each checks the other.
 //!
 //! Half the frames are with the kernel for receiving, half are for sending; a frame goes back to its
 //! own half.
+#![allow(unsafe_code)]
 
 use std::io::Write;
 use std::num::NonZeroU32;
@@ -11,7 +13,7 @@ use anyhow::Context;
 use xsk_rs::config::{BindFlags, FrameSize, LibxdpFlags, QueueSize, SocketConfig, UmemConfig};
 use xsk_rs::{CompQueue, FillQueue, FrameDesc, RxQueue, Socket, TxQueue, Umem};
 
-use super::redirect;
+mod redirect;
 
 /// Frames for each direction, and the size of every ring: several times the largest window.
 const FRAMES: u32 = 2_048;
@@ -44,7 +46,7 @@ impl Wire {
             .build()?;
         let frames = NonZeroU32::new(2 * FRAMES).context("no frames")?;
         let (umem, mut receive) =
-            Umem::new(umem_config, frames, false).context("making the generator's UMEM")?;
+            Umem::new(umem_config, frames, false).context("making the peer's UMEM")?;
         let config = SocketConfig::builder()
             .rx_queue_size(queue)
             .tx_queue_size(queue)
@@ -106,7 +108,7 @@ impl Wire {
             }
         }
         if self.in_flight > 0 {
-            self.tx.wakeup().context("waking the generator's transmit ring")?;
+            self.tx.wakeup().context("waking the peer's transmit ring")?;
             // SAFETY: every descriptor received is used as a free frame of this UMEM and no other.
             let done = unsafe { self.completion.consume(&mut self.batch) };
             self.in_flight -= done;

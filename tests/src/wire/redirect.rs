@@ -1,4 +1,4 @@
-//! The generator's XDP program: every frame to the socket of its queue, else to the kernel.
+//! The peer's XDP program: every frame to the socket of its queue, else to the kernel.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
@@ -23,14 +23,14 @@ pub fn attach(ifindex: i32, socket: BorrowedFd<'_>) -> anyhow::Result<()> {
         sz: std::mem::size_of::<bpf_map_create_opts>() as u64,
         ..Default::default()
     };
-    let map = MapHandle::create(MapType::Xskmap, Some("bench_xsks"), 4, 4, 1, &opts)
-        .context("creating the generator's XSKMAP")?;
+    let map = MapHandle::create(MapType::Xskmap, Some("peer_xsks"), 4, 4, 1, &opts)
+        .context("creating the peer's XSKMAP")?;
     map.update(&0u32.to_ne_bytes(), &socket.as_raw_fd().to_ne_bytes(), MapFlags::ANY)
-        .context("putting the generator's socket into its XSKMAP")?;
+        .context("putting the peer's socket into its XSKMAP")?;
     let program = load(map.as_fd())?;
     Xdp::new(program.as_fd())
         .attach(ifindex, XdpFlags::DRV_MODE)
-        .with_context(|| format!("attaching the generator's XDP program to ifindex {ifindex}"))
+        .with_context(|| format!("attaching the peer's XDP program to ifindex {ifindex}"))
 }
 
 fn load(map: BorrowedFd<'_>) -> anyhow::Result<OwnedFd> {
@@ -54,7 +54,7 @@ fn load(map: BorrowedFd<'_>) -> anyhow::Result<OwnedFd> {
     let fd = unsafe {
         bpf_prog_load(
             BPF_PROG_TYPE_XDP,
-            c"bench_redirect".as_ptr(),
+            c"peer_redirect".as_ptr(),
             c"Dual MIT/GPL".as_ptr(),
             program.as_ptr(),
             program.len() as _,
@@ -63,7 +63,7 @@ fn load(map: BorrowedFd<'_>) -> anyhow::Result<OwnedFd> {
     };
     if fd < 0 {
         return Err(std::io::Error::from_raw_os_error(-fd))
-            .context("loading the generator's XDP program");
+            .context("loading the peer's XDP program");
     }
     // SAFETY: the call returned a descriptor nobody else owns.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
