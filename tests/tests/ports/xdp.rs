@@ -1,7 +1,7 @@
 //! The AF_XDP port over veth behind the steering program, against the kernel's own UDP stack.
 
 use std::sync::atomic::AtomicBool;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nautilus_dataplane::app::echo::Echo;
 use nautilus_dataplane::net::{Endpoint, LinkAddress, RxChecksum, build, ethernet, parse};
@@ -9,8 +9,8 @@ use nautilus_dataplane::port::{Burst, Port};
 use nautilus_dataplane::worker::{Served, Worker, run};
 use nautilus_dataplane::xsk::{Mapped, UmemSpec, XskError};
 use nautilus_shm::cells::PollPolicy;
-use nautilus_tests::frames::FrameSocket;
 use nautilus_tests::lab::{CLIENT, node};
+use nautilus_tests::wire::Wire;
 
 use super::conformance::{self, Client, pattern};
 use super::rig::{ECHO_PORT, FRAMES, Rig, RigSpec, StopOnDrop, assert_conserved};
@@ -32,10 +32,10 @@ fn the_xdp_port_conforms() {
 #[test]
 #[ignore = "privileged: makes network namespaces"]
 fn a_reply_keeps_the_tags_of_its_request() {
-    let rig = Rig::new();
+    let rig = Rig::with(RigSpec { client_passes: false, ..RigSpec::default() });
     let port = rig.port();
     let stop = AtomicBool::new(false);
-    let frames = rig.client.run(|| FrameSocket::open("eth0").unwrap());
+    let mut wire = rig.client.run(|| Wire::open("eth0").unwrap());
     std::thread::scope(|scope| {
         let stop = &stop;
         scope.spawn(move || {
@@ -61,21 +61,24 @@ fn a_reply_keeps_the_tags_of_its_request() {
                 let mut frame = vec![0; build::header_bytes(vlans, to.is_v4())];
                 frame.extend_from_slice(&payload);
                 build::headers(&mut frame, &link, &from, &to);
-                frames.send(&frame).unwrap();
-                let mut buffer = vec![0; 2048];
-                let reply = loop {
-                    let received = frames.receive(&mut buffer, Duration::from_secs(2)).unwrap();
-                    let received = received.expect("a reply to a tagged frame");
-                    let parsed = parse::parse(received, RxChecksum::Verify);
-                    if let Ok(parsed) = parsed
-                        && parsed.source == to
-                    {
-                        break (parsed, received.to_vec());
-                    }
-                };
-                // The packet socket takes the outermost tag off; the ones behind it stay.
-                let inner = if vlans[1] == 0 { [0, 0] } else { [vlans[1], 0] };
-                assert_eq!((reply.0.destination, reply.0.vlans), (from, inner));
+                assert!(wire.push(|buffer| {
+                    buffer[..frame.len()].copy_from_slice(&frame);
+                    frame.len()
+                }));
+                let mut reply = None;
+                let end = Instant::now() + Duration::from_secs(2);
+                while reply.is_none() {
+                    assert!(Instant::now() < end, "no reply to {vlans:?} from {from:?}");
+                    wire.flush().unwrap();
+                    wire.receive(|frame| {
+                        // What the node's kernel says on its own account is not from the service.
+                        let parsed = parse::parse(frame, RxChecksum::Verify).ok();
+                        let ours = parsed.filter(|parsed| parsed.source == to);
+                        reply = ours.map(|parsed| (parsed, frame.to_vec())).or(reply.take());
+                    });
+                }
+                let reply = reply.unwrap();
+                assert_eq!((reply.0.destination, reply.0.vlans), (from, vlans));
                 assert_eq!(reply.1[reply.0.payload_offset.into()..], payload);
             }
         }
