@@ -2,6 +2,8 @@
 
 #[path = "ports/conformance.rs"]
 mod conformance;
+#[path = "ports/feed_veth.rs"]
+mod feed_veth;
 #[path = "ports/metrics.rs"]
 mod metrics;
 #[path = "ports/peer.rs"]

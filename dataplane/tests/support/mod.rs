@@ -1,6 +1,8 @@
 //! What the feed's tests share: where the external data is, and how a capture becomes payloads.
 #![allow(dead_code)]
 
+pub mod expected;
+
 use nautilus_dataplane::app::{ChannelState, Keyspace, PutError};
 use nautilus_dataplane::feed::moldudp64::{HEADER_BYTES, Session, write_header};
 use nautilus_dataplane::replay::pcap::{LINK_TYPE_ETHERNET, PcapReader};
