@@ -30,6 +30,20 @@ pub const QUEUES_MAX: usize = 64;
 /// it; it also fits a 1,500-byte MTU with IPv6, options and two tags.
 pub const REPLY_PAYLOAD_BYTES_MAX: usize = 1400;
 
+/// Part of the frames kept back from reception for replies: one in so many. Too low a part: replies
+/// fail for want of a frame under a burst. Too high: reception drops sooner.
+pub const TRANSMIT_RESERVE_SHARE: u32 = 4;
+
+/// The rx ring has one entry for so many frames. Too long a ring (1): an outage of the worker ends
+/// with an empty fill ring, and its successor is deaf until it has caught up. Too short: packets of
+/// a short outage are dropped (rate x outage entries are needed).
+pub const RX_RING_SHARE: u32 = 2;
+
+const _: () = assert!(
+    // 1 / a < 1 - 1 / b, in whole numbers.
+    RX_RING_SHARE + TRANSMIT_RESERVE_SHARE < RX_RING_SHARE * TRANSMIT_RESERVE_SHARE,
+    "the rx ring must be full before the fill ring is empty"
+);
 const _: () = assert!(
     XDP_HEADROOM_BYTES + LINK_HEADER_BYTES_MAX + 1500 <= CHUNK_BYTES_SMALL,
     "a 1,500-byte MTU must fit the small chunk"

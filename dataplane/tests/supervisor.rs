@@ -6,16 +6,16 @@ mod load;
 #[path = "support/supervised.rs"]
 mod supervised;
 
-use std::collections::BTreeMap;
-use std::net::SocketAddr;
-use std::time::Duration;
+use std::collections::{BTreeMap, HashSet};
+use std::net::{SocketAddr, UdpSocket};
+use std::time::{Duration, Instant};
 
 use nautilus_shm::attach::Code;
 use nautilus_shm::cells::WorkerState;
-use nautilus_shm::control_region::{ControlReader, WORKERS_MAX};
+use nautilus_shm::control_region::{ControlReader, SUPERVISOR_PROCESS, WORKERS_MAX};
 use nautilus_shm::event_log::EventKind;
-use nautilus_shm::metrics::labels::{FrameOwner, Label};
-use nautilus_shm::metrics::table;
+use nautilus_shm::metrics::labels::{FrameOwner, Label, RxDrop};
+use nautilus_shm::metrics::{Counter, table};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -35,6 +35,23 @@ fn frames(region: &ControlReader) -> u64 {
     FrameOwner::ALL.iter().map(|owner| metrics.gauge(table::FRAMES.of(*owner))).sum()
 }
 
+/// A counter of the supervisor's.
+fn counted(region: &ControlReader, counter: Counter) -> u64 {
+    region.metrics(SUPERVISOR_PROCESS).counter(counter)
+}
+
+/// A counter of all workers, dead ones included.
+fn of_workers(region: &ControlReader, counter: Counter) -> u64 {
+    (0..WORKERS_MAX).map(|slot| region.metrics(slot).counter(counter)).sum()
+}
+
+/// `NAUTILUS_KILLS`, else 1,000 with `NAUTILUS_LONG`, else `usual`.
+fn kills(usual: usize) -> usize {
+    let asked = std::env::var("NAUTILUS_KILLS").ok().and_then(|text| text.parse().ok());
+    let long = std::env::var_os("NAUTILUS_LONG").is_some();
+    asked.unwrap_or(if long { 1000 } else { usual })
+}
+
 fn percentile(sorted: &[u64], percent: usize) -> u64 {
     sorted[(sorted.len() * percent / 100).min(sorted.len() - 1)]
 }
@@ -44,15 +61,15 @@ fn a_worker_is_killed_again_and_again_under_load() {
     if !privileged("a_worker_is_killed_again_and_again_under_load") {
         return;
     }
-    let kills: usize =
-        std::env::var("NAUTILUS_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(50);
+    let kills = kills(50);
     let mut node = Supervised::new("[port]\nframes = 1024\n");
     node.start();
     node.await_echo();
     let sockets = node.shared_sockets();
     assert_eq!(sockets.len(), 1, "{sockets:?}");
     let region = node.attach().unwrap();
-    let flood = node.client();
+    let mut flood = Flood::new(node.client());
+    let (mut full, mut full_rounds) = (0, 0);
     let load = Load::start(node.client(), 10_000);
     let mut gaps: BTreeMap<u64, u64> = BTreeMap::new();
     for round in 0..kills {
@@ -61,21 +78,27 @@ fn a_worker_is_killed_again_and_again_under_load() {
         });
         std::thread::sleep(Duration::from_millis(60));
         let victim = node.active().unwrap();
-        // Every tenth time the rings run over while nobody serves.
+        // Every tenth time the RX ring runs over while nobody serves.
         let overflow = round % 10 == 9;
         if overflow {
             node.signal_supervisor(Signal::SIGSTOP);
         }
         kill(Pid::from_raw(victim as i32), Signal::SIGKILL).unwrap();
         if overflow {
-            for number in 0..4000 {
-                let _ = flood.send(&pattern(u64::MAX - number));
-            }
+            flood.send(4000);
             node.signal_supervisor(Signal::SIGCONT);
         }
         wait_until("the next worker", Duration::from_secs(20), || {
             node.active().is_some_and(|pid| pid != victim)
         });
+        if overflow {
+            wait_until("the overflow is told", Duration::from_secs(5), || {
+                counted(&region, table::RX_RING_FULL) > full
+            });
+            full_rounds += 1;
+            full = counted(&region, table::RX_RING_FULL);
+            flood.collect();
+        }
         for event in region.events(0).events {
             if event.kind == Some(EventKind::WorkerPromoted) && event.b > 0 {
                 gaps.insert(event.sequence, event.b);
@@ -101,17 +124,86 @@ fn a_worker_is_killed_again_and_again_under_load() {
         percentile(&sorted, 99) / 1000,
         sorted.last().unwrap() / 1000
     );
+    flood.collect();
+    println!(
+        "{full_rounds} rounds overflowed the RX ring, {full} packets dropped there, {} for want of a \
+         frame; of {} flooded {} were answered",
+        counted(&region, table::FILL_RING_EMPTY),
+        flood.sent,
+        flood.answered.len()
+    );
+    let unanswered = tally.sent - tally.answered + flood.sent - flood.answered.len() as u64;
+    let told = [table::RX_RING_FULL, table::FILL_RING_EMPTY, table::RX_KERNEL_DROPPED]
+        .map(|counter| counted(&region, counter));
+    println!("unanswered {unanswered}, of these told by the kernel {}", told.iter().sum::<u64>());
     assert_eq!((tally.wrong, tally.duplicates), (0, 0));
+    assert_eq!(full_rounds, kills / 10);
     assert_eq!(sorted.len(), kills, "every death has its gap in the log");
     assert_eq!(node.shared_sockets(), sockets, "no rebind");
     assert_eq!(frames(&region), 1024, "frames are conserved");
-    let lost: u64 =
-        (0..WORKERS_MAX).map(|slot| region.metrics(slot).counter(table::FRAMES_LOST)).sum();
-    assert_eq!(lost, 0);
+    assert_eq!(of_workers(&region, table::FRAMES_LOST), 0);
+    // A frame in two places would come back from the kernel a second time and be refused.
+    assert_eq!(of_workers(&region, table::RX_DROPPED_PACKETS.of(RxDrop::Descriptor)), 0);
     // Overflowed rounds lose what the rings cannot hold; the others at most what was in hand.
     assert!(tally.answered * 10 > tally.sent * 5, "{tally:?}");
     node.stop();
     assert!(!node.has_program() && !node.run_dir().exists());
+}
+
+/// Datagrams sent while nobody serves; the ones that are answered must be right, and answered once.
+struct Flood {
+    socket: UdpSocket,
+    sent: u64,
+    answered: HashSet<u64>,
+}
+
+impl Flood {
+    fn new(socket: UdpSocket) -> Self {
+        socket.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+        Self { socket, sent: 0, answered: HashSet::new() }
+    }
+
+    fn send(&mut self, count: u64) {
+        for _ in 0..count {
+            let _ = self.socket.send(&pattern(self.sent));
+            self.sent += 1;
+        }
+    }
+
+    fn collect(&mut self) {
+        let mut buffer = [0; 2048];
+        while let Ok(length) = self.socket.recv(&mut buffer) {
+            let number = u64::from_le_bytes(*buffer.first_chunk().unwrap());
+            assert!(number < self.sent && buffer[..length] == pattern(number), "a wrong answer");
+            assert!(self.answered.insert(number), "{number} was answered twice");
+        }
+    }
+}
+
+#[test]
+fn a_hung_worker_is_killed_and_replaced() {
+    if !privileged("a_hung_worker_is_killed_and_replaced") {
+        return;
+    }
+    let mut node = Supervised::new("[supervisor]\nhang_limit_ms = 500\n");
+    node.start();
+    node.await_echo();
+    let region = node.attach().unwrap();
+    let victim = node.active().unwrap();
+    // Idle, it sleeps and says so; that is no hang.
+    std::thread::sleep(Duration::from_millis(1200));
+    assert_eq!((node.active(), counted(&region, table::WORKER_HANGS)), (Some(victim), 0));
+    let begin = Instant::now();
+    kill(Pid::from_raw(victim as i32), Signal::SIGSTOP).unwrap();
+    std::thread::sleep(Duration::from_millis(250));
+    assert_eq!(node.active(), Some(victim), "not before its time");
+    node.await_echo();
+    println!("a stopped worker was replaced after {:?}", begin.elapsed());
+    assert_ne!(node.active(), Some(victim));
+    assert_eq!(counted(&region, table::WORKER_HANGS), 1);
+    let log = std::fs::read_to_string(node.log()).unwrap();
+    assert!(log.contains(&format!("worker {victim} is killed: no heartbeat for ")), "{log}");
+    node.stop();
 }
 
 #[test]

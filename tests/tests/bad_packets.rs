@@ -186,9 +186,9 @@ fn verdict(samples: &Samples, name: &str) -> f64 {
 fn taken(samples: &Samples) -> f64 {
     [
         "nautilus_worker_rx_packets_total",
-        "nautilus_worker_fill_ring_empty_total",
-        "nautilus_worker_rx_ring_full_total",
-        "nautilus_worker_rx_kernel_dropped_packets_total",
+        "nautilus_xsk_fill_ring_empty_total",
+        "nautilus_xsk_rx_ring_full_total",
+        "nautilus_xsk_rx_kernel_dropped_packets_total",
     ]
     .iter()
     .map(|name| samples.sum(name, &[]))

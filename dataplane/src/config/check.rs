@@ -22,6 +22,10 @@ const CORE_MAX: u32 = 1023;
 /// Groups joined per interface; the kernel's own default bound is 20 (`igmp_max_memberships`).
 const FEEDS_MAX: usize = 16;
 
+/// Bounds of `supervisor.hang_limit_ms`. Lower, and every moment without a core is a hang.
+const HANG_LIMIT_MS_MIN: u64 = 100;
+const HANG_LIMIT_MS_MAX: u64 = 60_000;
+
 /// Prefixes of the source list; the steering maps are made for as many.
 const SOURCES_MAX: usize = 1024;
 
@@ -75,6 +79,10 @@ pub(super) fn check(config: &NodeConfig) -> Result<(), Problem> {
         return refuse("worker.user", "is empty; write a user name or uid");
     }
     within("supervisor.realtime_priority", config.supervisor.realtime_priority.into(), 0, 99)?;
+    let hang_limit_ms = config.supervisor.hang_limit_ms;
+    if hang_limit_ms != 0 {
+        within("supervisor.hang_limit_ms", hang_limit_ms, HANG_LIMIT_MS_MIN, HANG_LIMIT_MS_MAX)?;
+    }
     check_port(config)?;
     check_interfaces(config)?;
     if config.access.sources.len() > SOURCES_MAX {

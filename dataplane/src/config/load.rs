@@ -163,6 +163,7 @@ mod tests {
         ("[port]\nframes = -1\n", "n.toml:2: port.frames: invalid value: integer `-1`"),
         ("[port]\nchunk_bytes = 1024\n", "n.toml:2: port.chunk_bytes: 1024 is neither 2048"),
         ("[port]\nbusy_poll_budget = 0\n", "n.toml:2: port.busy_poll_budget: 0 is not 1..=256"),
+        ("[supervisor]\nhang_limit_ms = 99\n", "n.toml:2: supervisor.hang_limit_ms: 99"),
         ("[supervisor]\nrealtime_priority = 100\n", "n.toml:2: supervisor.realtime_priority: 100"),
         ("[[interface]]\nname = \"a/b\"\n", "n.toml:2: interface[0].name: \"a/b\""),
         ("[[interface]]\nqueues = [0]\n", "n.toml:1: interface[0]: missing field `name`"),
@@ -220,7 +221,7 @@ mod tests {
         for (section, keys) in [
             ("[node]", &["id", "region", "tier", "run_dir"][..]),
             ("[worker]", &["core", "poll", "user", "program"]),
-            ("[supervisor]", &["realtime_priority"]),
+            ("[supervisor]", &["realtime_priority", "hang_limit_ms"]),
             (
                 "[port]",
                 &["kind", "frames", "chunk_bytes", "huge_pages", "zero_copy", "rx_checksum"],

@@ -125,11 +125,13 @@ pub enum PollPolicy {
 pub struct Supervisor {
     /// `SCHED_FIFO` priority 1..=99, 0 for the normal scheduler.
     pub realtime_priority: u8,
+    /// Milliseconds an active worker's heartbeat may stand still before it is killed; 0 for ever.
+    pub hang_limit_ms: u64,
 }
 
 impl Default for Supervisor {
     fn default() -> Self {
-        Self { realtime_priority: 10 }
+        Self { realtime_priority: 10, hang_limit_ms: 1000 }
     }
 }
 

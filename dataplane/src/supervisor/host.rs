@@ -2,8 +2,11 @@
 
 use std::path::Path;
 
-use nix::sched::{CpuSet, sched_getaffinity};
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
+
+use super::sys::realtime;
+use crate::config::Resolved;
 
 /// Oldest kernel that is served at all.
 const KERNEL_MIN: (u32, u32) = (6, 1);
@@ -99,6 +102,30 @@ pub fn huge_pages() -> (u64, u64) {
     let reserved = field("HugePages_Rsvd:").unwrap_or(0);
     let page_bytes = field("Hugepagesize:").unwrap_or(0) * 1024;
     (free.saturating_sub(reserved) * page_bytes, page_bytes)
+}
+
+/// Scheduling of the supervisor itself; what is refused is said and survived.
+pub fn settle(resolved: &Resolved) -> Vec<String> {
+    let mut notes = Vec::new();
+    let cores = allowed_cores();
+    let mut set = CpuSet::new();
+    for core in cores.iter().filter(|core| **core != resolved.core) {
+        let _ = set.set(*core as usize);
+    }
+    if cores.len() > 1
+        && let Err(errno) = sched_setaffinity(Pid::from_raw(0), &set)
+    {
+        notes.push(format!("the supervisor stays on the worker's core too: {errno}"));
+    }
+    let priority = resolved.config.supervisor.realtime_priority;
+    if priority > 0
+        && let Err(error) = realtime(priority)
+    {
+        notes.push(format!(
+            "SCHED_FIFO {priority} refused ({error}): under load a promotion may wait milliseconds"
+        ));
+    }
+    notes
 }
 
 #[cfg(test)]

@@ -3,14 +3,18 @@
 
 pub mod attach;
 pub mod backoff;
+pub mod counters;
 pub mod handover;
+pub mod hang;
 pub mod host;
 pub mod inspect;
 pub mod interfaces;
 pub mod journal;
 pub mod mirror;
+pub mod neighbours;
 pub mod netlink;
 pub mod node;
+pub mod publish;
 pub mod resources;
 pub mod run_dir;
 pub mod seat;

@@ -4,41 +4,38 @@
 //! netlink, by readers, by signals, and every 5 ms to look after neighbour requests and its own
 //! heartbeat.
 
-use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 
 use nautilus_shm::attach::{SUPERVISOR_SOCKET, Verb, cache_name};
-use nautilus_shm::cells::{InterfaceState, SupervisorIdentity};
+use nautilus_shm::cells::SupervisorIdentity;
 use nautilus_shm::clock::monotonic_ns;
-use nautilus_shm::control_region::{NeighbourRequest, SUPERVISOR_PROCESS};
+use nautilus_shm::control_region::SUPERVISOR_PROCESS;
 use nautilus_shm::event_log::EventKind;
 use nautilus_shm::metrics::Counter;
-use nautilus_shm::metrics::labels::{Label, NeighbourOutcome, XdpVerdict};
 use nautilus_shm::metrics::table as metrics;
 use nautilus_shm::region::RegionError;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::unistd::Pid;
 
 use super::attach::{Answer, Outcome, Readers};
-use super::host::{Host, HostError, allowed_cores, huge_pages};
+use super::counters;
+use super::hang::HangWatch;
+use super::host::{Host, HostError, allowed_cores, huge_pages, settle};
 use super::inspect::Refusal;
 use super::interfaces::Interfaces;
 use super::journal::{Event, milliseconds, publish, say};
 use super::mirror::{Mirror, Touched};
+use super::neighbours::Neighbours;
 use super::netlink::{NetlinkError, NetlinkSocket};
+use super::publish::{publish_interfaces, publish_next_hops, status};
 use super::resources::{OpenError, Resources, fill};
 use super::run_dir::{RunDir, RunDirError};
 use super::seat::Seat;
-use super::sys::realtime;
-use super::take_back::{TakenBack, take_back};
-use super::workers::{Context, Workers, xdp_mode};
+use super::take_back::{TakenBack, take_over};
+use super::workers::{Context, Workers};
 use crate::config::{ConfigError, HostFacts, NodeConfig, PortKind, ResolveError, Resolved};
-use crate::kill_point::kill_point;
 
 /// Longest sleep of the loop. Too low: the supervisor takes time from other processes of its core.
 /// Too high: a worker waits that long for an unknown neighbour.
@@ -46,12 +43,6 @@ const TICK_MS: u16 = 5;
 
 /// How often counters of the kernel are copied into the metric bank.
 const COPY_NS: u64 = 100_000_000;
-
-/// A neighbour is not asked for again sooner; the kernel's own probes are a second apart.
-const NEIGHBOUR_AGAIN_NS: u64 = 200_000_000;
-
-/// Neighbours remembered for that; more at once are suppressed.
-const NEIGHBOURS_ASKED_MAX: usize = 1024;
 
 /// How long a worker may take to finish at a clean stop.
 const DRAIN_NS: u64 = 1_000_000_000;
@@ -104,7 +95,8 @@ pub struct Node {
     interfaces: Interfaces,
     readers: Readers,
     signals: SignalFd,
-    asked: HashMap<(u32, Ipv6Addr), u64>,
+    neighbours: Neighbours,
+    hang: HangWatch,
     copied_ns: u64,
     started_ns: u64,
 }
@@ -171,6 +163,7 @@ impl Node {
                     fill(steering, &resolved.config, &mirror)?;
                 }
                 resources.join(&resolved.config)?;
+                counters::adopt(&mut resources, resolved.config.port.zero_copy);
                 (resources, Workers::with_active(seat), generation)
             }
             None => {
@@ -201,7 +194,8 @@ impl Node {
             interfaces,
             readers,
             signals,
-            asked: HashMap::new(),
+            neighbours: Neighbours::default(),
+            hang: HangWatch::default(),
             copied_ns: 0,
             started_ns,
         };
@@ -224,8 +218,8 @@ impl Node {
             }
         };
         this.publish(&event);
-        this.publish_next_hops();
-        this.publish_interfaces();
+        publish_next_hops(&this.resolved, &this.mirror, &this.resources);
+        publish_interfaces(&this.resolved, &this.mirror, &this.resources);
         Ok(this)
     }
 
@@ -310,10 +304,19 @@ impl Node {
         if let Some(cache) = &self.resources.cache {
             let _ = cache.beat(now_ns);
         }
-        self.serve_neighbours(now_ns);
+        if let Some(seat) = &self.workers.active {
+            let index = seat.index as usize;
+            let pulse = self.resources.control.worker(index).pulse();
+            let limit_ns = self.resolved.config.supervisor.hang_limit_ms * 1_000_000;
+            if let Some(silent_ns) = self.hang.look(seat, &pulse, now_ns, limit_ns) {
+                self.end_hung(silent_ns);
+            }
+            let kernel = &mut self.requests;
+            self.neighbours.serve(index, now_ns, &self.mirror, &self.resources, kernel);
+        }
         if now_ns.saturating_sub(self.copied_ns) >= COPY_NS {
             self.copied_ns = now_ns;
-            self.copy_verdicts();
+            self.copy_counters();
             self.look_after_interfaces(Touched::default());
         }
     }
@@ -336,7 +339,31 @@ impl Node {
         }
     }
 
+    /// The active worker does nothing any more; its pidfd says when it is gone.
+    fn end_hung(&mut self, silent_ns: u64) {
+        let Some(seat) = self.workers.active.as_mut().filter(|seat| !seat.condemned) else {
+            return;
+        };
+        seat.condemned = true;
+        seat.kill();
+        let (pid, index) = (seat.pid, seat.index);
+        self.count(metrics::WORKER_HANGS);
+        let text = format!(
+            "worker {pid} is killed: no heartbeat for {} (supervisor.hang_limit_ms)",
+            milliseconds(silent_ns)
+        );
+        self.publish(&Event::new(EventKind::Notice, (silent_ns, 0), text).of_worker(index));
+    }
+
+    fn copy_counters(&mut self) {
+        counters::copy(&mut self.resources, self.resolved.config.port.zero_copy);
+    }
+
     fn look_after_interfaces(&mut self, touched: Touched) {
+        if touched.links {
+            // A rebind ends the sockets whose counters these are.
+            self.copy_counters();
+        }
         let events =
             self.interfaces.look(&self.resolved, &self.mirror, &mut self.resources, touched);
         if events.rebound {
@@ -350,8 +377,8 @@ impl Node {
             say(&self.resolved.config.node.id, &error.to_string());
         }
         if touched.any() || events.rebound {
-            self.publish_next_hops();
-            self.publish_interfaces();
+            publish_next_hops(&self.resolved, &self.mirror, &self.resources);
+            publish_interfaces(&self.resolved, &self.mirror, &self.resources);
         }
         for event in &events.events {
             self.publish(event);
@@ -371,89 +398,10 @@ impl Node {
         })
     }
 
-    fn publish_next_hops(&self) {
-        let served: Vec<u32> = match self.resolved.config.port.kind {
-            PortKind::Socket => Vec::new(),
-            PortKind::Xdp => {
-                self.resources.interfaces.iter().map(|opened| opened.interface.ifindex).collect()
-            }
-        };
-        let mut rows = self.mirror.next_hops(&served);
-        let omitted = self.resources.control.next_hops().publish(&mut rows).total();
-        let bank = self.resources.control.metrics(SUPERVISOR_PROCESS);
-        bank.add(metrics::NEXT_HOP_UPDATES, 1);
-        bank.set(metrics::NEXT_HOPS_OMITTED, omitted as u64);
-    }
-
-    fn publish_interfaces(&self) {
-        for (index, wanted) in self.resolved.config.interface.iter().enumerate() {
-            let link = self.mirror.link_named(&wanted.name);
-            let opened = self.resources.interfaces.get(index);
-            let state = InterfaceState {
-                name: wanted.name.clone(),
-                ifindex: link.map_or(0, |link| link.ifindex),
-                up: link.is_some_and(|link| link.up && link.carrier),
-                xdp_mode: xdp_mode(self.resolved.config.port.kind),
-                zero_copy: self.resolved.config.port.zero_copy,
-                queues: opened.map_or(0, |opened| opened.queues.len() as u16),
-                mtu_bytes: link.map_or(0, |link| link.mtu),
-            };
-            self.resources.control.supervisor().set_interface(index, &state);
-        }
-    }
-
-    fn serve_neighbours(&mut self, now_ns: u64) {
-        let Some(seat) = &self.workers.active else { return };
-        let bank = self.resources.control.metrics(SUPERVISOR_PROCESS);
-        let count = |outcome| bank.add(metrics::NEIGHBOURS_REQUESTED.of(outcome), 1);
-        let mut ring = self.resources.control.neighbour_requests(seat.index as usize).consumer();
-        // Bounded: a worker that floods the ring takes no more than this of a tick.
-        for _ in 0..64 {
-            let entry = match ring.pop() {
-                Ok(Some(entry)) => entry,
-                Ok(None) => break,
-                Err(_) => {
-                    count(NeighbourOutcome::Invalid);
-                    ring.resync();
-                    break;
-                }
-            };
-            let NeighbourRequest { address, ifindex } = NeighbourRequest::from_words(entry.words);
-            let address = Ipv6Addr::from(address);
-            let served: Vec<u32> =
-                self.resources.interfaces.iter().map(|opened| opened.interface.ifindex).collect();
-            if self.mirror.carrier(ifindex, &served).is_none() || address.is_multicast() {
-                count(NeighbourOutcome::Invalid);
-                continue;
-            }
-            self.asked.retain(|_, asked_ns| now_ns.saturating_sub(*asked_ns) < NEIGHBOUR_AGAIN_NS);
-            if self.asked.contains_key(&(ifindex, address))
-                || self.asked.len() >= NEIGHBOURS_ASKED_MAX
-            {
-                count(NeighbourOutcome::Suppressed);
-                continue;
-            }
-            self.asked.insert((ifindex, address), now_ns);
-            let target: IpAddr = address.to_canonical();
-            // A refusal (the interface has just gone) shows up as no neighbour: the worker asks on.
-            let _ = self.requests.resolve(ifindex, target);
-            count(NeighbourOutcome::Asked);
-        }
-    }
-
-    fn copy_verdicts(&self) {
-        let Some(steering) = &self.resources.steering else { return };
-        let Ok(tallies) = steering.verdicts() else { return };
-        let bank = self.resources.control.metrics(SUPERVISOR_PROCESS);
-        for (verdict, tally) in XdpVerdict::ALL.iter().zip(tallies.as_slice()) {
-            bank.mirror(metrics::XDP_PACKETS.of(*verdict), tally.packet_count);
-            bank.mirror(metrics::XDP_BYTES.of(*verdict), tally.byte_count);
-        }
-    }
-
     fn answer(&mut self, index: usize) {
         let control = &self.resources.control;
-        let status = self.status();
+        let status =
+            status((&self.resolved, &self.mirror, &self.resources), &self.workers, self.started_ns);
         let cache = self.resources.cache.as_ref();
         let cache = self.resolved.config.cache.as_ref().map(|cache| cache.id.as_str()).zip(cache);
         let outcome = self.readers.answer(index, |verb| match verb {
@@ -474,46 +422,6 @@ impl Node {
             }
             Outcome::Told | Outcome::Closed => {}
         }
-    }
-
-    fn status(&self) -> String {
-        use std::fmt::Write;
-        let mut text = String::new();
-        let now_ns = monotonic_ns();
-        let seconds = now_ns.saturating_sub(self.started_ns) / 1_000_000_000;
-        let _ = writeln!(
-            text,
-            "node {} supervisor {} up {seconds} s, {} port",
-            self.resolved.config.node.id,
-            std::process::id(),
-            self.resolved.config.port.kind.name()
-        );
-        for (role, seat) in [("active", &self.workers.active), ("standby", &self.workers.standby)] {
-            match seat {
-                Some(seat) => {
-                    let _ = writeln!(
-                        text,
-                        "{role} worker {} generation {} {:?} core {}",
-                        seat.pid, seat.generation, seat.phase, self.resolved.core
-                    );
-                }
-                None => {
-                    let _ = writeln!(text, "{role} worker none");
-                }
-            }
-        }
-        for wanted in &self.resolved.config.interface {
-            let link = self.mirror.link_named(&wanted.name);
-            let state = match link {
-                None => "missing",
-                Some(link) if link.up && link.carrier => "up",
-                Some(_) => "down",
-            };
-            let _ = writeln!(text, "interface {} {state}", wanted.name);
-        }
-        let gap_ns = self.resources.control.supervisor().last_gap_ns();
-        let _ = writeln!(text, "last gap {}", milliseconds(gap_ns));
-        text
     }
 
     /// Packets to the kernel, then the worker, then the files.
@@ -555,69 +463,4 @@ fn signals() -> Result<SignalFd, NodeError> {
     set.add(Signal::SIGINT);
     set.thread_block().map_err(failed)?;
     SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).map_err(failed)
-}
-
-/// Scheduling of the supervisor itself; what is refused is said and survived.
-fn settle(resolved: &Resolved) -> Vec<String> {
-    let mut notes = Vec::new();
-    let cores = allowed_cores();
-    let mut set = CpuSet::new();
-    for core in cores.iter().filter(|core| **core != resolved.core) {
-        let _ = set.set(*core as usize);
-    }
-    if cores.len() > 1
-        && let Err(errno) = sched_setaffinity(Pid::from_raw(0), &set)
-    {
-        notes.push(format!("the supervisor stays on the worker's core too: {errno}"));
-    }
-    let priority = resolved.config.supervisor.realtime_priority;
-    if priority > 0
-        && let Err(error) = realtime(priority)
-    {
-        notes.push(format!(
-            "SCHED_FIFO {priority} refused ({error}): under load a promotion may wait milliseconds"
-        ));
-    }
-    notes
-}
-
-/// Asks every worker that outlived a supervisor for what it holds. At most one is taken over; a
-/// worker that fails a check, or serves another configuration, is killed and its death awaited.
-fn take_over(run_dir: &RunDir, resolved: &Resolved) -> (Option<TakenBack>, Vec<String>) {
-    let mut notes = Vec::new();
-    let mut taken: Option<TakenBack> = None;
-    let orphans = match run_dir.orphans() {
-        Ok(orphans) => orphans,
-        Err(error) => {
-            notes.push(error.to_string());
-            Vec::new()
-        }
-    };
-    for (pid, socket) in orphans {
-        kill_point("supervisor.before_take_back");
-        let problem = match take_back(pid, socket) {
-            Ok(_) if taken.is_some() => Some("another worker was taken over already".into()),
-            Ok(found) => {
-                let same = crate::config::parse(&found.assignment.node, "(worker)")
-                    .is_ok_and(|config| config == resolved.config);
-                if same && found.assignment.chunk_bytes == resolved.chunk_bytes {
-                    taken = Some(found);
-                    None
-                } else {
-                    Some("it serves another configuration".into())
-                }
-            }
-            Err(error) => Some(error.to_string()),
-        };
-        if let Some(problem) = problem {
-            notes.push(format!("worker {pid} is stopped, not taken over: {problem}"));
-            if let Ok(pidfd) = super::sys::pidfd_open(pid) {
-                let _ = super::sys::pidfd_kill(pidfd.as_fd());
-                let mut gone = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
-                let _ = poll(&mut gone, PollTimeout::from(2000u16));
-            }
-            run_dir.remove(&run_dir.worker_socket(pid));
-        }
-    }
-    (taken, notes)
 }

@@ -22,6 +22,7 @@ use nautilus_shm::region::{Access, RegionError};
 use nautilus_shm::table::{TableRegion, TableWriter};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
+use super::counters::Counted;
 use super::handover::{Fds, InterfaceOpened, QueueOpened};
 use super::inspect::{Refusal, inspect};
 use super::mirror::Mirror;
@@ -103,6 +104,8 @@ pub struct Queue {
     pub huge_pages: bool,
     /// Socket and packet memory.
     pub fds: XskFds,
+    /// Its counters as far as they are in the metric bank.
+    pub counted: Counted,
 }
 
 /// One interface that is served.
@@ -158,7 +161,8 @@ impl Opened {
                 ));
             }
             let huge_pages = binding.spec.umem.huge_pages;
-            queues.push(Queue { queue, huge_pages, fds: binding.fds });
+            let counted = Counted::default();
+            queues.push(Queue { queue, huge_pages, fds: binding.fds, counted });
         }
         let failed = |source| OpenError::Steering { name: name.clone(), source };
         let entry = intf::Interface { mac: link.mac, queue_count: places as u16, first_socket };

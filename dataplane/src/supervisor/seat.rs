@@ -59,6 +59,8 @@ pub struct Seat {
     pub started_ns: u64,
     /// When it was told to serve; 0 before.
     pub promoted_ns: u64,
+    /// It hung and was killed.
+    pub condemned: bool,
     pidfd: OwnedFd,
     socket: OwnedFd,
     /// The connection is of no more use; only the pidfd is waited for.
@@ -107,6 +109,7 @@ impl Seat {
             resources,
             started_ns: now_ns,
             promoted_ns: 0,
+            condemned: false,
             pidfd,
             socket: ours,
             hung_up: false,
@@ -131,6 +134,7 @@ impl Seat {
             resources,
             started_ns: 0,
             promoted_ns: 0,
+            condemned: false,
             pidfd,
             socket,
             hung_up: false,

@@ -19,12 +19,16 @@ use nautilus_shm::region::Access;
 use nautilus_shm::table::TableRegion;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use super::counters::Counted;
 use super::handover::{
     Assignment, FromWorker, HandoverError, ToWorker, VERSION, receive_as_supervisor, send,
 };
 use super::resources::{Opened, Queue, Resources};
+use super::run_dir::RunDir;
 use super::seat::Seat;
-use super::sys::pidfd_open;
+use super::sys::{pidfd_kill, pidfd_open};
+use crate::config::Resolved;
+use crate::kill_point::kill_point;
 use crate::xsk::{Mapped, XskFds};
 
 /// How long a worker may take to answer, in ms. Its helper thread has nothing else to do.
@@ -129,7 +133,12 @@ pub fn take_back(named_pid: u32, socket: OwnedFd) -> Result<TakenBack, TakeBackE
                     mapped.queue()
                 )));
             }
-            opened.queues.push(Queue { queue: row.queue, huge_pages: row.huge_pages, fds: pair });
+            opened.queues.push(Queue {
+                queue: row.queue,
+                huge_pages: row.huge_pages,
+                fds: pair,
+                counted: Counted::default(),
+            });
         }
         first_socket += opened.places();
         interfaces.push(opened);
@@ -142,4 +151,45 @@ pub fn take_back(named_pid: u32, socket: OwnedFd) -> Result<TakenBack, TakeBackE
     let index = assignment.worker_index;
     let seat = Seat::adopted(index, named_pid, generation, serial, pidfd, socket);
     Ok(TakenBack { seat, resources, assignment })
+}
+
+/// Asks every worker that outlived a supervisor for what it holds. At most one is taken over; a
+/// worker that fails a check, or serves another configuration, is killed and its death awaited.
+pub fn take_over(run_dir: &RunDir, resolved: &Resolved) -> (Option<TakenBack>, Vec<String>) {
+    let mut notes = Vec::new();
+    let mut taken: Option<TakenBack> = None;
+    let orphans = match run_dir.orphans() {
+        Ok(orphans) => orphans,
+        Err(error) => {
+            notes.push(error.to_string());
+            Vec::new()
+        }
+    };
+    for (pid, socket) in orphans {
+        kill_point("supervisor.before_take_back");
+        let problem = match take_back(pid, socket) {
+            Ok(_) if taken.is_some() => Some("another worker was taken over already".into()),
+            Ok(found) => {
+                let same = crate::config::parse(&found.assignment.node, "(worker)")
+                    .is_ok_and(|config| config == resolved.config);
+                if same && found.assignment.chunk_bytes == resolved.chunk_bytes {
+                    taken = Some(found);
+                    None
+                } else {
+                    Some("it serves another configuration".into())
+                }
+            }
+            Err(error) => Some(error.to_string()),
+        };
+        if let Some(problem) = problem {
+            notes.push(format!("worker {pid} is stopped, not taken over: {problem}"));
+            if let Ok(pidfd) = pidfd_open(pid) {
+                let _ = pidfd_kill(pidfd.as_fd());
+                let mut gone = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
+                let _ = poll(&mut gone, PollTimeout::from(2000u16));
+            }
+            run_dir.remove(&run_dir.worker_socket(pid));
+        }
+    }
+    (taken, notes)
 }

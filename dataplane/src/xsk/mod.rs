@@ -28,7 +28,7 @@ mod umem;
 
 pub use binding::{Binding, BindingSpec, CopyMode, XskFds};
 pub use socket::{Mapped, RxFrame, SocketCounters, TxFrame, XskSocket};
-pub use sys::Statistics;
+pub use sys::{Statistics, statistics};
 pub use umem::{Umem, UmemSpec};
 
 use nautilus_shm::ledger::RecoverError;

@@ -80,6 +80,7 @@ pub fn prefers_busy_poll(fd: BorrowedFd<'_>) -> Result<bool, XskError> {
         .map_err(|source| XskError::System { step: "reading SO_PREFER_BUSY_POLL", source })
 }
 
+/// What the kernel counted on an AF_XDP socket; takes no privilege.
 pub fn statistics(fd: BorrowedFd<'_>) -> io::Result<Statistics> {
     // SAFETY: a struct of integers.
     let raw: libc::xdp_statistics = unsafe { option(fd, libc::SOL_XDP, libc::XDP_STATISTICS) }?;

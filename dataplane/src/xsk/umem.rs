@@ -11,7 +11,7 @@ use nautilus_shm::sync::{AtomicU8, AtomicU32};
 use super::XskError;
 use super::header::{HEADER_BYTES, Header};
 use super::mapping::Mapping;
-use crate::limits::{CHUNK_BYTES_LARGE, CHUNK_BYTES_SMALL};
+use crate::limits::{CHUNK_BYTES_LARGE, CHUNK_BYTES_SMALL, RX_RING_SHARE, TRANSMIT_RESERVE_SHARE};
 
 /// Size of a UMEM and of the rings around it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,9 +28,18 @@ pub struct UmemSpec {
 }
 
 impl UmemSpec {
-    /// The usual shape: every ring has room for every frame, so that none can overflow.
+    /// The usual shape: fill, tx and completion ring have room for every frame and cannot overflow;
+    /// the rx ring has `1 / RX_RING_SHARE` of that.
+    ///
+    /// While no worker runs one of two bounds is met. With a long rx ring the fill ring runs dry:
+    /// every frame is then in the rx ring, the driver is left without one, and the successor
+    /// receives nothing new before it has worked frames off and given them back. With a shorter rx
+    /// ring the kernel drops the newest packets (`rx_ring_full`), keeps their frames for the next,
+    /// and the fill ring is never empty: the backlog is bounded, and its oldest packet is not much
+    /// older than the outage.
     pub fn new(frames: u32, chunk_bytes: u32, huge_pages: bool) -> Self {
-        Self { frames, chunk_bytes, huge_pages, entries: [frames; 4] }
+        let entries = [frames, frames / RX_RING_SHARE, frames, frames];
+        Self { frames, chunk_bytes, huge_pages, entries }
     }
 
     /// Refuses what the kernel, or an index of 16 bits, could not hold.
@@ -67,7 +76,7 @@ impl UmemSpec {
     /// arrives. Too low: replies fail with `NoFrame` under a burst. Too high: reception drops
     /// sooner while no worker runs.
     pub fn transmit_reserve(&self) -> u32 {
-        self.frames / 4
+        self.frames / TRANSMIT_RESERVE_SHARE
     }
 }
 

@@ -77,11 +77,6 @@ metric_table! {
     // Worker: rings.
     FRAMES gauge "nautilus_worker_frames" Frames Worker by FrameOwner: "Frames of the packet memory by owner";
     FRAMES_LOST counter "nautilus_worker_lost_frames_total" Frames Worker: "Times the frame states did not add up to the frames of the packet memory";
-    FILL_RING_EMPTY counter "nautilus_worker_fill_ring_empty_total" Packets Worker: "Packets the kernel dropped because the fill ring was empty (XDP_STATISTICS)";
-    RX_RING_FULL counter "nautilus_worker_rx_ring_full_total" Packets Worker: "Packets the kernel dropped because the receive ring was full (XDP_STATISTICS)";
-    RX_KERNEL_DROPPED counter "nautilus_worker_rx_kernel_dropped_packets_total" Packets Worker: "Packets the kernel dropped for another reason (XDP_STATISTICS)";
-    TX_INVALID_DESCRIPTORS counter "nautilus_worker_tx_invalid_descriptors_total" Frames Worker: "Transmit descriptors the kernel refused (XDP_STATISTICS)";
-    TX_RING_EMPTY counter "nautilus_worker_tx_ring_empty_total" Events Worker: "Times the kernel found the transmit ring empty (XDP_STATISTICS)";
     // Worker: loop.
     LOOPS counter "nautilus_worker_loops_total" Events Worker: "Turns of the run loop";
     LOOPS_IDLE counter "nautilus_worker_idle_loops_total" Events Worker: "Turns that found nothing to do";
@@ -121,9 +116,16 @@ metric_table! {
     // XDP, copied from the steering program's map by the supervisor.
     XDP_PACKETS counter "nautilus_xdp_packets_total" Packets Supervisor by XdpVerdict: "Frames by what the steering program did with them, and why";
     XDP_BYTES counter "nautilus_xdp_bytes_total" Bytes Supervisor by XdpVerdict: "Bytes of those frames";
+    // AF_XDP sockets, copied from the kernel by the supervisor.
+    FILL_RING_EMPTY counter "nautilus_xsk_fill_ring_empty_total" Packets Supervisor: "Packets the kernel dropped because the fill ring was empty (XDP_STATISTICS)";
+    RX_RING_FULL counter "nautilus_xsk_rx_ring_full_total" Packets Supervisor: "Packets the kernel dropped because the receive ring was full (XDP_STATISTICS)";
+    RX_KERNEL_DROPPED counter "nautilus_xsk_rx_kernel_dropped_packets_total" Packets Supervisor: "Packets the kernel dropped for another reason (XDP_STATISTICS)";
+    TX_INVALID_DESCRIPTORS counter "nautilus_xsk_tx_invalid_descriptors_total" Frames Supervisor: "Transmit descriptors the kernel refused (XDP_STATISTICS)";
+    TX_RING_EMPTY counter "nautilus_xsk_tx_ring_empty_total" Events Supervisor: "Times the kernel found the transmit ring empty (XDP_STATISTICS)";
     // Supervisor.
     WORKER_STARTS counter "nautilus_supervisor_worker_starts_total" Events Supervisor: "Worker processes started";
     WORKER_DEATHS counter "nautilus_supervisor_worker_deaths_total" Events Supervisor: "Worker processes that ended without being told to";
+    WORKER_HANGS counter "nautilus_supervisor_hung_workers_total" Events Supervisor: "Active workers killed because their heartbeat had stopped";
     PROMOTIONS counter "nautilus_supervisor_promotions_total" Events Supervisor: "Standbys made active";
     REBINDS counter "nautilus_supervisor_rebinds_total" Events Supervisor: "Sockets bound anew because their interface changed";
     TAKEOVERS counter "nautilus_supervisor_takeovers_total" Events Supervisor: "Times a new supervisor took the node over from running workers";

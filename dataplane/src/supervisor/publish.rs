@@ -1,0 +1,90 @@
+//! What others are told: next hops and interfaces in the control region, the status in words.
+
+use nautilus_shm::cells::InterfaceState;
+use nautilus_shm::clock::monotonic_ns;
+use nautilus_shm::control_region::SUPERVISOR_PROCESS;
+use nautilus_shm::metrics::table as metrics;
+
+use super::journal::milliseconds;
+use super::mirror::Mirror;
+use super::resources::Resources;
+use super::workers::{Workers, xdp_mode};
+use crate::config::{PortKind, Resolved};
+
+/// Writes the next-hop table from the kernel's; what does not fit is counted.
+pub fn publish_next_hops(resolved: &Resolved, mirror: &Mirror, resources: &Resources) {
+    let served: Vec<u32> = match resolved.config.port.kind {
+        PortKind::Socket => Vec::new(),
+        PortKind::Xdp => {
+            resources.interfaces.iter().map(|opened| opened.interface.ifindex).collect()
+        }
+    };
+    let mut rows = mirror.next_hops(&served);
+    let omitted = resources.control.next_hops().publish(&mut rows).total();
+    let bank = resources.control.metrics(SUPERVISOR_PROCESS);
+    bank.add(metrics::NEXT_HOP_UPDATES, 1);
+    bank.set(metrics::NEXT_HOPS_OMITTED, omitted as u64);
+}
+
+/// Writes the state of every interface of the node file into the supervisor's cell.
+pub fn publish_interfaces(resolved: &Resolved, mirror: &Mirror, resources: &Resources) {
+    for (index, wanted) in resolved.config.interface.iter().enumerate() {
+        let link = mirror.link_named(&wanted.name);
+        let opened = resources.interfaces.get(index);
+        let state = InterfaceState {
+            name: wanted.name.clone(),
+            ifindex: link.map_or(0, |link| link.ifindex),
+            up: link.is_some_and(|link| link.up && link.carrier),
+            xdp_mode: xdp_mode(resolved.config.port.kind),
+            zero_copy: resolved.config.port.zero_copy,
+            queues: opened.map_or(0, |opened| opened.queues.len() as u16),
+            mtu_bytes: link.map_or(0, |link| link.mtu),
+        };
+        resources.control.supervisor().set_interface(index, &state);
+    }
+}
+
+/// What the verb `status` answers, for people.
+pub fn status(
+    (resolved, mirror, resources): (&Resolved, &Mirror, &Resources),
+    workers: &Workers,
+    started_ns: u64,
+) -> String {
+    use std::fmt::Write;
+    let mut text = String::new();
+    let now_ns = monotonic_ns();
+    let seconds = now_ns.saturating_sub(started_ns) / 1_000_000_000;
+    let _ = writeln!(
+        text,
+        "node {} supervisor {} up {seconds} s, {} port",
+        resolved.config.node.id,
+        std::process::id(),
+        resolved.config.port.kind.name()
+    );
+    for (role, seat) in [("active", &workers.active), ("standby", &workers.standby)] {
+        match seat {
+            Some(seat) => {
+                let _ = writeln!(
+                    text,
+                    "{role} worker {} generation {} {:?} core {}",
+                    seat.pid, seat.generation, seat.phase, resolved.core
+                );
+            }
+            None => {
+                let _ = writeln!(text, "{role} worker none");
+            }
+        }
+    }
+    for wanted in &resolved.config.interface {
+        let link = mirror.link_named(&wanted.name);
+        let state = match link {
+            None => "missing",
+            Some(link) if link.up && link.carrier => "up",
+            Some(_) => "down",
+        };
+        let _ = writeln!(text, "interface {} {state}", wanted.name);
+    }
+    let gap_ns = resources.control.supervisor().last_gap_ns();
+    let _ = writeln!(text, "last gap {}", milliseconds(gap_ns));
+    text
+}
