@@ -6,7 +6,8 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use nautilus_shm::clock::monotonic_ns;
-use nautilus_shm::control_region::ControlRegion;
+use nautilus_shm::control_region::{ControlRegion, HistogramId};
+use nautilus_shm::histogram::Histogram;
 use nautilus_shm::metrics::{MetricBank, table};
 use nautilus_shm::table::{TableRegion, TableWriter};
 
@@ -45,7 +46,7 @@ pub(super) struct Prepared {
     echo_port: Option<u16>,
     cache: Option<(u16, TableRegion)>,
     feed: Option<Feed>,
-    feed_ports: Vec<u16>,
+    feed_lines: Vec<Endpoint>,
 }
 
 impl Prepared {
@@ -76,7 +77,7 @@ impl Prepared {
             echo_port: config.echo.map(|echo| echo.port),
             cache: config.cache.as_ref().map(|cache| cache.port).zip(cache),
             feed: (!specs.is_empty()).then(|| Feed::new(&specs)),
-            feed_ports: config.feed.iter().map(|feed| feed.port).collect(),
+            feed_lines: specs.iter().map(|spec| spec.line).collect(),
         })
     }
 
@@ -99,8 +100,9 @@ impl Prepared {
             echoed_published: 0,
             cache,
             feed: self.feed,
-            feed_ports: self.feed_ports,
+            feed_lines: self.feed_lines,
             feed_metrics: FeedMetrics::default(),
+            xdp_to_book: region.histogram(index, HistogramId::XdpToBook),
             bank: region.metrics(index),
             published_ns: 0,
             wall_clock_ns: 0,
@@ -125,8 +127,9 @@ pub(super) struct NodeApps<'a> {
     echoed_published: u64,
     cache: Option<(u16, CacheApp<TableRegion>)>,
     feed: Option<Feed>,
-    feed_ports: Vec<u16>,
+    feed_lines: Vec<Endpoint>,
     feed_metrics: FeedMetrics,
+    xdp_to_book: &'a Histogram,
     bank: MetricBank<'a>,
     published_ns: u64,
     wall_clock_ns: u64,
@@ -139,7 +142,8 @@ impl Apps for NodeApps<'_> {
         match &self.cache {
             Some((cache, _)) if *cache == port => Some(CACHE),
             _ if self.echo_port == Some(port) => Some(ECHO),
-            _ if self.feed_ports.contains(&port) => Some(FEED),
+            // A group that no channel has, on a port of another: nobody serves it, and it counts so.
+            _ if self.feed_lines.contains(destination) => Some(FEED),
             _ => None,
         }
     }
@@ -149,7 +153,13 @@ impl Apps for NodeApps<'_> {
         match (app, &mut self.cache, &mut self.feed) {
             (ECHO, ..) => self.echo.handle(now_ns, burst, tx),
             (CACHE, Some((_, cache)), _) => cache.handle(now_ns, burst, tx),
-            (FEED, Some((_, cache)), Some(feed)) => feed.handle(burst, cache),
+            (FEED, Some((_, cache)), Some(feed)) => {
+                feed.handle(burst, cache);
+                let end_ns = monotonic_ns();
+                for index in 0..burst.len() {
+                    self.xdp_to_book.record(end_ns.saturating_sub(burst.get(index).rx_ns));
+                }
+            }
             _ => {}
         }
     }
@@ -178,5 +188,76 @@ impl Apps for NodeApps<'_> {
         let echoed = self.echo.echoed_count - self.echoed_published;
         self.bank.add(table::ECHOED_PACKETS, echoed);
         self.echoed_published = self.echo.echoed_count;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::port::{Datagram, Link, Path, SendError};
+    use crate::worker::apps::dispatch;
+    use nautilus_shm::region::Access;
+
+    struct One<'a>(Datagram<'a>);
+
+    impl Burst for One<'_> {
+        fn len(&self) -> usize {
+            1
+        }
+
+        fn get(&self, _index: usize) -> Datagram<'_> {
+            self.0
+        }
+    }
+
+    struct Nowhere;
+
+    impl Transmit for Nowhere {
+        fn send(&mut self, _: &Path, _: impl FnOnce(&mut [u8]) -> usize) -> Result<(), SendError> {
+            Err(SendError::NoFrame)
+        }
+    }
+
+    #[test]
+    fn feed_packets_are_timed_and_groups_without_a_channel_are_nobodys() {
+        let line = Endpoint::new([233, 54, 12, 111].into(), 26_477);
+        let books = BookLimits { orders_max: 16, levels_max: 16, hash_seed: 1 };
+        let channel = ChannelSpec {
+            venue: Venue::new("nasdaq").unwrap(),
+            channel: 1,
+            start: Start::Session,
+            silence_limit_ns: SILENCE_LIMIT_NS,
+            books,
+        };
+        let table = TableWriter::create(TableRegion::create(4, false).unwrap(), 1, 1).unwrap();
+        let fd = table.memory().fd().try_clone_to_owned().unwrap();
+        let prepared = Prepared {
+            echo_port: None,
+            cache: Some((11_211, TableRegion::attach(fd, Access::ReadWrite).unwrap())),
+            feed: Some(Feed::new(&[FeedSpec { line, channel }])),
+            feed_lines: vec![line],
+        };
+        let region = ControlRegion::create(c"nautilus-control").unwrap();
+        let mut apps = prepared.take_over(&region, 2).unwrap();
+        let mut handle = |destination, rx_ns| {
+            let source = Endpoint::new([198, 18, 0, 2].into(), 9);
+            let link = Link::default();
+            let burst = One(Datagram { source, destination, link, rx_ns, payload: b"short" });
+            dispatch(&mut apps, rx_ns, &burst, &mut Nowhere).no_application
+        };
+        let age_ns = 50_000_000;
+        assert_eq!(handle(line, monotonic_ns() - age_ns), 0);
+        let snapshot = region.histogram(2, HistogramId::XdpToBook).snapshot();
+        assert_eq!(snapshot.count(), 1);
+        assert!(snapshot.sum() >= age_ns, "{} ns", snapshot.sum());
+
+        let other = Endpoint::new([233, 54, 12, 112].into(), line.port);
+        assert_eq!(handle(other, monotonic_ns()), 1);
+        assert_eq!(region.histogram(2, HistogramId::XdpToBook).snapshot().count(), 1);
+        let feed = apps.feed.as_ref().unwrap();
+        assert_eq!(
+            (feed.unknown_line(), feed.channels().next().unwrap().counters().packets),
+            (0, 1)
+        );
     }
 }
