@@ -1,16 +1,89 @@
 //! Named places where a test has the process killed.
 //!
 //! With the feature `kill-points` (tests only) a process whose environment has
-//! `NAUTILUS_KILL_POINT=<name>` gets SIGKILL the first time it passes that place. Without the
-//! feature the call compiles to nothing.
+//! `NAUTILUS_KILL_POINT=<name>` gets SIGKILL when it passes that place while the file named by
+//! `NAUTILUS_KILL_FILE` exists; it removes the file first, so that one file is one death. Without the
+//! feature all of this compiles to nothing.
+//!
+//! The place `worker.store` is every store of the frame ledger: the file holds how many more stores
+//! are let pass once it has been seen.
+
+use nautilus_shm::ledger::{Recovered, StorePoint};
 
 /// Dies here if a test asked for it.
 #[inline(always)]
 pub fn kill_point(name: &str) {
     #[cfg(feature = "kill-points")]
-    if std::env::var_os("NAUTILUS_KILL_POINT").is_some_and(|wanted| wanted == name) {
-        let _ = nix::sys::signal::kill(nix::unistd::getpid(), nix::sys::signal::Signal::SIGKILL);
-    }
+    armed::pass(name);
     #[cfg(not(feature = "kill-points"))]
     let _ = name;
+}
+
+/// The kill point `worker.store`: between any two stores of the frame ledger.
+#[derive(Clone, Copy, Debug)]
+pub struct EveryStore;
+
+impl StorePoint for EveryStore {
+    #[inline(always)]
+    fn stored(&self) {
+        #[cfg(feature = "kill-points")]
+        armed::stored();
+    }
+}
+
+/// Lets a test see in the supervisor's log what a successor found.
+#[inline(always)]
+pub fn recovered(found: &Recovered) {
+    #[cfg(feature = "kill-points")]
+    eprintln!("recovered {found:?}");
+    #[cfg(not(feature = "kill-points"))]
+    let _ = found;
+}
+
+#[cfg(feature = "kill-points")]
+mod armed {
+    use std::path::PathBuf;
+    use std::sync::OnceLock;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use nix::sys::signal::{Signal, kill};
+
+    /// Stores between two looks for the file.
+    const LOOK_EVERY: u64 = 16;
+
+    fn wanted(name: &str) -> Option<&'static PathBuf> {
+        static WANTED: OnceLock<Option<(String, PathBuf)>> = OnceLock::new();
+        let wanted = WANTED.get_or_init(|| {
+            let name = std::env::var("NAUTILUS_KILL_POINT").ok()?;
+            Some((name, std::env::var_os("NAUTILUS_KILL_FILE")?.into()))
+        });
+        wanted.as_ref().and_then(|(wanted, file)| (wanted == name).then_some(file))
+    }
+
+    fn die(file: &PathBuf) {
+        if std::fs::remove_file(file).is_ok() {
+            let _ = kill(nix::unistd::getpid(), Signal::SIGKILL);
+        }
+    }
+
+    pub fn pass(name: &str) {
+        if let Some(file) = wanted(name) {
+            die(file);
+        }
+    }
+
+    pub fn stored() {
+        static SEEN: AtomicU64 = AtomicU64::new(0);
+        static LEFT: AtomicU64 = AtomicU64::new(u64::MAX);
+        let Some(file) = wanted("worker.store") else { return };
+        let left = LEFT.load(Ordering::Relaxed);
+        if left == 0 {
+            die(file);
+        } else if left != u64::MAX {
+            LEFT.store(left - 1, Ordering::Relaxed);
+        } else if SEEN.fetch_add(1, Ordering::Relaxed).is_multiple_of(LOOK_EVERY) {
+            let text = std::fs::read_to_string(file).unwrap_or_default();
+            LEFT.store(text.trim().parse().unwrap_or(u64::MAX), Ordering::Relaxed);
+        }
+    }
 }

@@ -8,6 +8,7 @@ use nautilus_shm::control_region::ControlRegion;
 
 use super::StandbyError;
 use crate::config::{self, NodeConfig, PortKind};
+use crate::kill_point::{self, EveryStore};
 use crate::net::RxChecksum;
 use crate::port::socket::{SocketPort, SocketSpec};
 use crate::port::xdp::{XdpPort, XdpPortSocket};
@@ -78,7 +79,8 @@ pub(super) fn serve(
             for (place, (mapped, row)) in mapped.into_iter().zip(&assignment.queues).enumerate() {
                 let ifindex = mapped.ifindex();
                 let failed = |source| StandbyError::Socket { place, source };
-                let (socket, _) = mapped.take_over().map_err(failed)?;
+                let (socket, found) = mapped.take_over_observed(EveryStore).map_err(failed)?;
+                kill_point::recovered(&found);
                 sockets.push(XdpPortSocket { socket, interface: row.interface, ifindex });
             }
             let next_hops =

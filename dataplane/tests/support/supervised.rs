@@ -1,5 +1,6 @@
 //! A node of one veth pair in two namespaces of its own, with the real supervisor. Everything is
 //! taken away again when it is dropped.
+#![allow(dead_code)]
 
 use std::fs;
 use std::net::{SocketAddr, UdpSocket};
@@ -52,6 +53,8 @@ pub struct Supervised {
     pub dir: tempfile::TempDir,
     pub supervisor: Option<Child>,
     pub config: PathBuf,
+    /// Added to the environment of its processes.
+    pub environment: Vec<(String, String)>,
     extra: String,
 }
 
@@ -70,8 +73,8 @@ impl Supervised {
             ip(&format!("-n {namespace} link set lo up"));
         }
         let config = dir.path().join("node.toml");
-        let this =
-            Self { server_ns, client_ns, dir, supervisor: None, config, extra: extra.into() };
+        let (supervisor, environment, extra) = (None, Vec::new(), extra.into());
+        let this = Self { server_ns, client_ns, dir, supervisor, config, environment, extra };
         this.make_veth();
         this.write_config();
         this
@@ -110,7 +113,8 @@ impl Supervised {
         command
             .args(["netns", "exec", &self.server_ns, env!("CARGO_BIN_EXE_nautilus-supervisor")])
             .arg("--config")
-            .arg(&self.config);
+            .arg(&self.config)
+            .envs(self.environment.iter().map(|(name, value)| (name, value)));
         command
     }
 
