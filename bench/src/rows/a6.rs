@@ -2,7 +2,7 @@
 //! application and frame building; the driver is the dataplane's (`app/cache/engine.rs`).
 
 use nautilus_dataplane::app::cache::engine;
-use nautilus_shm::table::{TableWriter, heap_words};
+use nautilus_shm::table::{TableRegion, TableWriter};
 
 use crate::clock::{GENERATOR_CORE, SERVER_CORE, pin};
 use crate::probe::Beside;
@@ -11,7 +11,7 @@ use crate::run::{Bench, Half};
 const KEYS: u64 = 1_000_000;
 const VALUE_BYTES: usize = 64;
 /// Memory of the table: a million cells of this size with room for the index.
-const TABLE_BYTES: usize = 512 << 20;
+const TABLE_MB: u32 = 512;
 
 /// The row.
 pub struct A6 {
@@ -41,7 +41,7 @@ impl Bench for A6 {
         let beside = Beside::start(GENERATOR_CORE);
         let report = std::thread::spawn(move || -> anyhow::Result<_> {
             pin(SERVER_CORE)?;
-            let table = TableWriter::create(heap_words(TABLE_BYTES), 1, seed)?;
+            let table = TableWriter::create(TableRegion::create(TABLE_MB, false)?, 1, seed)?;
             Ok(engine::run(table, KEYS, VALUE_BYTES, bursts, seed))
         });
         let report = report.join().map_err(|_| anyhow::anyhow!("the engine panicked"))??;

@@ -23,11 +23,17 @@ pub struct TableRegion {
 }
 
 impl TableRegion {
-    /// Reserves `max_memory_mb` MiB, all that the cache will ever use. Lay a table out in it with
+    /// Reserves `max_memory_mb` MiB, all that the cache will ever use, in transparent huge pages where
+    /// the kernel has them ([`Region::collapse`]) and in reserved ones with `huge_pages`. Lay a table out in it with
     /// [`super::TableWriter::create`].
     pub fn create(max_memory_mb: u32, huge_pages: bool) -> Result<Self, RegionError> {
         let bytes = (max_memory_mb.max(1) as usize) << 20;
         let region = Region::create(c"nautilus-cache", &spec(bytes, huge_pages))?;
+        if !huge_pages {
+            // A look-up is one bucket and one cell anywhere in the table: with small pages each costs
+            // a walk of the page table. A table without huge pages is as good, only slower.
+            region.collapse();
+        }
         region.beat(monotonic_ns())?;
         Ok(Self { region })
     }

@@ -146,7 +146,7 @@ fn request(id: u16, key: &str) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use nautilus_shm::table::heap_words;
+    use nautilus_shm::table::{TableRegion, heap_words};
 
     #[test]
     fn every_request_of_a_run_is_answered_with_its_value() {
@@ -161,7 +161,7 @@ mod tests {
     #[test]
     #[ignore = "prints a time; the scoreboard judges it"]
     fn engine_speed() {
-        let table = TableWriter::create(heap_words(320 << 20), 1, 3).unwrap();
+        let table = TableWriter::create(TableRegion::create(512, false).unwrap(), 1, 3).unwrap();
         let report = run(table, 1_000_000, 64, 20_000, 1);
         let ns = report.elapsed.as_nanos() as f64 / report.requests_count as f64;
         println!("{ns:.1} ns a request, {} of {} hits", report.hits_count, report.requests_count);
