@@ -46,6 +46,17 @@ pub struct CacheApp<W> {
     hits: Vec<KeyHit>,
 }
 
+const GET: &[u8] = b"get ";
+
+/// What the first pass over a burst found in one datagram.
+#[derive(Clone, Copy)]
+struct First {
+    hash: KeyHash,
+    /// Length of the key when the datagram is `get <key>` and nothing else: the third pass need not
+    /// parse it again.
+    only_key_bytes: Option<usize>,
+}
+
 /// Where one answer goes.
 struct Reply<'a, T> {
     tx: &'a mut T,
@@ -224,6 +235,20 @@ impl<W: Words> CacheApp<W> {
             return self.get_several(now_ns, keys, with_version, reply);
         }
         let hash = first.unwrap_or_else(|| self.table.hash(key));
+        self.get_one(now_ns, keys, key, with_version, hash, reply);
+    }
+
+    /// Answers a `get` of one `key`, which lies in `keys`.
+    #[inline]
+    fn get_one(
+        &mut self,
+        now_ns: u64,
+        keys: &[u8],
+        key: &[u8],
+        with_version: bool,
+        hash: KeyHash,
+        reply: &mut Reply<'_, impl Transmit>,
+    ) {
         let Some(hit) = self.look_up(now_ns, hash, key, with_version) else {
             return reply.line(END, false);
         };
@@ -241,7 +266,7 @@ impl<W: Words> CacheApp<W> {
             });
             return;
         }
-        let key_offset = (keys.len() - key.len()) as u32;
+        let key_offset = (key.as_ptr() as usize - keys.as_ptr() as usize) as u32;
         self.hits.clear();
         self.hits.push(KeyHit { hit, key_offset, key_bytes: key.len() as u8 });
         self.answer(keys, with_version, bytes, reply);
@@ -306,16 +331,16 @@ impl<W: Words> CacheApp<W> {
 
 impl<W: Words> App for CacheApp<W> {
     fn handle(&mut self, now_ns: u64, burst: &impl Burst, tx: &mut impl Transmit) {
-        let mut hashes = [None; BURST_DATAGRAMS_MAX];
-        let text = |index: usize| burst.get(index).payload.get(FRAME_HEADER_BYTES..);
-        for (index, hash) in hashes.iter_mut().enumerate().take(burst.len()) {
-            *hash = text(index).and_then(command::first_key).map(|key| self.table.hash(key));
-            if let Some(hash) = *hash {
-                self.table.prefetch_bucket(hash);
-            }
+        let mut firsts = [None; BURST_DATAGRAMS_MAX];
+        for (index, first) in firsts.iter_mut().enumerate().take(burst.len()) {
+            let text = burst.get(index).payload.get(FRAME_HEADER_BYTES..);
+            let Some(key) = text.and_then(command::first_key) else { continue };
+            let hash = self.table.hash(key.key);
+            self.table.prefetch_bucket(hash);
+            *first = Some(First { hash, only_key_bytes: key.is_all.then_some(key.key.len()) });
         }
-        for hash in hashes.iter().flatten() {
-            self.table.prefetch_cell(*hash);
+        for first in firsts.iter().flatten() {
+            self.table.prefetch_cell(first.hash);
         }
         for index in 0..burst.len() {
             let datagram = burst.get(index);
@@ -329,8 +354,13 @@ impl<W: Words> App for CacheApp<W> {
                 continue;
             };
             let mut reply = Reply { tx, path: datagram.reply_path(), header };
-            let first = hashes.get(index).copied().flatten();
-            self.datagram(now_ns, text, first, &mut reply);
+            let first = firsts.get(index).copied().flatten();
+            if let Some(First { hash, only_key_bytes: Some(key_bytes) }) = first {
+                let keys = &text[GET.len()..GET.len() + key_bytes];
+                self.get_one(now_ns, keys, keys, false, hash, &mut reply);
+                continue;
+            }
+            self.datagram(now_ns, text, first.map(|first| first.hash), &mut reply);
         }
     }
 

@@ -126,12 +126,43 @@ pub fn next(text: &[u8]) -> Next<'_> {
     }
 }
 
-/// The first key of a text whose first command is a `get`, to look it up ahead. A guess.
+/// What a text that begins with a `get` asks for first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FirstKey<'a> {
+    /// 1 to 250 bytes above the space.
+    pub key: &'a [u8],
+    /// Whether the text is `get <key>\r\n` and nothing else, so that [`next`] would find one `get` of
+    /// this one key and then the end.
+    pub is_all: bool,
+}
+
+/// The first key of a text whose first command is a `get`, to look it up ahead. `None` says nothing
+/// about the text.
 #[inline]
-pub fn first_key(text: &[u8]) -> Option<&[u8]> {
+pub fn first_key(text: &[u8]) -> Option<FirstKey<'_>> {
     let keys = text.strip_prefix(b"get ")?;
-    let end = keys.iter().position(|&byte| byte == b' ' || byte == b'\r' || byte == b'\n')?;
-    (1..=KEY_BYTES_MAX).contains(&end).then(|| &keys[..end])
+    let end = first_blank(keys)?;
+    let (key, rest) = keys.split_at(end);
+    let ends = matches!(rest[0], b' ' | b'\r' | b'\n');
+    let valid = ends && (1..=KEY_BYTES_MAX).contains(&end);
+    valid.then_some(FirstKey { key, is_all: rest == b"\r\n" })
+}
+
+/// Where the first byte up to the space is, looked for eight bytes at a time.
+#[inline]
+fn first_blank(text: &[u8]) -> Option<usize> {
+    const ONES: u64 = u64::MAX / 0xff;
+    let (words, rest) = text.as_chunks::<8>();
+    for (index, word) in words.iter().enumerate() {
+        let word = u64::from_le_bytes(*word);
+        // The lowest bit set marks the first byte below 0x21; a borrow only spoils those above it.
+        let blanks = word.wrapping_sub(ONES * 0x21) & !word & (ONES * 0x80);
+        if blanks != 0 {
+            return Some(index * 8 + blanks.trailing_zeros() as usize / 8);
+        }
+    }
+    let place = rest.iter().position(|&byte| byte <= b' ')?;
+    Some(words.len() * 8 + place)
 }
 
 fn take_word<'a>(line: &mut &'a [u8]) -> &'a [u8] {

@@ -77,7 +77,7 @@ pub fn headers(frame: &mut [u8], link: &LinkAddress, from: &Endpoint, to: &Endpo
     datagram[2..4].copy_from_slice(&to.port.to_be_bytes());
     datagram[4..6].copy_from_slice(&udp_bytes.to_be_bytes());
     datagram[6..8].fill(0);
-    let sum = checksum::add(addresses + checksum::pseudo(UDP, udp_bytes), datagram);
+    let sum = checksum::add(checksum::join(addresses, checksum::pseudo(UDP, udp_bytes)), datagram);
     // A sum of zero is sent as its other form, zero means "none" (RFC 768).
     let sum = match !checksum::fold(sum) {
         0 => 0xffff,

@@ -1,20 +1,32 @@
 //! The Internet checksum (RFC 1071), over IPv4 headers and UDP datagrams with their pseudo headers.
 //!
-//! A partial sum is a `u64` of native-endian 32-bit words: 2^32 of them cannot overflow it, the
-//! compiler vectorises the loop, and a ones'-complement sum does not depend on byte order as long
-//! as the result is stored the way the words were loaded.
+//! A partial sum is a `u64` that native-endian 64-bit words were added to, each carry at the low end:
+//! 2^64 - 1 is a multiple of 2^16 - 1, so the remainder is that of the 16-bit words, and a
+//! ones'-complement sum does not depend on byte order as long as the result is stored the way the
+//! words were loaded. Never zero again once it was not, as 16-bit sums are.
+
+/// The sum of two partial sums: an addition with the carry taken round.
+#[inline(always)]
+pub fn join(sum: u64, word: u64) -> u64 {
+    let (sum, carry) = sum.overflowing_add(word);
+    // Cannot overflow: a sum that did is below 2^64 - 1.
+    sum + u64::from(carry)
+}
 
 /// Adds `bytes` to a partial sum. Only the last part of a message may have an odd length.
 #[inline]
 pub fn add(sum: u64, bytes: &[u8]) -> u64 {
-    let (words, rest) = bytes.as_chunks::<4>();
+    let (words, rest) = bytes.as_chunks::<8>();
     let mut sum = sum;
     for word in words {
-        sum += u64::from(u32::from_ne_bytes(*word));
+        sum = join(sum, u64::from_ne_bytes(*word));
     }
-    let mut last = [0; 4];
+    if rest.is_empty() {
+        return sum;
+    }
+    let mut last = [0; 8];
     last[..rest.len()].copy_from_slice(rest);
-    sum + u64::from(u32::from_ne_bytes(last))
+    join(sum, u64::from_ne_bytes(last))
 }
 
 /// Folds a partial sum to 16 bits, in the byte order of the message. A message with a right
