@@ -268,3 +268,32 @@ fn skip_data<'a>(length: Option<&[u8]>, rest: &'a [u8]) -> Option<&'a [u8]> {
         _ => Some(rest),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_key_is_the_key_that_parsing_finds() {
+        for key in ["k", "1234567", "12345678", "123456789", "key:000000000001"] {
+            let text = format!("get {key}\r\n").into_bytes();
+            let first = FirstKey { key: key.as_bytes(), is_all: true };
+            assert_eq!(first_key(&text), Some(first));
+            let get = Command::Get { keys: &text[3..4 + key.len()], with_version: false };
+            assert_eq!(next(&text), Next::Command(get, &[]));
+            for more in [" b\r\n", "\n", "\r\nget b\r\n"] {
+                let text = format!("get {key}{more}").into_bytes();
+                let first = FirstKey { key: key.as_bytes(), is_all: false };
+                assert_eq!(first_key(&text), Some(first));
+            }
+            for odd in ["\t\r\n", "\0\r\n", ""] {
+                assert_eq!(first_key(format!("get {key}{odd}").as_bytes()), None);
+            }
+        }
+        for text in ["get \r\n", "get  k\r\n", "gets k\r\n", "set k 0 0 1\r\n"] {
+            assert_eq!(first_key(text.as_bytes()), None);
+        }
+        let long = format!("get {}\r\n", "k".repeat(KEY_BYTES_MAX + 1));
+        assert_eq!(first_key(long.as_bytes()), None);
+    }
+}
