@@ -57,6 +57,8 @@ impl CacheCounts {
         bank.add(table::CACHE_SPLIT_REPLIES, self.split_replies);
         let evictions = writer.evictions_count - self.published.evictions_count;
         bank.add(table::CACHE_EVICTIONS, evictions);
+        let suspects = writer.suspects_count - self.published.suspects_count;
+        bank.add(table::CACHE_SUSPECTS, suspects);
         bank.set(table::CACHE_ITEMS, usage.items_count);
         bank.set(table::CACHE_USED_BYTES, usage.used_cells_count * CELL_BYTES);
         bank.set(table::CACHE_LIMIT_BYTES, usage.cells_count * CELL_BYTES);

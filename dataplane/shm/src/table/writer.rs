@@ -82,6 +82,8 @@ pub struct WriterCounts {
     pub evictions_count: u64,
     /// Items evicted because both buckets of a new key were full.
     pub slot_evictions_count: u64,
+    /// Look-ups that found a value whose feed channel is suspect.
+    pub suspects_count: u64,
 }
 
 /// What is in the table.
@@ -213,6 +215,8 @@ impl<W: Words> TableWriter<W> {
         let shard = self.shard(hash);
         let found = find(words, &shard, hash, key)?;
         if !usable(words, &shard, &found, now_ns) {
+            let state = validity::check(words, found.meta.epoch, found.meta.channel, now_ns);
+            self.counts.suspects_count += u64::from(state == Err(Invalid::Suspect));
             return None;
         }
         let at = shard.cell(found.cell);

@@ -320,3 +320,22 @@ fn no_input_makes_it_panic_or_send_a_bad_frame() {
     assert!(answered as u64 > iterations / 2, "{answered} answers");
     nautilus_shm::table::check(cache.table().memory()).unwrap();
 }
+
+#[test]
+fn publishing_adds_what_was_counted_since_the_last_time() {
+    use nautilus_shm::control_region::ControlRegion;
+    use nautilus_shm::metrics::table;
+    let region = ControlRegion::create(c"cache-counts").unwrap();
+    let bank = region.metrics(1);
+    let mut cache = cache();
+    cache.begin_channel(3);
+    Keyspace::put(&mut cache, b"md", b"1", 3).unwrap();
+    ask(&mut cache, "get md\r\n");
+    for _ in 0..2 {
+        cache.publish(&bank);
+        assert_eq!(bank.counter(table::CACHE_SUSPECTS), 1);
+        assert_eq!(bank.counter(table::CACHE_MISSES), 1);
+        assert_eq!(bank.counter(table::CACHE_HITS), 0);
+        assert_eq!(bank.gauge(table::CACHE_ITEMS), 1);
+    }
+}
