@@ -69,6 +69,11 @@ pub struct Seat {
     child: Option<Child>,
 }
 
+/// glibc (2.35 and later) asks for transparent huge pages under large allocations. A worker's books
+/// are some 100 MB; the kernel gives them back page by page before it reports the death, which took
+/// 21 to 28 ms of every gap on 4 KiB pages. Where huge pages are off it does nothing.
+const HEAP_ON_HUGE_PAGES: &str = "glibc.malloc.hugetlb=1";
+
 impl Seat {
     /// Starts a worker: no capability (its uid is not root's, and no-new-privileges is inherited
     /// from us), its own process group, our socket as its standard input.
@@ -93,7 +98,8 @@ impl Seat {
             .current_dir("/")
             .process_group(0)
             .env_clear()
-            .envs(std::env::vars().filter(|(name, _)| kept(name)));
+            .envs(std::env::vars().filter(|(name, _)| kept(name)))
+            .env("GLIBC_TUNABLES", HEAP_ON_HUGE_PAGES);
         if let Some((uid, gid)) = identity.user {
             // std clears the supplementary groups when it changes the uid as root.
             command.uid(uid).gid(gid);
