@@ -110,6 +110,9 @@ stage_privileged() {
   cargo build --workspace --locked --bins
   NAUTILUS_BIN_DIR="$CARGO_TARGET_DIR/debug" \
     run_tests privileged --workspace --locked --lib --bins --tests
+  # Programs that die at chosen places: built apart, with a feature that nothing else has.
+  cargo test --locked -p nautilus-dataplane --features kill-points --test kill_points \
+    -- --test-threads=1 --include-ignored
 }
 
 stage_readme() {
