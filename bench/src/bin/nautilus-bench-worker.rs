@@ -2,6 +2,7 @@
 //! A second thread writes the count to the log; the worker's own thread only counts.
 
 use std::os::fd::AsFd;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -10,7 +11,17 @@ use nautilus_bench::allocations::{self, Counting, MARK};
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-fn main() -> anyhow::Result<()> {
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("nautilus-bench-worker: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> anyhow::Result<()> {
     let pid = std::process::id();
     std::thread::spawn(move || {
         loop {
