@@ -1,7 +1,8 @@
 //! The supervisor's half: what makes a bound socket, and needs privilege.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use super::header::Header;
 use super::socket::XskSocket;
@@ -99,8 +100,11 @@ impl Binding {
             CopyMode::ZeroCopy => ("XDP_ZEROCOPY", libc::XDP_ZEROCOPY),
         };
         let flags = flags | libc::XDP_USE_NEED_WAKEUP;
-        sys::bind(fds.socket.as_fd(), spec.ifindex, spec.queue, flags).map_err(|source| {
-            XskError::Bind { mode, ifindex: spec.ifindex, queue: spec.queue, source }
+        bind(fds.socket.as_fd(), &spec, flags).map_err(|source| XskError::Bind {
+            mode,
+            ifindex: spec.ifindex,
+            queue: spec.queue,
+            source,
         })?;
         let maps_when_bound = match super::Mapped::map(fds.try_clone_step()?) {
             Ok(_) => true,
@@ -115,6 +119,25 @@ impl XskFds {
     fn try_clone_step(&self) -> Result<Self, XskError> {
         self.try_clone()
             .map_err(|source| XskError::System { step: "duplicating the descriptors", source })
+    }
+}
+
+/// Binds, waiting for a queue that its last owner has not let go of: the kernel frees the socket of a
+/// dead process from a work queue, which usually takes 12 to 26 ms and longer on a busy machine.
+fn bind(socket: BorrowedFd<'_>, spec: &BindingSpec, flags: u16) -> std::io::Result<()> {
+    /// Too low: a restart after a crash fails. Too high: a queue that another program has is
+    /// reported late.
+    const PATIENCE: Duration = Duration::from_secs(3);
+    let start = Instant::now();
+    loop {
+        match sys::bind(socket, spec.ifindex, spec.queue, flags) {
+            Err(error)
+                if error.raw_os_error() == Some(libc::EBUSY) && start.elapsed() < PATIENCE =>
+            {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            other => return other,
+        }
     }
 }
 

@@ -250,6 +250,11 @@ proptest! {
             (Err(Discard::Fragment), Some(theirs)) => prop_assert!(!theirs.source.is_v4()),
             // and the tag type 0x9100, which no standard names.
             (Err(Discard::NotIp), Some(theirs)) => prop_assert_ne!(theirs.vlans, [0; 2]),
+            // A UDP length of 0, a jumbogram's (RFC 2675), it takes for the rest of the packet.
+            (Err(Discard::UdpLength), Some(theirs)) => {
+                let payload = usize::from(theirs.payload_offset);
+                prop_assert_eq!(&frame[payload - 4..payload - 2], &[0, 0]);
+            }
             (Ok(ours), None) => {
                 // Accepted by us alone: must at least lie inside the frame.
                 let end = usize::from(ours.payload_offset) + usize::from(ours.payload_bytes);
