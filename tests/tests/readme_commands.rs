@@ -21,7 +21,9 @@ fn runnable(command: &str) -> String {
         return command.to_owned();
     }
     let separator = if command.contains(" -- ") { "" } else { " --" };
-    format!("{{ {command}{separator} --list --include-ignored || exit 1; }} | grep -q ': test$'")
+    let ignored = if command.contains("ignored") { "" } else { " --include-ignored" };
+    // Read to the end: a reader that leaves at the first match breaks the writer's pipe.
+    format!("{{ {command}{separator} --list{ignored} || exit 1; }} | grep ': test$' >/dev/null")
 }
 
 fn script(block: &ShellBlock) -> String {
