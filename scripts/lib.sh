@@ -89,11 +89,24 @@ apt_get() {
 }
 
 # Finds cargo where rustup puts it when the shell has not been told.
-need_cargo() {
-  if ! command -v cargo >/dev/null && [ -x "${CARGO_HOME:-$HOME/.cargo}/bin/cargo" ]; then
-    export PATH="${CARGO_HOME:-$HOME/.cargo}/bin:$PATH"
+find_cargo() {
+  local folder=${CARGO_HOME:-${HOME:-/nonexistent}/.cargo}
+  if ! command -v cargo >/dev/null && [ -x "$folder/bin/cargo" ]; then
+    export PATH="$folder/bin:$PATH"
   fi
-  command -v cargo >/dev/null || die "cargo was not found: install Rust with rustup"
+  command -v cargo >/dev/null
+}
+
+need_cargo() { find_cargo || die "cargo was not found: install Rust with rustup"; }
+
+# Whether this user can build: cargo answers, and the target folder, or the one it would be made in,
+# takes files.
+can_build() {
+  find_cargo && (cd "$ROOT" && cargo --version >/dev/null 2>&1) || return 1
+  local folder=$CARGO_TARGET_DIR
+  [ ! -d "$folder/release" ] || folder=$folder/release
+  [ -d "$folder" ] || folder=$(dirname "$folder")
+  [ -w "$folder" ]
 }
 
 # What this machine cannot keep of the promises, one line each; nothing when it keeps them all.

@@ -108,12 +108,13 @@ UNIT
   systemctl daemon-reload
   systemctl start nautilus-node
   sleep 10
-  local first second
+  local first second workers kept
   first=$(systemctl show -p MainPID --value nautilus-node)
   if [ "$first" = 0 ]; then
     failed "the unit did not start: $(journalctl -u nautilus-node -n 5 -o cat)"
     return
   fi
+  workers=$(pgrep nautilus-worker || true)
   kill -9 "$first"
   sleep 10
   second=$(systemctl show -p MainPID --value nautilus-node)
@@ -122,6 +123,15 @@ UNIT
   else
     failed "systemd did not start the supervisor again"
   fi
+  # The active worker serves on, and the new supervisor asks it for the sockets.
+  kept=$(comm -12 <(sort <<<"$workers") <(pgrep nautilus-worker | sort) | tr '\n' ' ')
+  if [ -n "${kept// /}" ]; then
+    ok "the new supervisor took the sockets back; worker ${kept% } served on"
+  else
+    failed "no worker outlived its supervisor: $(journalctl -u nautilus-node -n 8 -o cat | tr '\n' '|')"
+  fi
+  journalctl -u nautilus-node -o cat | grep -i 'take\|took\|6\.[46]\|kernel' | head -n 8 |
+    while read -r line; do note "unit says: $line"; done
   systemctl stop nautilus-node
 }
 

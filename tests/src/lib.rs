@@ -11,6 +11,7 @@ pub mod frames;
 pub mod lab;
 pub mod load;
 pub mod memcached;
+pub mod phases;
 pub mod repository;
 pub mod scrape;
 pub mod values;

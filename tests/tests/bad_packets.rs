@@ -8,8 +8,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use etherparse::PacketBuilder;
 use nautilus_tests::captures;
@@ -27,6 +27,12 @@ use nix::errno::Errno;
 
 /// Frames of `bad-packets` that a 1,500-byte link carries.
 const FRAMES_CARRIED: usize = 1942;
+/// Rounds of bad frames are repeated this long at least, and until there were enough writes.
+const ATTACK_MIN: Duration = Duration::from_secs(8);
+/// After which too few writes are a failure.
+const ATTACK_MAX: Duration = Duration::from_secs(60);
+/// Reads, and writes, that fall inside the attack at least.
+const REQUESTS_MIN: u64 = 5000;
 /// How long counters may take to reach `/metrics` after the last packet.
 const SETTLE: Duration = Duration::from_secs(10);
 
@@ -197,7 +203,7 @@ fn taken(samples: &Samples) -> f64 {
 
 /// Reads and writes from the client until dropped by `stop`; returns (reads, writes), and panics on a
 /// wrong value.
-fn clients(lab: &Lab, stop: &AtomicBool) -> (u64, u64) {
+fn clients(lab: &Lab, stop: &AtomicBool, written: &AtomicU64) -> (u64, u64) {
     let server = SocketAddr::new(lab.nodes()[0].member.address.v4().into(), CACHE_PORT);
     let keys: Vec<String> = (0..200).map(|number| format!("own:{number}")).collect();
     std::thread::scope(|scope| {
@@ -212,6 +218,7 @@ fn clients(lab: &Lab, stop: &AtomicBool) -> (u64, u64) {
                 let key = &keys[version as usize % keys.len()];
                 client.set(key, 0, &values::value(key, version)).unwrap();
                 version += 1;
+                written.store(version, Ordering::Relaxed);
                 std::thread::sleep(Duration::from_millis(1));
             }
             version
@@ -257,18 +264,29 @@ fn captured_frames_harm_nobody() {
             .collect()
     };
     let before = ring.quiet();
-    let stop = AtomicBool::new(false);
+    let (stop, written) = (AtomicBool::new(false), AtomicU64::new(0));
     let (reads, writes) = std::thread::scope(|scope| {
-        let clients = scope.spawn(|| clients(&ring.lab, &stop));
+        let clients = scope.spawn(|| clients(&ring.lab, &stop, &written));
         // The clients must be stopped before a panic leaves the scope, which waits for them.
         let rounds = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            assert_eq!(ring.deliver("as captured", &captured), FRAMES_CARRIED);
             let unlisted = readdressed(None);
             let listed = readdressed(Some([LISTED_V4.into(), LISTED_V6.into()]));
-            let sent = ring.deliver("readdressed, captured sources", &unlisted);
-            assert_eq!(ring.deliver("readdressed, listed sources", &listed), sent);
-            println!("{sent} readdressed frames from captured sources, as many from listed ones");
-            assert!(sent > 1000);
+            let began = Instant::now();
+            let mut rounds = 0;
+            while began.elapsed() < ATTACK_MIN
+                || (written.load(Ordering::Relaxed) < REQUESTS_MIN && began.elapsed() < ATTACK_MAX)
+            {
+                rounds += 1;
+                assert_eq!(ring.deliver("as captured", &captured), FRAMES_CARRIED);
+                let sent = ring.deliver("readdressed, captured sources", &unlisted);
+                assert_eq!(ring.deliver("readdressed, listed sources", &listed), sent);
+                assert!(sent > 1000);
+            }
+            println!(
+                "{rounds} rounds of {FRAMES_CARRIED} captured frames, {} readdressed from captured \
+                 sources, as many from listed ones",
+                unlisted.len()
+            );
         }));
         stop.store(true, Ordering::Relaxed);
         let counts = clients.join().unwrap();
@@ -279,6 +297,7 @@ fn captured_frames_harm_nobody() {
     });
     let after = ring.settled(&before);
     let change = after.samples.since(&before.samples);
+    assert!(reads >= REQUESTS_MIN && writes >= REQUESTS_MIN, "{reads} reads, {writes} writes");
     println!("{reads} reads and {writes} writes, 0 wrong values");
     for (labels, packets) in change.series("nautilus_xdp_packets_total") {
         println!("{packets:8} {labels}");

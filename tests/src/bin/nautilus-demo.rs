@@ -8,8 +8,8 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
@@ -17,6 +17,8 @@ use clap::Parser;
 use nautilus_dataplane::feed::record::BboRecord;
 use nautilus_dataplane::replay::generate::GeneratorSpec;
 use nautilus_shm::cells::WorkerIdentity;
+use nautilus_shm::control_region::{ControlReader, HistogramId, SUPERVISOR_PROCESS, WORKERS_MAX};
+use nautilus_shm::metrics::Owner;
 use nautilus_tests::feed_source::FeedSource;
 use nautilus_tests::lab::node_file::FEED_VENUE;
 use nautilus_tests::lab::{
@@ -25,6 +27,7 @@ use nautilus_tests::lab::{
 };
 use nautilus_tests::load::{self, Plan, Report};
 use nautilus_tests::memcached::Client;
+use nautilus_tests::phases::Phases;
 use nautilus_tests::values;
 use nautilus_tests::wait::wait_until;
 use nix::sys::signal::{Signal, kill};
@@ -118,12 +121,17 @@ impl Stage {
         }
     }
 
-    fn worker(&self) -> anyhow::Result<WorkerIdentity> {
+    /// What the node says of itself.
+    fn region(&self) -> anyhow::Result<ControlReader> {
         let run_dir = match self {
             Self::Lab(lab) => &lab.nodes()[0].run_dir,
             Self::Loopback { run_dir, .. } => run_dir,
         };
-        active_worker(&attach(run_dir)?).context("no worker is active")
+        Ok(attach(run_dir)?)
+    }
+
+    fn worker(&self) -> anyhow::Result<WorkerIdentity> {
+        active_worker(&self.region()?).context("no worker is active")
     }
 }
 
@@ -198,7 +206,7 @@ fn demonstrate(arguments: &Arguments, run: RunId, stop: &AtomicBool) -> anyhow::
         replay.push(word.into());
     }
     // A source that ends begins anew, as the next session.
-    let _replay =
+    let replay =
         Service::start(run, venue, binary("nautilus-replay"), replay, folder.join("replay.log"))?;
     stage.as_client(|| first_record(stage.cache(), &feed_keys, stop)).with_context(|| {
         format!(
@@ -221,6 +229,8 @@ fn demonstrate(arguments: &Arguments, run: RunId, stop: &AtomicBool) -> anyhow::
         rate_per_second: arguments.rate,
         duration,
     };
+    let killed_at = OnceLock::new();
+    let mut phases = Phases::default();
     let (own, feed, killed) = std::thread::scope(|scope| {
         let own = scope.spawn(|| {
             stage.as_client(|| {
@@ -232,25 +242,29 @@ fn demonstrate(arguments: &Arguments, run: RunId, stop: &AtomicBool) -> anyhow::
         let feed = scope.spawn(|| {
             stage.as_client(|| {
                 load::read(&plan(&feed_keys), stop, |_, found| {
+                    phases.count(killed_at.get().copied(), Instant::now(), found.is_some());
                     // A miss is honest: the feed is suspect until its next session.
                     found.is_none_or(|found| BboRecord::decode(&found.bytes).is_some())
                 })
             })
         });
-        let killed = kill_worker(&stage, duration / 2, stop);
+        let killed = kill_worker(&stage, &replay, duration / 2, &killed_at, stop);
         (own.join(), feed.join(), killed)
     });
     let panicked = |_| anyhow::anyhow!("a reader panicked");
     let (own, feed) = (own.map_err(panicked)??, feed.map_err(panicked)??);
-    print(&own, &feed);
-    match killed? {
-        Some((before, after, gap)) => println!(
-            "worker {before} killed; {after} went on, active after {:.1} ms; readers' longest silence {:.1} ms",
-            gap.as_secs_f64() * 1e3,
-            own.gap.max(feed.gap).as_secs_f64() * 1e3
-        ),
-        None => return Ok(()),
-    }
+    let Some(killed) = killed? else { return Ok(()) };
+    print(&own, &feed, &phases);
+    println!(
+        "worker {} killed; {} went on: gap {:.3} ms by the supervisor's clock, {:.1} ms seen from \
+         outside; readers' longest silence {:.1} ms",
+        killed.victim,
+        killed.successor,
+        stage.region()?.supervisor().last_gap_ns() as f64 / 1e6,
+        killed.seen.as_secs_f64() * 1e3,
+        own.gap.max(feed.gap).as_secs_f64() * 1e3
+    );
+    print_node(&stage.region()?);
     if own.wrong + feed.wrong > 0 {
         bail!(
             "{} wrong answers; first: {:?}",
@@ -260,6 +274,9 @@ fn demonstrate(arguments: &Arguments, run: RunId, stop: &AtomicBool) -> anyhow::
     }
     if own.hits == 0 || feed.hits == 0 {
         bail!("no value was read");
+    }
+    if phases.suspect_for.is_none() {
+        bail!("no market data was read again after the kill");
     }
     Ok(())
 }
@@ -289,12 +306,23 @@ fn first_record(server: SocketAddr, keys: &[String], stop: &AtomicBool) -> anyho
     Ok(())
 }
 
-/// Kills the active worker after `pause`: (its pid, its successor's, time until that was active).
+/// A worker's end.
+struct Killed {
+    victim: u32,
+    successor: u32,
+    /// From the kill until the successor was seen to be active.
+    seen: Duration,
+}
+
+/// Kills the active worker after `pause` and, when another is active, begins the feed's next session:
+/// the successor cannot know what it missed of the last one. None when stopped before.
 fn kill_worker(
     stage: &Stage,
+    replay: &Service,
     pause: Duration,
+    killed_at: &OnceLock<Instant>,
     stop: &AtomicBool,
-) -> anyhow::Result<Option<(u32, u32, Duration)>> {
+) -> anyhow::Result<Option<Killed>> {
     let due = Instant::now() + pause;
     while Instant::now() < due {
         if stop.load(Ordering::Relaxed) {
@@ -302,28 +330,40 @@ fn kill_worker(
         }
         std::thread::sleep(Duration::from_millis(10));
     }
-    let victim = stage.worker()?;
-    kill(nix::unistd::Pid::from_raw(victim.pid as i32), Signal::SIGKILL)?;
-    let killed = Instant::now();
+    let victim = stage.worker()?.pid;
+    let killed = *killed_at.get_or_init(Instant::now);
+    kill(nix::unistd::Pid::from_raw(victim as i32), Signal::SIGKILL)?;
     let mut successor = None;
     wait_until("another worker is active", SOON, || {
-        successor = stage.worker().ok().filter(|worker| worker.pid != victim.pid);
+        successor = stage.worker().ok().filter(|worker| worker.pid != victim);
         successor.is_some()
     })?;
-    let successor = successor.context("another worker is active")?;
-    Ok(Some((victim.pid, successor.pid, killed.elapsed())))
+    let successor = successor.context("another worker is active")?.pid;
+    let seen = killed.elapsed();
+    replay.kill();
+    Ok(Some(Killed { victim, successor, seen }))
 }
 
-fn print(own: &Report, feed: &Report) {
+fn print(own: &Report, feed: &Report, phases: &Phases) {
     println!(
-        "\n{:<18}{:>9}{:>9}{:>7}{:>7}{:>11}{:>11}{:>11}{:>10}",
-        "reads", "sent", "hits", "lost", "wrong", "p50 us", "p99 us", "p99.9 us", "gap ms"
+        "\n{:<18}{:>9}{:>9}{:>9}{:>7}{:>7}{:>11}{:>11}{:>11}{:>10}",
+        "reads",
+        "sent",
+        "hits",
+        "misses",
+        "lost",
+        "wrong",
+        "p50 us",
+        "p99 us",
+        "p99.9 us",
+        "gap ms"
     );
     for (name, report) in [("clients' own keys", own), ("market data", feed)] {
         println!(
-            "{name:<18}{:>9}{:>9}{:>7}{:>7}{:>11.1}{:>11.1}{:>11.1}{:>10.1}",
+            "{name:<18}{:>9}{:>9}{:>9}{:>7}{:>7}{:>11.1}{:>11.1}{:>11.1}{:>10.1}",
             report.sent,
             report.hits,
+            report.answered - report.hits,
             report.lost(),
             report.wrong,
             report.latency_us(0.5),
@@ -332,5 +372,47 @@ fn print(own: &Report, feed: &Report) {
             report.gap.as_secs_f64() * 1e3
         );
     }
-    println!("(open loop: latency counts from the moment a request was due, kill included)");
+    for (name, answers) in [
+        ("  before the kill", phases.before),
+        ("  while suspect", phases.suspect),
+        ("  next session", phases.after),
+    ] {
+        println!("{name:<27}{:>9}{:>9}", answers.hits, answers.misses);
+    }
+    println!("(open loop: latency counts from the moment a request was due, kill included)\n");
+    match phases.suspect_for {
+        Some(time) => println!(
+            "market data was suspect for {:.0} ms after the kill, until the feed's next session: \
+             a miss is the honest answer then",
+            time.as_secs_f64() * 1e3
+        ),
+        None => println!("market data was suspect from the kill to the end: every read was a miss"),
+    }
+}
+
+/// What the node measured itself: the way of a packet through it, and what became of every packet.
+fn print_node(region: &ControlReader) {
+    let mut latency = region.histogram(0, HistogramId::XdpToTx);
+    for worker in 1..WORKERS_MAX {
+        latency.merge(&region.histogram(worker, HistogramId::XdpToTx));
+    }
+    if latency.count() > 0 {
+        let [p50, p99, p999] = [0.5, 0.99, 0.999].map(|q| latency.quantile(q) as f64 / 1e3);
+        println!(
+            "xdp_to_tx, {} answers: p50 {p50:.1} us, p99 {p99:.1} us, p99.9 {p999:.1} us",
+            latency.count()
+        );
+    } else {
+        println!("xdp_to_tx: not measured by kernel sockets");
+    }
+    let counts = region.metrics(SUPERVISOR_PROCESS);
+    let verdicts: Vec<String> = counts
+        .samples(Owner::Supervisor)
+        .filter(|sample| sample.spec.name == "nautilus_xdp_packets_total" && sample.value > 0)
+        .map(|sample| format!("{} {}", sample.labels.join(" "), sample.value))
+        .collect();
+    match verdicts.is_empty() {
+        false => println!("xdp verdicts: {}", verdicts.join(", ")),
+        true => println!("xdp verdicts: none, no program is attached"),
+    }
 }
