@@ -114,6 +114,7 @@ mod tests {
             values: vec![Some(250_000.0), Some(11.0)],
             held_share: 0.001,
             latency: Some(latency.clone()),
+            lost: None,
         };
         let sides = vec!["ours".to_owned(), "DPDK testpmd".to_owned()];
         let halves = vec![(0, 0, half.clone()), (0, 1, half)];

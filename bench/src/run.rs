@@ -29,6 +29,9 @@ pub struct Half {
     pub held_share: f64,
     /// Latencies in nanoseconds, where the row has any.
     pub latency: Option<Histogram<u64>>,
+    /// Requests without an answer, of how many; a lost one keeps its place in a window for as long
+    /// as it is waited for.
+    pub lost: Option<(u64, u64)>,
 }
 
 /// A row that is set up and can be measured.
@@ -123,7 +126,10 @@ fn describe(row: &Row, pair: u32, name: &str, half: &Half) -> String {
         })
         .collect();
     let held = half.held_share * 100.0;
-    format!("{} pair {} {name}: {}; held > 50 us: {held:.3} %", row.id, pair + 1, values.join(", "))
+    let lost =
+        half.lost.map_or_else(String::new, |(lost, sent)| format!("; lost {lost} of {sent}"));
+    let (id, pair, values) = (&row.id, pair + 1, values.join(", "));
+    format!("{id} pair {pair} {name}: {values}{lost}; held > 50 us: {held:.3} %")
 }
 
 #[cfg(test)]
@@ -148,7 +154,7 @@ mod tests {
             let held_share = self.held.get(self.at).copied().unwrap_or(0.0);
             self.at += 1;
             let value = if side == 0 { 200.0 } else { 100.0 };
-            Ok(Half { values: vec![Some(value)], held_share, latency: None })
+            Ok(Half { values: vec![Some(value)], held_share, ..Half::default() })
         }
     }
 

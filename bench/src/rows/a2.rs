@@ -112,7 +112,9 @@ impl Bench for A2 {
         let outcome = self.window.run(&mut link.wire, &link.flow, &mut get)?;
         outcome.check(&self.sides[side])?;
         let rate = Some(outcome.rate_per_s());
-        Ok(Half { values: vec![rate, rate], held_share: outcome.held_share, latency: None })
+        let lost = Some((outcome.lost, outcome.sent));
+        let held_share = outcome.held_share;
+        Ok(Half { values: vec![rate, rate], held_share, lost, ..Half::default() })
     }
 
     fn missing(&self) -> Option<String> {

@@ -54,6 +54,6 @@ impl Bench for A6 {
             report.discarded_count
         );
         let ns_per_op = report.elapsed.as_nanos() as f64 / report.requests_count as f64;
-        Ok(Half { values: vec![Some(ns_per_op)], held_share, latency: None })
+        Ok(Half { values: vec![Some(ns_per_op)], held_share, ..Half::default() })
     }
 }

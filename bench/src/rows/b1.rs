@@ -89,6 +89,7 @@ impl Bench for B1 {
             values: vec![Some(rate.rate_per_s()), Some(p99_us)],
             held_share: rate.held_share.max(paced.held_share),
             latency: Some(latency),
+            lost: Some((rate.lost + paced.lost, rate.sent + paced.sent)),
         })
     }
 

@@ -168,6 +168,6 @@ impl Bench for B3 {
             .flat_map(|cost| [cost.allocations, cost.syscalls, cost.wakeups].map(Some))
             .collect();
         let held_share = busy.held_share.max(preferred.held_share);
-        Ok(Half { values, held_share, latency: None })
+        Ok(Half { values, held_share, ..Half::default() })
     }
 }
