@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use nautilus_dataplane::app::{App, CacheApp};
 use nautilus_dataplane::limits::REPLY_PAYLOAD_BYTES_MAX;
 use nautilus_dataplane::net::Endpoint;
-use nautilus_dataplane::port::{Burst, Datagram, Link, Path, SendError, Transmit};
+use nautilus_dataplane::port::{Burst, Datagram, Filled, Link, Path, SendError, Transmit};
 use nautilus_shm::table::{TableWriter, heap_words};
 
 const SENTINEL: u16 = 0xffff;
@@ -90,10 +90,15 @@ impl Burst for Request {
 struct Joined(Vec<u8>);
 
 impl Transmit for Joined {
-    fn send(&mut self, _: &Path, write: impl FnOnce(&mut [u8]) -> usize) -> Result<(), SendError> {
+    fn send<F: Into<Filled>>(
+        &mut self,
+        _: &Path,
+        write: impl FnOnce(&mut [u8]) -> F,
+    ) -> Result<(), SendError> {
         let mut out = [0; REPLY_PAYLOAD_BYTES_MAX];
-        let bytes = write(&mut out);
-        self.0.extend(&out[8..bytes]);
+        let filled: Filled = write(&mut out).into();
+        assert!(filled.is_true_of(&out), "a wrong sum");
+        self.0.extend(&out[8..filled.bytes]);
         Ok(())
     }
 }

@@ -9,7 +9,7 @@
 
 use nautilus_shm::metrics::MetricBank;
 use nautilus_shm::table::{
-    self as shm_table, Deleted, Hit, KEY_BYTES_MAX, KeyHash, Put, TableWriter, Words,
+    self as shm_table, Deleted, Guess, Hit, KEY_BYTES_MAX, KeyHash, Put, TableWriter, Words,
 };
 
 use super::keyspace::{ChannelState, Keyspace, PutError};
@@ -17,9 +17,12 @@ use super::{App, cache_counts::CacheCounts};
 use crate::limits::BURST_DATAGRAMS_MAX;
 use crate::memcached::command::{self, Command, Next, Refusal};
 use crate::memcached::frame::{FRAME_HEADER_BYTES, FRAME_TEXT_BYTES_MAX, REPLY_FRAMES_MAX};
-use crate::memcached::reply::{END, KeyHit, ReplyText, value_line_bytes, write_value_line};
+use crate::memcached::reply::{
+    END, KeyHit, ReplyText, text_sum, value_line_bytes, write_value_line,
+};
 use crate::memcached::{FrameHeader, expiry};
-use crate::port::{Burst, Path, Transmit};
+use crate::net::checksum;
+use crate::port::{Burst, Filled, Path, Transmit};
 
 pub mod engine;
 #[cfg(test)]
@@ -52,6 +55,7 @@ const GET: &[u8] = b"get ";
 #[derive(Clone, Copy)]
 struct First {
     hash: KeyHash,
+    guess: Guess,
     /// Length of the key when the datagram is `get <key>` and nothing else: the third pass need not
     /// parse it again.
     only_key_bytes: Option<usize>,
@@ -66,12 +70,20 @@ struct Reply<'a, T> {
 
 impl<T: Transmit> Reply<'_, T> {
     /// Sends one datagram. What the port cannot send, it counts.
-    fn frame(&mut self, sequence: u16, total: u16, write: impl FnOnce(&mut [u8]) -> usize) {
+    #[inline]
+    fn frame<F: Into<Filled>>(
+        &mut self,
+        sequence: u16,
+        total: u16,
+        write: impl FnOnce(&mut [u8]) -> F,
+    ) {
         let header = self.header.reply(sequence, total);
         let _ = self.tx.send(&self.path, |out| {
             out[..FRAME_HEADER_BYTES].copy_from_slice(&header);
             let text = &mut out[FRAME_HEADER_BYTES..][..FRAME_TEXT_BYTES_MAX];
-            FRAME_HEADER_BYTES + write(text)
+            let Filled { bytes, sum } = write(text).into();
+            let with_header = |sum: u16| checksum::fold(checksum::add(sum.into(), &header));
+            Filled { bytes: FRAME_HEADER_BYTES + bytes, sum: sum.map(with_header) }
         });
     }
 
@@ -122,7 +134,7 @@ impl<W: Words> CacheApp<W> {
         &mut self,
         now_ns: u64,
         mut text: &[u8],
-        first: Option<KeyHash>,
+        first: Option<(KeyHash, Guess)>,
         reply: &mut Reply<'_, impl Transmit>,
     ) {
         let mut first = first;
@@ -179,7 +191,8 @@ impl<W: Words> CacheApp<W> {
         let hash = self.table.hash(key);
         let stored = match value {
             Some(value) => {
-                let put = Put { key, value, flags, expiry_ns, channel: 0 };
+                let text_sum = text_sum(key, flags, value);
+                let put = Put { key, value, flags, expiry_ns, channel: 0, text_sum };
                 self.table.put(hash, &put, now_ns)
             }
             None => Err(shm_table::PutError::TooLarge),
@@ -205,14 +218,15 @@ impl<W: Words> CacheApp<W> {
         }
     }
 
+    #[inline]
     fn look_up(
         &mut self,
         now_ns: u64,
-        hash: KeyHash,
+        (hash, guess): (KeyHash, Guess),
         key: &[u8],
         with_version: bool,
     ) -> Option<Hit> {
-        let hit = self.table.get(hash, key, now_ns);
+        let hit = self.table.get_near(hash, guess, key, now_ns);
         let requests =
             if with_version { &mut self.counts.gets } else { &mut self.counts.plain_gets };
         *requests += 1;
@@ -227,15 +241,15 @@ impl<W: Words> CacheApp<W> {
         now_ns: u64,
         keys: &[u8],
         with_version: bool,
-        first: Option<KeyHash>,
+        first: Option<(KeyHash, Guess)>,
         reply: &mut Reply<'_, impl Transmit>,
     ) {
         let key = keys.strip_prefix(b" ").unwrap_or(keys);
         if key.contains(&b' ') {
             return self.get_several(now_ns, keys, with_version, reply);
         }
-        let hash = first.unwrap_or_else(|| self.table.hash(key));
-        self.get_one(now_ns, keys, key, with_version, hash, reply);
+        let place = first.unwrap_or_else(|| (self.table.hash(key), Guess::default()));
+        self.get_one(now_ns, keys, key, with_version, place, reply);
     }
 
     /// Answers a `get` of one `key`, which lies in `keys`.
@@ -246,10 +260,10 @@ impl<W: Words> CacheApp<W> {
         keys: &[u8],
         key: &[u8],
         with_version: bool,
-        hash: KeyHash,
+        place: (KeyHash, Guess),
         reply: &mut Reply<'_, impl Transmit>,
     ) {
-        let Some(hit) = self.look_up(now_ns, hash, key, with_version) else {
+        let Some(hit) = self.look_up(now_ns, place, key, with_version) else {
             return reply.line(END, false);
         };
         let line_bytes = value_line_bytes(key, &hit, with_version);
@@ -262,7 +276,7 @@ impl<W: Words> CacheApp<W> {
                 let end = line + hit.value_bytes as usize;
                 table.read(&mut reader, &mut out[line..end]);
                 out[end..end + 7].copy_from_slice(b"\r\nEND\r\n");
-                end + 7
+                Filled { bytes: end + 7, sum: (!with_version).then_some(hit.text_sum) }
             });
             return;
         }
@@ -282,22 +296,23 @@ impl<W: Words> CacheApp<W> {
         self.hits.clear();
         let mut bytes = END.len();
         let mut words = command::words(keys);
-        let mut together = [(&b""[..], self.table.hash(b"")); LOOKUPS_TOGETHER];
+        let nothing = (self.table.hash(b""), Guess::default());
+        let mut together = [(&b""[..], nothing); LOOKUPS_TOGETHER];
         loop {
             let mut count = 0;
             for (place, key) in together.iter_mut().zip(words.by_ref()) {
-                *place = (key, self.table.hash(key));
-                self.table.prefetch_bucket(place.1);
+                *place = (key, (self.table.hash(key), Guess::default()));
+                self.table.prefetch_bucket(place.1.0);
                 count += 1;
             }
             if count == 0 {
                 break;
             }
-            for &(_, hash) in &together[..count] {
-                self.table.prefetch_cell(hash);
+            for (_, (hash, guess)) in &mut together[..count] {
+                *guess = self.table.prefetch_cell(*hash);
             }
-            for &(key, hash) in &together[..count] {
-                let Some(hit) = self.look_up(now_ns, hash, key, with_version) else { continue };
+            for &(key, place) in &together[..count] {
+                let Some(hit) = self.look_up(now_ns, place, key, with_version) else { continue };
                 bytes += value_line_bytes(key, &hit, with_version) + hit.value_bytes as usize + 2;
                 if self.hits.len() < HITS_MAX {
                     let key_offset = (key.as_ptr() as usize - keys.as_ptr() as usize) as u32;
@@ -337,10 +352,11 @@ impl<W: Words> App for CacheApp<W> {
             let Some(key) = text.and_then(command::first_key) else { continue };
             let hash = self.table.hash(key.key);
             self.table.prefetch_bucket(hash);
-            *first = Some(First { hash, only_key_bytes: key.is_all.then_some(key.key.len()) });
+            let (guess, only_key_bytes) = (Guess::default(), key.is_all.then_some(key.key.len()));
+            *first = Some(First { hash, guess, only_key_bytes });
         }
-        for first in firsts.iter().flatten() {
-            self.table.prefetch_cell(first.hash);
+        for first in firsts.iter_mut().take(burst.len()).flatten() {
+            first.guess = self.table.prefetch_cell(first.hash);
         }
         for index in 0..burst.len() {
             let datagram = burst.get(index);
@@ -355,12 +371,13 @@ impl<W: Words> App for CacheApp<W> {
             };
             let mut reply = Reply { tx, path: datagram.reply_path(), header };
             let first = firsts.get(index).copied().flatten();
-            if let Some(First { hash, only_key_bytes: Some(key_bytes) }) = first {
+            if let Some(First { hash, guess, only_key_bytes: Some(key_bytes) }) = first {
                 let keys = &text[GET.len()..GET.len() + key_bytes];
-                self.get_one(now_ns, keys, keys, false, hash, &mut reply);
+                self.get_one(now_ns, keys, keys, false, (hash, guess), &mut reply);
                 continue;
             }
-            self.datagram(now_ns, text, first.map(|first| first.hash), &mut reply);
+            let place = first.map(|first| (first.hash, first.guess));
+            self.datagram(now_ns, text, place, &mut reply);
         }
     }
 
@@ -379,7 +396,8 @@ impl<W: Words> Keyspace for CacheApp<W> {
             return Err(PutError::BadKey);
         }
         let hash = self.table.hash(key);
-        let put = Put { key, value, flags: 0, expiry_ns: 0, channel };
+        let text_sum = text_sum(key, 0, value);
+        let put = Put { key, value, flags: 0, expiry_ns: 0, channel, text_sum };
         match self.table.put(hash, &put, 0) {
             Ok(_) => Ok(()),
             Err(shm_table::PutError::KeyLength) => Err(PutError::BadKey),

@@ -1,7 +1,8 @@
 //! The echo service: sends each payload back to where it came from. For liveness and for figures.
 
 use super::App;
-use crate::port::{Burst, Transmit};
+use crate::net::checksum;
+use crate::port::{Burst, Filled, Transmit};
 
 /// Answers every datagram with its own payload.
 #[derive(Clone, Copy, Debug, Default)]
@@ -19,7 +20,8 @@ impl App for Echo {
                 // A payload longer than the buffer is refused by its length.
                 let used = datagram.payload.len().min(buffer.len());
                 buffer[..used].copy_from_slice(&datagram.payload[..used]);
-                datagram.payload.len()
+                let sum = checksum::fold(checksum::add(0, datagram.payload));
+                Filled { bytes: datagram.payload.len(), sum: Some(sum) }
             });
             // A refusal is counted by the port.
             self.echoed_count += u64::from(sent.is_ok());

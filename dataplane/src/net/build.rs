@@ -38,6 +38,21 @@ pub fn payload_bytes_max(mtu_bytes: usize, is_v4: bool) -> usize {
 /// [`header_bytes`], or when the payload exceeds 65,487 bytes.
 #[inline]
 pub fn headers(frame: &mut [u8], link: &LinkAddress, from: &Endpoint, to: &Endpoint) {
+    let payload = &frame[header_bytes(link.vlans, to.is_v4())..];
+    let payload_sum = checksum::fold(checksum::add(0, payload));
+    headers_summed(frame, link, from, to, payload_sum);
+}
+
+/// [`headers`] around a payload whose sum is known, folded as by [`checksum::fold`]. Nothing that was
+/// just written is read back: such a read waits until the smaller stores before it have left the core.
+#[inline]
+pub fn headers_summed(
+    frame: &mut [u8],
+    link: &LinkAddress,
+    from: &Endpoint,
+    to: &Endpoint,
+    payload_sum: u16,
+) {
     let is_v4 = to.is_v4();
     assert_eq!(from.is_v4(), is_v4, "one family on both ends");
     let link_bytes = ethernet::header_bytes(link.vlans);
@@ -51,37 +66,42 @@ pub fn headers(frame: &mut [u8], link: &LinkAddress, from: &Endpoint, to: &Endpo
     let addresses = if is_v4 {
         let total_bytes = udp_bytes.checked_add(20).expect("an IPv4 packet is below 64 KiB");
         let header: &mut [u8; 20] = network.try_into().expect("split at 20");
-        *header = [0; 20];
-        header[0] = 0x45;
-        header[2..4].copy_from_slice(&total_bytes.to_be_bytes());
-        header[6] = 0x40;
-        header[8] = TTL;
-        header[9] = UDP;
-        header[12..16].copy_from_slice(&from.v4_octets());
-        header[16..20].copy_from_slice(&to.v4_octets());
-        let sum = !checksum::fold(checksum::add(0, header));
-        header[10..12].copy_from_slice(&sum.to_ne_bytes());
-        checksum::add(0, &header[12..20])
+        let (source, destination) = (from.v4_octets(), to.v4_octets());
+        let addresses =
+            u64::from(u32::from_ne_bytes(source)) + u64::from(u32::from_ne_bytes(destination));
+        // Version 4 and five words; "don't fragment"; time to live and protocol.
+        let fixed = [[0x45, 0], total_bytes.to_be_bytes(), [0x40, 0], [TTL, UDP]];
+        let words: u64 = fixed.iter().map(|word| u64::from(u16::from_ne_bytes(*word))).sum();
+        let sum = !checksum::fold(words + addresses);
+        let [total0, total1] = total_bytes.to_be_bytes();
+        let [sum0, sum1] = sum.to_ne_bytes();
+        header[0..4].copy_from_slice(&[0x45, 0, total0, total1]);
+        header[4..8].copy_from_slice(&[0, 0, 0x40, 0]);
+        header[8..12].copy_from_slice(&[TTL, UDP, sum0, sum1]);
+        header[12..16].copy_from_slice(&source);
+        header[16..20].copy_from_slice(&destination);
+        addresses
     } else {
         let header: &mut [u8; 40] = network.try_into().expect("split at 40");
-        *header = [0; 40];
-        header[0] = 0x60;
-        header[4..6].copy_from_slice(&udp_bytes.to_be_bytes());
-        header[6] = UDP;
-        header[7] = TTL;
+        let [udp0, udp1] = udp_bytes.to_be_bytes();
+        header[0..8].copy_from_slice(&[0x60, 0, 0, 0, udp0, udp1, UDP, TTL]);
         header[8..24].copy_from_slice(&from.address);
         header[24..40].copy_from_slice(&to.address);
-        checksum::add(0, &header[8..40])
+        checksum::add(checksum::add(0, &from.address), &to.address)
     };
-    datagram[0..2].copy_from_slice(&from.port.to_be_bytes());
-    datagram[2..4].copy_from_slice(&to.port.to_be_bytes());
-    datagram[4..6].copy_from_slice(&udp_bytes.to_be_bytes());
-    datagram[6..8].fill(0);
-    let sum = checksum::add(checksum::join(addresses, checksum::pseudo(UDP, udp_bytes)), datagram);
+    let [from0, from1] = from.port.to_be_bytes();
+    let [to0, to1] = to.port.to_be_bytes();
+    let [udp0, udp1] = udp_bytes.to_be_bytes();
+    let ports = u32::from_ne_bytes([from0, from1, to0, to1]);
+    let sum = checksum::join(addresses, checksum::pseudo(UDP, udp_bytes));
+    let sum = checksum::join(sum, u64::from(ports));
+    let length = u64::from(u16::from_ne_bytes([udp0, udp1]));
+    let sum = checksum::join(sum, length + u64::from(payload_sum));
     // A sum of zero is sent as its other form, zero means "none" (RFC 768).
     let sum = match !checksum::fold(sum) {
         0 => 0xffff,
         sum => sum,
     };
-    datagram[6..8].copy_from_slice(&sum.to_ne_bytes());
+    let [sum0, sum1] = sum.to_ne_bytes();
+    datagram[0..8].copy_from_slice(&[from0, from1, to0, to1, udp0, udp1, sum0, sum1]);
 }

@@ -24,7 +24,7 @@ pub use sim::SimPort;
 pub use socket::SocketPort;
 pub use xdp::XdpPort;
 
-use crate::net::Endpoint;
+use crate::net::{Endpoint, checksum};
 
 /// Where on the host a datagram came in, and where its reply leaves.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -97,15 +97,39 @@ pub trait Burst {
     }
 }
 
+/// What a writer of a payload says of it: its length, and its sum if that is known already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Filled {
+    /// Bytes used of the buffer.
+    pub bytes: usize,
+    /// [`checksum::fold`](crate::net::checksum::fold) of the sum over those bytes; `None`: to be
+    /// added up by the port, if it needs it.
+    pub sum: Option<u16>,
+}
+
+impl From<usize> for Filled {
+    fn from(bytes: usize) -> Self {
+        Self { bytes, sum: None }
+    }
+}
+
+impl Filled {
+    /// Whether the sum, if there is one, is that of the bytes it was told for.
+    pub fn is_true_of(&self, buffer: &[u8]) -> bool {
+        let actual = || checksum::fold(checksum::add(0, &buffer[..self.bytes]));
+        self.bytes > buffer.len() || self.sum.is_none_or(|sum| sum == actual())
+    }
+}
+
 /// The sending half, usable while a burst is still borrowed.
 pub trait Transmit {
     /// Queues one datagram: `write` fills the front of a buffer of at least
-    /// [`crate::limits::REPLY_PAYLOAD_BYTES_MAX`] bytes and returns the length it used. Nothing
-    /// leaves before [`Port::flush`] unless the port runs out of room.
-    fn send(
+    /// [`crate::limits::REPLY_PAYLOAD_BYTES_MAX`] bytes and returns the length it used, or
+    /// [`Filled`]. Nothing leaves before [`Port::flush`] unless the port runs out of room.
+    fn send<F: Into<Filled>>(
         &mut self,
         path: &Path,
-        write: impl FnOnce(&mut [u8]) -> usize,
+        write: impl FnOnce(&mut [u8]) -> F,
     ) -> Result<(), SendError>;
 }
 

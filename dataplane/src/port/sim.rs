@@ -8,7 +8,7 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
 
-use super::{Burst, Datagram, Link, Path, Port, PortCounters, SendError, Transmit};
+use super::{Burst, Datagram, Filled, Link, Path, Port, PortCounters, SendError, Transmit};
 use crate::limits::BURST_DATAGRAMS_MAX;
 use crate::net::Endpoint;
 
@@ -226,10 +226,10 @@ impl SimSender {
 }
 
 impl Transmit for SimSender {
-    fn send(
+    fn send<F: Into<Filled>>(
         &mut self,
         path: &Path,
-        write: impl FnOnce(&mut [u8]) -> usize,
+        write: impl FnOnce(&mut [u8]) -> F,
     ) -> Result<(), SendError> {
         if path.from.is_v4() != path.to.is_v4() || path.from.is_multicast() {
             self.counters.no_neighbour_count += 1;
@@ -242,7 +242,9 @@ impl Transmit for SimSender {
             self.counters.no_frame_count += 1;
             return Err(SendError::NoFrame);
         };
-        let length = write(&mut bytes[..]);
+        let filled: Filled = write(&mut bytes[..]).into();
+        debug_assert!(filled.is_true_of(&bytes[..]), "a wrong sum");
+        let length = filled.bytes;
         if length > SIM_PAYLOAD_BYTES_MAX {
             self.world.borrow_mut().buffers.push(bytes);
             self.counters.too_long_count += 1;

@@ -9,7 +9,7 @@ use nautilus_shm::clock;
 use nix::sys::socket::{setsockopt, sockopt};
 
 use super::mmsg::{Batch, Message};
-use super::{Burst, Datagram, Link, Path, Port, PortCounters, SendError, Transmit};
+use super::{Burst, Datagram, Filled, Link, Path, Port, PortCounters, SendError, Transmit};
 use crate::limits::BURST_DATAGRAMS_MAX;
 use crate::net::{Discard, Endpoint, build};
 
@@ -194,10 +194,10 @@ impl SocketSender {
 }
 
 impl Transmit for SocketSender {
-    fn send(
+    fn send<F: Into<Filled>>(
         &mut self,
         path: &Path,
-        write: impl FnOnce(&mut [u8]) -> usize,
+        write: impl FnOnce(&mut [u8]) -> F,
     ) -> Result<(), SendError> {
         let is_v4 = path.to.is_v4();
         let suits = |bound: &Bound| {
@@ -218,7 +218,10 @@ impl Transmit for SocketSender {
         }
         let start = self.pending.len() * TX_BYTES;
         let payload_max = build::payload_bytes_max(1500, is_v4);
-        let length = write(&mut self.arena[start..start + payload_max]);
+        let payload = &mut self.arena[start..start + payload_max];
+        let filled: Filled = write(payload).into();
+        debug_assert!(filled.is_true_of(payload), "a wrong sum");
+        let length = filled.bytes;
         if length > payload_max {
             self.counters.too_long_count += 1;
             return Err(SendError::TooLong);

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use nautilus_shm::ledger::{Frame, FrameCounts, StorePoint};
 
-use super::{Burst, Datagram, Link, Path, Port, PortCounters, SendError, Transmit};
+use super::{Burst, Datagram, Filled, Link, Path, Port, PortCounters, SendError, Transmit};
 use crate::limits::{BURST_DATAGRAMS_MAX, REPLY_PAYLOAD_BYTES_MAX};
 use crate::net::{Endpoint, LinkAddress, Parsed, RxChecksum, build, ethernet, parse::parse};
 use crate::xsk::{RxFrame, SocketCounters, TxFrame, Umem, XskSocket};
@@ -231,10 +231,10 @@ impl Burst for &XdpBurst {
 
 impl<N: NextHops, P: StorePoint> Transmit for XdpSender<N, P> {
     #[inline]
-    fn send(
+    fn send<F: Into<Filled>>(
         &mut self,
         path: &Path,
-        write: impl FnOnce(&mut [u8]) -> usize,
+        write: impl FnOnce(&mut [u8]) -> F,
     ) -> Result<(), SendError> {
         let is_v4 = path.to.is_v4();
         let Some(sending) = self
@@ -269,7 +269,10 @@ impl<N: NextHops, P: StorePoint> Transmit for XdpSender<N, P> {
         let bytes = umem.bytes_mut(&mut frame);
         let payload_max = build::payload_bytes_max(hop.mtu_bytes as usize, is_v4);
         let room = (bytes.len() - PAYLOAD_OFFSET).min(payload_max.max(REPLY_PAYLOAD_BYTES_MAX));
-        let used = write(&mut bytes[PAYLOAD_OFFSET..PAYLOAD_OFFSET + room]);
+        let payload = &mut bytes[PAYLOAD_OFFSET..PAYLOAD_OFFSET + room];
+        let filled: Filled = write(payload).into();
+        debug_assert!(filled.is_true_of(payload), "a wrong sum");
+        let used = filled.bytes;
         if used > payload_max || used > room {
             sending.socket.release(frame);
             self.counters.too_long_count += 1;
@@ -279,7 +282,11 @@ impl<N: NextHops, P: StorePoint> Transmit for XdpSender<N, P> {
             LinkAddress { destination: hop.mac, source: hop.source_mac, vlans: path.link.vlans };
         let start = PAYLOAD_OFFSET - build::header_bytes(link.vlans, is_v4);
         let end = PAYLOAD_OFFSET + used;
-        build::headers(&mut bytes[start..end], &link, &path.from, &path.to);
+        let frame_bytes = &mut bytes[start..end];
+        match filled.sum {
+            Some(sum) => build::headers_summed(frame_bytes, &link, &path.from, &path.to, sum),
+            None => build::headers(frame_bytes, &link, &path.from, &path.to),
+        }
         sending.pending.push(TxFrame { frame, offset: start as u32, length: (end - start) as u32 });
         self.counters.sent_count += 1;
         self.counters.sent_bytes += used as u64;

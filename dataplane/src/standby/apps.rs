@@ -194,8 +194,8 @@ impl Apps for NodeApps<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::port::{Datagram, Link, Path, SendError};
-    use crate::worker::apps::dispatch;
+    use crate::port::{Datagram, Filled, Link, Path, SendError};
+    use crate::worker::apps::{Dispatched, dispatch};
     use nautilus_shm::region::Access;
 
     struct One<'a>(Datagram<'a>);
@@ -213,7 +213,11 @@ mod tests {
     struct Nowhere;
 
     impl Transmit for Nowhere {
-        fn send(&mut self, _: &Path, _: impl FnOnce(&mut [u8]) -> usize) -> Result<(), SendError> {
+        fn send<F: Into<Filled>>(
+            &mut self,
+            _: &Path,
+            _: impl FnOnce(&mut [u8]) -> F,
+        ) -> Result<(), SendError> {
             Err(SendError::NoFrame)
         }
     }
@@ -243,7 +247,9 @@ mod tests {
             let source = Endpoint::new([198, 18, 0, 2].into(), 9);
             let link = Link::default();
             let burst = One(Datagram { source, destination, link, rx_ns, payload: b"short" });
-            dispatch(&mut apps, rx_ns, &burst, &mut Nowhere).no_application
+            let mut dispatched = Dispatched::default();
+            dispatch(&mut apps, rx_ns, &burst, &mut Nowhere, &mut dispatched);
+            dispatched.no_application
         };
         let age_ns = 50_000_000;
         assert_eq!(handle(line, monotonic_ns() - age_ns), 0);

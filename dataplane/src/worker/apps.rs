@@ -3,7 +3,7 @@
 use crate::app::App;
 use crate::limits::BURST_DATAGRAMS_MAX;
 use crate::net::Endpoint;
-use crate::port::{Burst, Datagram, Path, SendError, Transmit};
+use crate::port::{Burst, Datagram, Filled, Path, SendError, Transmit};
 
 /// Applications of one worker, at most.
 pub const APPS_MAX: usize = 32;
@@ -92,10 +92,10 @@ struct Counting<'a, T> {
 
 impl<T: Transmit> Transmit for Counting<'_, T> {
     #[inline]
-    fn send(
+    fn send<F: Into<Filled>>(
         &mut self,
         path: &Path,
-        write: impl FnOnce(&mut [u8]) -> usize,
+        write: impl FnOnce(&mut [u8]) -> F,
     ) -> Result<(), SendError> {
         let result = self.tx.send(path, write);
         self.sent += usize::from(result.is_ok());
@@ -103,28 +103,40 @@ impl<T: Transmit> Transmit for Counting<'_, T> {
     }
 }
 
-/// What became of a burst.
+/// What became of a burst. Kept from burst to burst: clearing it would cost an idle turn more than
+/// all else.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Dispatched {
     /// Datagrams nobody serves.
     pub no_application: usize,
-    /// Arrival stamps of the datagrams of those applications that answered, the first
-    /// `answered` of them.
-    pub rx_ns: [u64; BURST_DATAGRAMS_MAX],
-    /// How many.
-    pub answered: usize,
+    rx_ns: [u64; BURST_DATAGRAMS_MAX],
+    answered: usize,
 }
 
-/// Gives each datagram of a burst to its application.
+impl Dispatched {
+    /// Arrival stamps of the datagrams of those applications that answered.
+    pub fn answered_rx_ns(&self) -> &[u64] {
+        &self.rx_ns[..self.answered]
+    }
+
+    /// Forgets the burst before.
+    #[inline]
+    pub fn clear(&mut self) {
+        (self.no_application, self.answered) = (0, 0);
+    }
+}
+
+/// Gives each datagram of a burst to its application, and says in `dispatched` what became of them.
 #[inline]
 pub fn dispatch(
     apps: &mut impl Apps,
     now_ns: u64,
     burst: &impl Burst,
     tx: &mut impl Transmit,
-) -> Dispatched {
+    dispatched: &mut Dispatched,
+) {
     const NOBODY: u8 = u8::MAX;
-    let mut dispatched = Dispatched::default();
+    dispatched.clear();
     let count = burst.len().min(BURST_DATAGRAMS_MAX);
     let mut routes = [NOBODY; BURST_DATAGRAMS_MAX];
     let mut present = 0u32;
@@ -154,5 +166,4 @@ pub fn dispatch(
             }
         }
     }
-    dispatched
 }

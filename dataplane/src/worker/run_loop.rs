@@ -82,6 +82,7 @@ pub struct Worker<P, A, R, C = Monotonic> {
     clock: C,
     policy: PollPolicy,
     totals: Totals,
+    dispatched: Dispatched,
     last_turn_ns: u64,
     last_packet_ns: u64,
     last_housekeeping_ns: u64,
@@ -106,6 +107,7 @@ impl<P: Port, A: Apps, R: Report, C: Clock> Worker<P, A, R, C> {
             clock,
             policy,
             totals: Totals::default(),
+            dispatched: Dispatched::default(),
             last_turn_ns: now_ns,
             last_packet_ns: now_ns,
             last_housekeeping_ns: now_ns,
@@ -126,20 +128,20 @@ impl<P: Port, A: Apps, R: Report, C: Clock> Worker<P, A, R, C> {
         let now_ns = self.clock.now_ns();
 
         // handle
-        let mut dispatched = Dispatched::default();
+        self.dispatched.clear();
         if received != 0 {
             {
                 let (burst, tx) = self.port.split();
-                dispatched = dispatch(&mut self.apps, now_ns, &burst, tx);
+                dispatch(&mut self.apps, now_ns, &burst, tx, &mut self.dispatched);
             }
             self.port.release();
-            self.totals.no_application_count += dispatched.no_application as u64;
+            self.totals.no_application_count += self.dispatched.no_application as u64;
         }
 
         // flush
         self.port.flush();
         let end_ns = if received != 0 { self.clock.now_ns() } else { now_ns };
-        for rx_ns in &dispatched.rx_ns[..dispatched.answered] {
+        for rx_ns in self.dispatched.answered_rx_ns() {
             self.report.xdp_to_tx(end_ns.saturating_sub(*rx_ns));
         }
 

@@ -39,7 +39,7 @@ impl Step {
         let hash = table.hash(self.key());
         match self {
             Self::Put(key, value) => {
-                let put = Put { key, value, flags: 1, expiry_ns: 0, channel: 0 };
+                let put = Put { key, value, flags: 1, expiry_ns: 0, channel: 0, text_sum: 7 };
                 table.put(hash, &put, 1).unwrap();
             }
             Self::Delete(key) => {

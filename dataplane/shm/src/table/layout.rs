@@ -7,7 +7,8 @@
 //! slot    | tag 16 | generation 16 | cell + 1, 32 bits |          0 = empty
 //! side    | newer 32, older 32 | key hash | last cell of the chain |
 //! cell, first of an item     | generation 32, next 32 | epoch 32, queue 8, frequency 8, channel 8,
-//!                              key bytes 8 | version | expiry ns | flags 32, value bytes 32 | 11 words |
+//!                              key bytes 8 | version | expiry ns | flags 32, value bytes 32 |
+//!                              written us 48, text sum 16 | 10 words |
 //! cell, further of an item   | generation 32, next 32 | 15 words |
 //! ```
 //!
@@ -64,7 +65,8 @@ pub(super) const C_META: usize = 1;
 pub(super) const C_VERSION: usize = 2;
 pub(super) const C_EXPIRY_NS: usize = 3;
 pub(super) const C_LENGTH: usize = 4;
-pub(super) const FIRST_PAYLOAD: usize = 5;
+pub(super) const C_WRITTEN: usize = 5;
+pub(super) const FIRST_PAYLOAD: usize = 6;
 pub(super) const NEXT_PAYLOAD: usize = 1;
 
 // Words of a cell's side entry, which only the writer uses.
@@ -158,6 +160,11 @@ impl Layout {
         let last = layout.shard(shards - 1);
         assert!(last.cells_at + cells * CELL_WORDS <= words, "the last cell lies in the memory");
         Ok(layout)
+    }
+
+    /// The places of all shards, in order.
+    pub(super) fn all_shards(&self) -> Box<[Shard]> {
+        (0..self.shards).map(|index| self.shard(index)).collect()
     }
 
     /// The place of shard `index`, which is below [`Self::shards`].
@@ -286,10 +293,10 @@ mod tests {
     #[test]
     fn an_item_takes_the_cells_its_bytes_need() {
         assert_eq!(cells_for(1, 0), 1);
-        assert_eq!(cells_for(24, 64), 1);
-        assert_eq!(cells_for(25, 64), 2);
-        assert_eq!(cells_for(16, 72 + 120), 2);
-        assert_eq!(cells_for(16, 72 + 121), 3);
+        assert_eq!(cells_for(16, 64), 1);
+        assert_eq!(cells_for(17, 64), 2);
+        assert_eq!(cells_for(16, 64 + 120), 2);
+        assert_eq!(cells_for(16, 64 + 121), 3);
         assert_eq!(cells_for(KEY_BYTES_MAX, VALUE_BYTES_MAX), 8741);
     }
 

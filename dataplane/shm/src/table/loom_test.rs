@@ -34,7 +34,14 @@ fn table() -> (Watched, TableWriter<Watched>) {
 
 fn put(table: &mut TableWriter<Watched>, number: u8) {
     let value = [number; 16];
-    let put = Put { key: b"k", value: &value, flags: number.into(), expiry_ns: 0, channel: 0 };
+    let put = Put {
+        key: b"k",
+        value: &value,
+        flags: number.into(),
+        expiry_ns: 0,
+        channel: 0,
+        text_sum: 7,
+    };
     table.put(table.hash(b"k"), &put, 1).unwrap();
 }
 
@@ -73,7 +80,8 @@ fn a_deleted_key_is_a_miss_and_its_reused_cell_is_nobody_elses() {
         put(&mut table, 1);
         let writer = thread::spawn(move || {
             table.delete(table.hash(b"k"), b"k", 1);
-            let other = Put { key: b"o", value: &[9; 16], flags: 9, expiry_ns: 0, channel: 0 };
+            let other =
+                Put { key: b"o", value: &[9; 16], flags: 9, expiry_ns: 0, channel: 0, text_sum: 7 };
             table.put(table.hash(b"o"), &other, 1).unwrap();
         });
         let mut out = [0; 16];

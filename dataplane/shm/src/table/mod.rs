@@ -34,7 +34,9 @@ pub use reader::{DETACHED_AGE_NS, READER_RETRIES_MAX, ReadError, ReadHit, TableR
 pub use region::{CACHE_MAGIC, TableRegion};
 pub use validity::{ChannelState, NO_LEASE};
 pub use words::{Words, heap_words};
-pub use writer::{Deleted, Hit, Put, PutError, TableWriter, Usage, ValueReader, WriterCounts};
+pub use writer::{
+    Deleted, Guess, Hit, Put, PutError, TableWriter, Usage, ValueReader, WriterCounts,
+};
 
 #[cfg(all(test, not(loom)))]
 mod kill_test;

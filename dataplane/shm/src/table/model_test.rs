@@ -18,7 +18,7 @@ pub(super) fn put(
     key: &[u8],
     value: &[u8],
 ) -> Result<u64, PutError> {
-    let put = Put { key, value, flags: 7, expiry_ns: 0, channel: 0 };
+    let put = Put { key, value, flags: 7, expiry_ns: 0, channel: 0, text_sum: 7 };
     table.put(table.hash(key), &put, 1)
 }
 
@@ -79,7 +79,8 @@ fn run(steps: &[Step], cells: usize, shards: u32, evicts: bool) -> Result<(), Te
             Step::Put { key, long_key, bytes, expiry_ns } => {
                 let key = key_of(key, long_key);
                 let value: Vec<u8> = (0..bytes).map(|byte| (byte * 7 + number) as u8).collect();
-                let put = Put { key: &key, value: &value, flags: 3, expiry_ns, channel: 0 };
+                let put =
+                    Put { key: &key, value: &value, flags: 3, expiry_ns, channel: 0, text_sum: 7 };
                 let stored = table.put(table.hash(&key), &put, now_ns);
                 if cells_for(key.len(), bytes) > table.layout().cells_per_shard {
                     prop_assert_eq!(stored, Err(PutError::TooLarge));
@@ -212,7 +213,8 @@ fn what_is_asked_for_stays() {
 fn a_feeds_keys_follow_its_channel() {
     let mut table = small_table(32, 1);
     let hash = table.hash(b"md:x:Y:bbo");
-    let record = Put { key: b"md:x:Y:bbo", value: b"v", flags: 0, expiry_ns: 0, channel: 9 };
+    let record =
+        Put { key: b"md:x:Y:bbo", value: b"v", flags: 0, expiry_ns: 0, channel: 9, text_sum: 7 };
     table.put(hash, &record, 1).unwrap();
     let read = |table: &TableWriter<Box<[AtomicU64]>>, now_ns| {
         let reader = TableReader::attach(table.memory()).unwrap();

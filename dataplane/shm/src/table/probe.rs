@@ -46,10 +46,16 @@ pub(super) struct Place {
     pub slot: usize,
 }
 
-/// An item that was found by its writer.
+/// An item that was found by its writer, and where.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Found {
     pub place: Place,
+    pub item: Item,
+}
+
+/// A live item of a key.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Item {
     pub cell: u32,
     pub meta: Meta,
     /// The start of the value.
@@ -70,6 +76,7 @@ pub(super) fn slots(shard: &Shard, bucket: u32) -> std::ops::Range<usize> {
 }
 
 /// Finds a key. Only for the shard's writer: nothing is validated.
+#[inline]
 pub(super) fn find(words: &[AtomicU64], shard: &Shard, hash: KeyHash, key: &[u8]) -> Option<Found> {
     let (first, second) = buckets(words, shard, hash);
     find_in(words, shard, first, hash, key).or_else(|| find_in(words, shard, second?, hash, key))
@@ -82,20 +89,31 @@ fn find_in(
     hash: KeyHash,
     key: &[u8],
 ) -> Option<Found> {
-    for slot in slots(shard, bucket) {
-        let word = load(words, slot);
-        if slot_tag(word) != hash.tag() || lower(word) == 0 {
-            continue;
-        }
-        let cell = slot_cell(word);
-        let meta = Meta::unpack(load(words, shard.cell(cell) + C_META));
-        let mut cursor = Cursor::first(cell);
-        if usize::from(meta.key_bytes) == key.len() && cursor.matches(words, shard, key) == Ok(true)
-        {
-            return Some(Found { place: Place { bucket, slot }, cell, meta, value: cursor });
-        }
+    slots(shard, bucket).find_map(|slot| {
+        let item = item_in(words, shard, slot, hash, key)?;
+        Some(Found { place: Place { bucket, slot }, item })
+    })
+}
+
+/// The item in a slot if it is the key's. Only for the shard's writer.
+#[inline]
+pub(super) fn item_in(
+    words: &[AtomicU64],
+    shard: &Shard,
+    slot: usize,
+    hash: KeyHash,
+    key: &[u8],
+) -> Option<Item> {
+    let word = load(words, slot);
+    if slot_tag(word) != hash.tag() || lower(word) == 0 {
+        return None;
     }
-    None
+    let cell = slot_cell(word);
+    let meta = Meta::unpack(load(words, shard.cell(cell) + C_META));
+    let mut value = Cursor::first(cell);
+    let same =
+        usize::from(meta.key_bytes) == key.len() && value.matches(words, shard, key) == Ok(true);
+    same.then_some(Item { cell, meta, value })
 }
 
 /// The slot that holds a live cell, by its hash. Only for the shard's writer.

@@ -6,14 +6,14 @@ use super::evict::{
 use super::hash::KeyHash;
 use super::intent::{Change, recover};
 use super::layout::{
-    C_EXPIRY_NS, C_LENGTH, C_META, C_VERSION, KEY_BYTES_MAX, Layout, LayoutError, Meta, NIL,
-    S_BYTES, S_FREE_CELLS, S_FREE_HEAD, S_ITEMS, S_MAIN_ENDS, S_SMALL_ENDS, S_VERSION, Shard,
+    C_EXPIRY_NS, C_LENGTH, C_META, C_VERSION, C_WRITTEN, KEY_BYTES_MAX, Layout, LayoutError, Meta,
+    NIL, S_BYTES, S_FREE_CELLS, S_FREE_HEAD, S_ITEMS, S_MAIN_ENDS, S_SMALL_ENDS, S_VERSION, Shard,
     T_CELLS, T_SEED, T_SHARDS, T_VALID_UNTIL_NS, VALUE_BYTES_MAX, X_HASH, X_LAST, cells_for, lower,
     pair, upper,
 };
 use super::payload::Cursor;
 use super::probe::{
-    Found, Place, empty_slot, find, link_at, slot_cell, slot_tag, slot_word, slots,
+    Item, Place, empty_slot, find, item_in, link_at, slot_cell, slot_tag, slot_word, slots,
 };
 use super::queue::{EMPTY, Queue};
 use super::validity::{self, ChannelState, Invalid, NO_LEASE};
@@ -33,6 +33,9 @@ pub struct Put<'a> {
     pub expiry_ns: u64,
     /// 0 for a client, else the feed channel whose state the value depends on.
     pub channel: u8,
+    /// 16 bits of the caller's, stored and returned: the ones'-complement sum of the text that the
+    /// value is answered with, so that a reply need not be added up.
+    pub text_sum: u16,
 }
 
 /// Why a value was not stored.
@@ -71,6 +74,8 @@ pub struct Hit {
     pub version: u64,
     /// 0 = client-owned.
     pub channel: u8,
+    /// As given with the value.
+    pub text_sum: u16,
     shard: u32,
     value: Cursor,
 }
@@ -105,6 +110,8 @@ pub struct Usage {
 pub struct TableWriter<W> {
     memory: W,
     layout: Layout,
+    /// Where each shard is, so that no look-up computes it.
+    shards: Box<[Shard]>,
     seed: u64,
     counts: WriterCounts,
 }
@@ -132,7 +139,8 @@ impl<W: Words> TableWriter<W> {
         store(words, T_SEED, seed);
         store(words, T_CELLS, layout.cells_per_shard.into());
         store(words, T_SHARDS, shards.into());
-        Ok(Self { memory, layout, seed, counts: WriterCounts::default() })
+        let (shards, counts) = (layout.all_shards(), WriterCounts::default());
+        Ok(Self { memory, layout, shards, seed, counts })
     }
 
     /// Takes over the table of a writer that is gone (killed and reaped), completing what it had
@@ -145,7 +153,8 @@ impl<W: Words> TableWriter<W> {
         for index in 0..layout.shards {
             recover(memory.words(), &layout.shard(index))?;
         }
-        Ok(Self { memory, layout, seed, counts: WriterCounts::default() })
+        let (shards, counts) = (layout.all_shards(), WriterCounts::default());
+        Ok(Self { memory, layout, shards, seed, counts })
     }
 
     /// The measures of the table.
@@ -167,8 +176,7 @@ impl<W: Words> TableWriter<W> {
     pub fn usage(&self) -> Usage {
         let words = self.memory.words();
         let mut usage = Usage::default();
-        for index in 0..self.layout.shards {
-            let shard = self.layout.shard(index);
+        for shard in &self.shards {
             usage.items_count += load(words, shard.base + S_ITEMS);
             usage.payload_bytes += load(words, shard.base + S_BYTES);
             let free = load(words, shard.base + S_FREE_CELLS);
@@ -187,41 +195,60 @@ impl<W: Words> TableWriter<W> {
     /// First stage of a batch: asks for the key's bucket.
     #[inline]
     pub fn prefetch_bucket(&self, hash: KeyHash) {
-        let shard = self.shard(hash);
-        prefetch(self.memory.words(), shard.bucket(hash.first_bucket(&shard)));
+        let shard = shard_of(&self.shards, hash);
+        prefetch(self.memory.words(), shard.bucket(hash.first_bucket(shard)));
     }
 
-    /// Second stage of a batch: asks for the cell the bucket seems to name.
+    /// Second stage of a batch: asks for the cell the bucket seems to name, and says in which slot
+    /// that was, for [`Self::get_near`].
     #[inline]
-    pub fn prefetch_cell(&self, hash: KeyHash) {
+    pub fn prefetch_cell(&self, hash: KeyHash) -> Guess {
         let words = self.memory.words();
-        let shard = self.shard(hash);
-        for slot in slots(&shard, hash.first_bucket(&shard)) {
+        let shard = shard_of(&self.shards, hash);
+        for slot in slots(shard, hash.first_bucket(shard)) {
             let word = load(words, slot);
             if slot_tag(word) == hash.tag() && word != 0 {
                 let at = shard.cell(slot_cell(word));
                 prefetch(words, at);
                 prefetch(words, at + 8);
-                return;
+                return Guess { slot };
             }
         }
+        Guess::default()
     }
 
     /// Looks a key up; `hash` is its hash. Counts as a use. `None` when there is no value that may be
     /// used at `now_ns`.
     #[inline]
     pub fn get(&mut self, hash: KeyHash, key: &[u8], now_ns: u64) -> Option<Hit> {
+        self.get_near(hash, Guess::default(), key, now_ns)
+    }
+
+    /// [`Self::get`] that looks into a guessed slot before it searches.
+    #[inline]
+    pub fn get_near(
+        &mut self,
+        hash: KeyHash,
+        guess: Guess,
+        key: &[u8],
+        now_ns: u64,
+    ) -> Option<Hit> {
         let words = self.memory.words();
-        let shard = self.shard(hash);
-        let found = find(words, &shard, hash, key)?;
-        if !usable(words, &shard, &found, now_ns) {
-            let state = validity::check(words, found.meta.epoch, found.meta.channel, now_ns);
+        let shard = shard_of(&self.shards, hash);
+        let near =
+            (guess.slot != 0).then(|| item_in(words, shard, guess.slot, hash, key)).flatten();
+        let item = match near {
+            Some(item) => item,
+            None => find(words, shard, hash, key)?.item,
+        };
+        if !usable(words, shard, &item, now_ns) {
+            let state = validity::check(words, item.meta.epoch, item.meta.channel, now_ns);
             self.counts.suspects_count += u64::from(state == Err(Invalid::Suspect));
             return None;
         }
-        let at = shard.cell(found.cell);
-        if found.meta.frequency < FREQUENCY_MAX {
-            let meta = Meta { frequency: found.meta.frequency + 1, ..found.meta };
+        let at = shard.cell(item.cell);
+        if item.meta.frequency < FREQUENCY_MAX {
+            let meta = Meta { frequency: item.meta.frequency + 1, ..item.meta };
             store(words, at + C_META, meta.pack());
         }
         let length = load(words, at + C_LENGTH);
@@ -229,9 +256,10 @@ impl<W: Words> TableWriter<W> {
             flags: upper(length),
             value_bytes: lower(length),
             version: load(words, at + C_VERSION),
-            channel: found.meta.channel,
+            channel: item.meta.channel,
+            text_sum: load(words, at + C_WRITTEN) as u16,
             shard: shard.index,
-            value: found.value,
+            value: item.value,
         })
     }
 
@@ -245,8 +273,8 @@ impl<W: Words> TableWriter<W> {
     #[inline]
     pub fn read(&self, reader: &mut ValueReader, out: &mut [u8]) -> usize {
         let count = out.len().min(reader.left);
-        let shard = self.layout.shard(reader.shard);
-        let copied = reader.cursor.read(self.memory.words(), &shard, &mut out[..count]);
+        let shard = &self.shards[reader.shard as usize];
+        let copied = reader.cursor.read(self.memory.words(), shard, &mut out[..count]);
         debug_assert!(copied.is_ok(), "the writer's own chains are whole");
         reader.left -= count;
         count
@@ -257,69 +285,57 @@ impl<W: Words> TableWriter<W> {
         if !(1..=KEY_BYTES_MAX).contains(&put.key.len()) {
             return Err(PutError::KeyLength);
         }
-        let shard = self.shard(hash);
+        let shard = shard_of(&self.shards, hash);
         let cells = cells_for(put.key.len(), put.value.len().min(VALUE_BYTES_MAX));
         if put.value.len() > VALUE_BYTES_MAX || cells > shard.cells {
             return Err(PutError::TooLarge);
         }
         let words = self.memory.words();
-        let mut found = find(words, &shard, hash, put.key);
-        if put.channel == 0 && found.is_some_and(|found| owned(words, &shard, &found, now_ns)) {
+        let mut found = find(words, shard, hash, put.key);
+        if put.channel == 0 && found.is_some_and(|found| owned(words, shard, &found.item, now_ns)) {
             return Err(PutError::FeedOwned);
         }
         while load(words, shard.base + S_FREE_CELLS) < cells.into() {
-            let evicted = evict_one(words, &shard, now_ns);
+            let evicted = evict_one(words, shard, now_ns);
             assert!(evicted, "an empty shard has all its cells free");
             self.counts.evictions_count += 1;
             // What was evicted may have been this key, what was spared has another queue now.
             found = found.filter(|found| load(words, found.place.slot) != 0);
         }
-        let meta = found.map(|found| Meta::unpack(load(words, shard.cell(found.cell) + C_META)));
+        let meta =
+            found.map(|found| Meta::unpack(load(words, shard.cell(found.item.cell) + C_META)));
         let version = load(words, shard.base + S_VERSION) + 1;
         match found.zip(meta) {
             Some((found, meta)) => {
                 let queue = Queue::of(meta);
-                let last = fill(words, &shard, hash, put, version, queue, meta.frequency);
-                replace(words, &shard, hash, (found.place, found.cell), (cells, last), version);
+                let times = (version, now_ns);
+                let last = fill(words, shard, hash, put, times, queue, meta.frequency);
+                let old = (found.place, found.item.cell);
+                replace(words, shard, hash, old, (cells, last), version);
             }
             None => {
-                let place = self.free_place(&shard, hash);
-                let words = self.memory.words();
-                let seen = remembered(words, &shard, hash);
+                let place = free_place(words, shard, hash, &mut self.counts);
+                let seen = remembered(words, shard, hash);
                 let queue = if seen { Queue::Main } else { Queue::Small };
-                let last = fill(words, &shard, hash, put, version, queue, 0);
-                insert(words, &shard, hash, place, (cells, last), (queue, seen), version);
+                let last = fill(words, shard, hash, put, (version, now_ns), queue, 0);
+                insert(words, shard, hash, place, (cells, last), (queue, seen), version);
             }
         }
         Ok(version)
     }
 
-    /// A slot for a new key, made by eviction if there is none.
-    fn free_place(&mut self, shard: &Shard, hash: KeyHash) -> Place {
-        let words = self.memory.words();
-        let first = hash.first_bucket(shard);
-        let place = empty_slot(words, shard, first)
-            .or_else(|| empty_slot(words, shard, hash.second_bucket(shard)));
-        place.unwrap_or_else(|| {
-            evict(words, shard, coldest(words, shard, first));
-            self.counts.evictions_count += 1;
-            self.counts.slot_evictions_count += 1;
-            empty_slot(words, shard, first).expect("the evicted item's slot")
-        })
-    }
-
     /// Removes a key on a client's behalf. An expired one counts as not found, and is removed.
     pub fn delete(&mut self, hash: KeyHash, key: &[u8], now_ns: u64) -> Deleted {
         let words = self.memory.words();
-        let shard = self.shard(hash);
-        let Some(found) = find(words, &shard, hash, key) else { return Deleted::NotFound };
-        if owned(words, &shard, &found, now_ns) {
+        let shard = shard_of(&self.shards, hash);
+        let Some(found) = find(words, shard, hash, key) else { return Deleted::NotFound };
+        if owned(words, shard, &found.item, now_ns) {
             return Deleted::FeedOwned;
         }
-        let usable = usable(words, &shard, &found, now_ns);
+        let usable = usable(words, shard, &found.item, now_ns);
         let mut change = Change::new(words);
-        change.remove(words, &shard, found.cell, found.place);
-        change.commit(&shard);
+        change.remove(words, shard, found.item.cell, found.place);
+        change.commit(shard);
         if usable { Deleted::Yes } else { Deleted::NotFound }
     }
 
@@ -342,11 +358,36 @@ impl<W: Words> TableWriter<W> {
     pub fn set_valid_until(&mut self, valid_until_ns: u64) {
         validity::set_valid_until(self.memory.words(), valid_until_ns);
     }
+}
 
-    #[inline(always)]
-    fn shard(&self, hash: KeyHash) -> Shard {
-        self.layout.shard(hash.shard(self.layout.shards))
-    }
+/// The shard of a key, of all of a table's.
+#[inline(always)]
+fn shard_of(shards: &[Shard], hash: KeyHash) -> &Shard {
+    &shards[hash.shard(shards.len() as u32) as usize]
+}
+
+/// Where a key seemed to be when its bucket was last looked at; 0 says nothing.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Guess {
+    slot: usize,
+}
+
+/// A slot for a new key, made by eviction if there is none.
+fn free_place(
+    words: &[AtomicU64],
+    shard: &Shard,
+    hash: KeyHash,
+    counts: &mut WriterCounts,
+) -> Place {
+    let first = hash.first_bucket(shard);
+    let place = empty_slot(words, shard, first)
+        .or_else(|| empty_slot(words, shard, hash.second_bucket(shard)));
+    place.unwrap_or_else(|| {
+        evict(words, shard, coldest(words, shard, first));
+        counts.evictions_count += 1;
+        counts.slot_evictions_count += 1;
+        empty_slot(words, shard, first).expect("the evicted item's slot")
+    })
 }
 
 /// A place in a value; see [`TableWriter::value`].
@@ -377,17 +418,18 @@ pub(super) fn attach_layout(words: &[AtomicU64]) -> Result<(Layout, u64), Layout
     Ok((layout, header(T_SEED)))
 }
 
-fn usable(words: &[AtomicU64], shard: &Shard, found: &Found, now_ns: u64) -> bool {
-    let expiry_ns = load(words, shard.cell(found.cell) + C_EXPIRY_NS);
+#[inline]
+fn usable(words: &[AtomicU64], shard: &Shard, item: &Item, now_ns: u64) -> bool {
+    let expiry_ns = load(words, shard.cell(item.cell) + C_EXPIRY_NS);
     !expired(expiry_ns, now_ns)
-        && validity::check(words, found.meta.epoch, found.meta.channel, now_ns).is_ok()
+        && validity::check(words, item.meta.epoch, item.meta.channel, now_ns).is_ok()
 }
 
 /// Whether a feed publishes this key. Suspect values are still the feed's.
-fn owned(words: &[AtomicU64], shard: &Shard, found: &Found, now_ns: u64) -> bool {
-    let expiry_ns = load(words, shard.cell(found.cell) + C_EXPIRY_NS);
-    let state = validity::check(words, found.meta.epoch, found.meta.channel, now_ns);
-    found.meta.channel != 0 && state != Err(Invalid::Flushed) && !expired(expiry_ns, now_ns)
+fn owned(words: &[AtomicU64], shard: &Shard, item: &Item, now_ns: u64) -> bool {
+    let expiry_ns = load(words, shard.cell(item.cell) + C_EXPIRY_NS);
+    let state = validity::check(words, item.meta.epoch, item.meta.channel, now_ns);
+    item.meta.channel != 0 && state != Err(Invalid::Flushed) && !expired(expiry_ns, now_ns)
 }
 
 /// Writes an item into the first cells of the free list, where nobody looks, and returns its last
@@ -397,7 +439,7 @@ fn fill(
     shard: &Shard,
     hash: KeyHash,
     put: &Put<'_>,
-    version: u64,
+    (version, now_ns): (u64, u64),
     queue: Queue,
     frequency: u8,
 ) -> u32 {
@@ -417,6 +459,7 @@ fn fill(
     store(words, at + C_VERSION, version);
     store(words, at + C_EXPIRY_NS, put.expiry_ns);
     store(words, at + C_LENGTH, pair(put.flags, put.value.len() as u32));
+    store(words, at + C_WRITTEN, (now_ns / 1_000) << 16 | u64::from(put.text_sum));
     store(words, shard.side(cell) + X_HASH, hash.0);
     store(words, shard.side(cell) + X_LAST, cursor.cell().into());
     cursor.cell()

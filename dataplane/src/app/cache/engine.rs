@@ -3,15 +3,17 @@
 
 use std::time::{Duration, Instant};
 
+use nautilus_shm::clock;
 use nautilus_shm::table::{Put, TableWriter, Words};
 
 use super::CacheApp;
 use crate::app::App;
 use crate::limits::{BURST_DATAGRAMS_MAX, REPLY_PAYLOAD_BYTES_MAX};
 use crate::memcached::FrameHeader;
+use crate::memcached::reply::text_sum;
 use crate::net::build::{self, LinkAddress};
 use crate::net::{Endpoint, parse};
-use crate::port::{Burst, Datagram, Link, Path, SendError, Transmit};
+use crate::port::{Burst, Datagram, Filled, Link, Path, SendError, Transmit};
 
 const CLIENT: Endpoint = Endpoint::v4([198, 18, 0, 2], 40_000);
 const SERVER: Endpoint = Endpoint::v4([198, 18, 0, 1], 11_211);
@@ -69,16 +71,20 @@ struct FrameRing {
 }
 
 impl Transmit for FrameRing {
-    fn send(
+    fn send<F: Into<Filled>>(
         &mut self,
         path: &Path,
-        write: impl FnOnce(&mut [u8]) -> usize,
+        write: impl FnOnce(&mut [u8]) -> F,
     ) -> Result<(), SendError> {
         let frame = &mut self.frames[self.next];
         let payload = &mut frame[HEADERS_BYTES..HEADERS_BYTES + REPLY_PAYLOAD_BYTES_MAX];
-        let bytes = write(payload);
+        let Filled { bytes, sum } = write(payload).into();
         self.values += u64::from(payload[8] == b'V');
-        build::headers(&mut frame[..HEADERS_BYTES + bytes], &LINK, &path.from, &path.to);
+        let frame = &mut frame[..HEADERS_BYTES + bytes];
+        match sum {
+            Some(sum) => build::headers_summed(frame, &LINK, &path.from, &path.to, sum),
+            None => build::headers(frame, &LINK, &path.from, &path.to),
+        }
         self.next = (self.next + 1) % self.frames.len();
         Ok(())
     }
@@ -100,7 +106,8 @@ pub fn run<W: Words>(
     let key_of = |number: u64| format!("key:{number:012}");
     for number in 0..keys {
         let key = key_of(number).into_bytes();
-        let put = Put { key: &key, value: &value, flags: 0, expiry_ns: 0, channel: 0 };
+        let text_sum = text_sum(&key, 0, &value);
+        let put = Put { key: &key, value: &value, flags: 0, expiry_ns: 0, channel: 0, text_sum };
         table.put(table.hash(&key), &put, 1).expect("the value fits");
     }
     // A few in a hundred thousand find both their buckets full.
@@ -127,7 +134,7 @@ pub fn run<W: Words>(
             *parsed = parse::parse(frame, parse::RxChecksum::Verify).ok();
             report.discarded_count += u64::from(parsed.is_none());
         }
-        app.handle(1, &burst, &mut ring);
+        app.handle(clock::monotonic_ns(), &burst, &mut ring);
     }
     report.elapsed = start.elapsed();
     report.requests_count = requests.len() as u64;

@@ -5,7 +5,7 @@ use nautilus_shm::table::{TableWriter, VALUE_BYTES_MAX, heap_words};
 
 use super::*;
 use crate::net::Endpoint;
-use crate::port::{Datagram, Link, SendError};
+use crate::port::{Datagram, Filled, Link, SendError};
 
 type Cache = CacheApp<Box<[AtomicU64]>>;
 
@@ -31,10 +31,15 @@ impl Burst for Requests {
 pub(super) struct Replies(pub Vec<Vec<u8>>);
 
 impl Transmit for Replies {
-    fn send(&mut self, _: &Path, write: impl FnOnce(&mut [u8]) -> usize) -> Result<(), SendError> {
+    fn send<F: Into<Filled>>(
+        &mut self,
+        _: &Path,
+        write: impl FnOnce(&mut [u8]) -> F,
+    ) -> Result<(), SendError> {
         let mut out = vec![0; crate::limits::REPLY_PAYLOAD_BYTES_MAX];
-        let bytes = write(&mut out);
-        out.truncate(bytes);
+        let filled: Filled = write(&mut out).into();
+        assert!(filled.is_true_of(&out), "a wrong sum");
+        out.truncate(filled.bytes);
         self.0.push(out);
         Ok(())
     }
