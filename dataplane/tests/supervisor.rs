@@ -3,6 +3,8 @@
 
 #[path = "support/load.rs"]
 mod load;
+#[path = "support/monitor.rs"]
+mod monitor;
 #[path = "support/supervised.rs"]
 mod supervised;
 
@@ -20,6 +22,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use load::{Load, pattern};
+use monitor::{Monitor, children, threads};
 use supervised::{ECHO_PORT, SERVER, Supervised, ip, privileged, wait_until};
 
 /// Slot of the active worker.
@@ -71,6 +74,7 @@ fn a_worker_is_killed_again_and_again_under_load() {
     let mut flood = Flood::new(node.client());
     let (mut full, mut full_rounds) = (0, 0);
     let load = Load::start(node.client(), 10_000);
+    let monitor = Monitor::start(node.supervisor_pid());
     let mut gaps: BTreeMap<u64, u64> = BTreeMap::new();
     for round in 0..kills {
         wait_until("a standby is ready", Duration::from_secs(20), || {
@@ -110,6 +114,7 @@ fn a_worker_is_killed_again_and_again_under_load() {
     });
     std::thread::sleep(Duration::from_millis(300));
     let tally = load.stop();
+    drop(monitor);
     for event in region.events(0).events {
         if event.kind == Some(EventKind::WorkerPromoted) && event.b > 0 {
             gaps.insert(event.sequence, event.b);
@@ -140,6 +145,12 @@ fn a_worker_is_killed_again_and_again_under_load() {
     assert_eq!(full_rounds, kills / 10);
     assert_eq!(sorted.len(), kills, "every death has its gap in the log");
     assert_eq!(node.shared_sockets(), sockets, "no rebind");
+    wait_until("every dead worker is reaped", Duration::from_secs(5), || {
+        children(node.supervisor_pid()).len() == 2
+    });
+    // Reaping waits for normal tasks in a busy loop of the kernel.
+    let reaper = threads(node.supervisor_pid()).into_iter().find(|(name, _)| name == "reaper");
+    assert_eq!(reaper, Some(("reaper".into(), libc::SCHED_OTHER)));
     assert_eq!(frames(&region), 1024, "frames are conserved");
     assert_eq!(of_workers(&region, table::FRAMES_LOST), 0);
     // A frame in two places would come back from the kernel a second time and be refused.

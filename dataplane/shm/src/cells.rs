@@ -34,7 +34,7 @@ pub enum WorkerState {
     Standby = 1,
     /// Owns the sockets.
     Active = 2,
-    /// Killed and reaped.
+    /// Its process has ended.
     Dead = 3,
 }
 

@@ -11,8 +11,8 @@
 //! ```
 //!
 //! One byte a frame and one intent word a ring lie in the UMEM memfd behind the frames. Their only
-//! writer is the worker that owns the socket; its successor reads them after the supervisor has
-//! reaped it. A frame can be inside the kernel and in none of the four rings (after an RX overflow,
+//! writer is the worker that owns the socket; its successor reads them once the supervisor knows it
+//! dead (its pidfd has fired: no thread of it is left). A frame can be inside the kernel and in none of the four rings (after an RX overflow,
 //! in zero copy, in flight), so ownership is never inferred from ring contents: after a death only
 //! FREE and HELD frames go back to the pool.
 //!
@@ -170,7 +170,7 @@ impl<M: LedgerMemory, P: StorePoint> Ledger<M, P> {
         for ring in Ring::ALL {
             let index = indices.index[ring as usize];
             let entries = indices.entries[ring as usize];
-            // Pairs with the release stores of the dead writer, by way of the reap.
+            // Pairs with the release stores of the dead writer, by way of its pidfd.
             let intent = self.memory.intent(ring).load(Ordering::Acquire);
             if intent.wrapping_sub(index) > entries {
                 return Err(RecoverError::Intent { ring, index, intent, entries });

@@ -39,7 +39,7 @@ fn sequence_lock_readers_see_one_write_or_none() {
             let reader = thread::spawn(move || read(&reading));
             read(&lock);
             reader.join().unwrap();
-            // Joining stands for the reap that a takeover waits for.
+            // Joining stands for the death that a takeover waits for.
             assert_eq!(writer.join().unwrap(), stores < 8);
             match lock.try_read() {
                 Some(words) => assert_eq!(words, [stores / 4; 2]),

@@ -2,7 +2,7 @@
 //! its supervisor.
 //!
 //! ```text
-//!   main thread (pinned)          helper thread (unpinned)
+//!   main thread (pinned)          helper thread (the supervisor's cores)
 //!   assign: map, prefault
 //!   ready; blocks ---------------> blocks
 //!   promote: recover, run loop     reads the supervisor's messages
@@ -121,7 +121,8 @@ fn run(socket: OwnedFd) -> Result<(), StandbyError> {
     let Some(standby) = prepare(socket)? else { return Ok(()) };
     let (hand, charge) = sync_channel::<Charge>(1);
     let stop = Arc::new(AtomicBool::new(false));
-    // Started before the main thread is pinned, so that it runs anywhere.
+    // Started before the main thread is pinned: it keeps the supervisor's CPUs, which leave out the
+    // worker's core.
     helper::start(charge, stop.clone()).map_err(system("start the helper thread"))?;
     let notes = pin(standby.assignment.core);
     send(standby.socket.as_fd(), &FromWorker::Ready { notes }, &[])?;

@@ -96,7 +96,7 @@ pub enum ToWorker {
         /// What to do with them.
         assignment: Assignment,
     },
-    /// The worker before is dead and reaped: serve.
+    /// The worker before is dead, no thread of it is left: serve.
     Promote {
         /// +1 per promotion on this node.
         generation: u64,

@@ -15,6 +15,7 @@ pub mod neighbours;
 pub mod netlink;
 pub mod node;
 pub mod publish;
+pub mod reaper;
 pub mod resources;
 pub mod run_dir;
 pub mod seat;

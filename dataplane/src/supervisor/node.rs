@@ -1,6 +1,6 @@
 //! The supervisor's life: start or take over, watch, stop.
 //!
-//! One thread, one `poll`. It is woken by the death of a worker (pidfd), by what a worker says, by
+//! One thread, one `poll`; a second thread only reaps ([`super::reaper`]). It is woken by the death of a worker (pidfd), by what a worker says, by
 //! netlink, by readers, by signals, and every 5 ms to look after neighbour requests and its own
 //! heartbeat.
 
@@ -30,6 +30,7 @@ use super::mirror::{Mirror, Touched};
 use super::neighbours::Neighbours;
 use super::netlink::{NetlinkError, NetlinkSocket};
 use super::publish::{publish_interfaces, publish_next_hops, status};
+use super::reaper::Reaper;
 use super::resources::{OpenError, Resources, fill};
 use super::run_dir::{RunDir, RunDirError};
 use super::seat::Seat;
@@ -80,6 +81,9 @@ pub enum NodeError {
     /// Signals or polling.
     #[error("cannot {0}: {1}")]
     System(&'static str, nix::Error),
+    /// The thread that reaps.
+    #[error("cannot start the reaper thread: {0}")]
+    Reaper(#[source] std::io::Error),
 }
 
 /// A running node.
@@ -150,6 +154,7 @@ impl Node {
         let signals = signals()?;
         let run_dir = RunDir::take(&resolved.run_dir)?;
         notes.extend(settle(&resolved));
+        let reaper = Reaper::start().map_err(NodeError::Reaper)?;
 
         let (taken, said) = take_over(&run_dir, &resolved);
         notes.extend(said);
@@ -164,12 +169,12 @@ impl Node {
                 }
                 resources.join(&resolved.config)?;
                 counters::adopt(&mut resources, resolved.config.port.zero_copy);
-                (resources, Workers::with_active(seat), generation)
+                (resources, Workers::new(Some(seat), reaper), generation)
             }
             None => {
                 let (resources, said) = Resources::open(&resolved, &mirror)?;
                 notes.extend(said);
-                (resources, Workers::default(), 1)
+                (resources, Workers::new(None, reaper), 1)
             }
         };
         let identity = SupervisorIdentity {
@@ -425,24 +430,23 @@ impl Node {
     }
 
     /// Packets to the kernel, then the worker, then the files.
-    fn stop(mut self) {
+    fn stop(self) {
         let text = format!("supervisor {} stops", std::process::id());
         self.publish(&Event::new(EventKind::SupervisorStopping, (0, 0), text));
         self.resources.control.supervisor().set_serving(false);
         self.resources.stop_steering();
         self.workers.drain();
         let deadline_ns = monotonic_ns() + DRAIN_NS;
-        for seat in [self.workers.active.as_mut(), self.workers.standby.as_mut()] {
-            let Some(seat) = seat else { continue };
+        for seat in [&self.workers.active, &self.workers.standby].into_iter().flatten() {
             let left_ms = deadline_ns.saturating_sub(monotonic_ns()) / 1_000_000;
             let mut gone = [PollFd::new(seat.pidfd(), PollFlags::POLLIN)];
             let timeout = PollTimeout::try_from(left_ms as i32).unwrap_or(PollTimeout::ZERO);
             if poll(&mut gone, timeout).unwrap_or(0) == 0 {
                 seat.kill();
             }
-            seat.reap();
         }
-        let Self { run_dir, resources, .. } = self;
+        let Self { run_dir, resources, workers, .. } = self;
+        workers.reap_all();
         drop(resources);
         run_dir.clear();
     }

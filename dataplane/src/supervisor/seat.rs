@@ -5,9 +5,10 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 
 use super::sys::{pidfd_kill, pidfd_open};
 
@@ -176,14 +177,25 @@ impl Seat {
         let _ = pidfd_kill(self.pidfd.as_fd());
     }
 
-    /// Waits for its end, which the pidfd has announced. (wait status, in words); an adopted
-    /// worker's status is init's to know.
-    pub fn reap(&mut self) -> (u64, String) {
-        match self.child.as_mut().map(Child::wait) {
-            Some(Ok(status)) => (status.into_raw() as u64, status.to_string()),
-            Some(Err(error)) => (0, error.to_string()),
-            None => (0, "taken over, status not ours".into()),
+    /// What ended it, once the pidfd has announced that: (wait status, in words). An adopted
+    /// worker's status is init's to know. Leaves the process to the [`super::reaper::Reaper`].
+    pub fn status(&self) -> (u64, String) {
+        if self.child.is_none() {
+            return (0, "taken over, status not ours".into());
         }
+        let look = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+        let raw = match waitid(Id::PIDFd(self.pidfd.as_fd()), look) {
+            Ok(WaitStatus::Exited(_, code)) => code << 8,
+            Ok(WaitStatus::Signaled(_, signal, core)) => signal as i32 | i32::from(core) << 7,
+            Ok(_) => return (0, "not yet".into()),
+            Err(errno) => return (0, errno.to_string()),
+        };
+        (raw as u64, ExitStatus::from_raw(raw).to_string())
+    }
+
+    /// The process itself, to be waited for; `None` for an adopted one.
+    pub fn into_child(self) -> Option<Child> {
+        self.child
     }
 }
 

@@ -3,10 +3,11 @@
 //! ```text
 //!   start -> standby Starting -> Ready --(nobody active)--> Promoted -> Serving
 //!                                  ^                                       |
-//!                 a new standby ---+------ reaped <- killed, or dies ------+
+//!                 a new standby ---+------ pidfd <-- killed, or dies ------+
 //! ```
 //!
-//! A worker is promoted only after the one before it has been reaped, so no two ever own a frame.
+//! A worker is promoted only after the pidfd of the one before it has fired: all threads of that one
+//! are gone and its memory is unmapped, so no two ever own a frame.
 
 use std::os::fd::AsFd;
 
@@ -18,9 +19,10 @@ use nautilus_shm::metrics::Counter;
 use nautilus_shm::metrics::table as metrics;
 
 use super::backoff::Backoff;
-use super::handover::{Assignment, Fds, FromWorker, HandoverError, ToWorker, VERSION};
+use super::handover::{Assignment, Fds, FromWorker, ToWorker, VERSION};
 use super::handover::{receive_as_supervisor, send};
 use super::journal::{Event, milliseconds, publish};
+use super::reaper::Reaper;
 use super::resources::Resources;
 use super::run_dir::RunDir;
 use super::seat::{Identity, Phase, Seat};
@@ -50,7 +52,7 @@ impl Context<'_> {
 }
 
 /// Both seats and what their deaths left behind.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Workers {
     /// Serves, or is about to.
     pub active: Option<Seat>,
@@ -63,12 +65,21 @@ pub struct Workers {
     start_after_ns: u64,
     /// When the last active worker was found dead; 0 once its successor serves.
     killed_ns: u64,
+    reaper: Reaper,
 }
 
 impl Workers {
-    /// With a worker that outlived another supervisor.
-    pub fn with_active(seat: Seat) -> Self {
-        Self { generation: seat.generation, active: Some(seat), ..Self::default() }
+    /// Nobody yet, or the worker that outlived another supervisor.
+    pub fn new(active: Option<Seat>, reaper: Reaper) -> Self {
+        Self {
+            generation: active.as_ref().map_or(0, |seat| seat.generation),
+            active,
+            standby: None,
+            backoff: Backoff::default(),
+            start_after_ns: 0,
+            killed_ns: 0,
+            reaper,
+        }
     }
 
     /// Starts a standby when there is none and the time has come.
@@ -93,15 +104,11 @@ impl Workers {
         let user = root.then_some((resolved.worker_uid, resolved.worker_gid));
         let identity = Identity { program: &resolved.program, user };
         let serial = context.resources.serial;
+        let fds = context.resources.for_standby().map_err(|error| error.to_string())?;
         let cell = context.resources.control.worker(index as usize);
         cell.begin(now_ns, poll_policy(resolved.config.worker.poll));
         let seat =
             Seat::spawn(identity, index, serial, now_ns).map_err(|error| error.to_string())?;
-        let failed = |error: HandoverError| {
-            seat.kill();
-            format!("worker {}: {error}", seat.pid)
-        };
-        let fds = context.resources.for_standby().map_err(|error| error.to_string())?;
         let assignment = Assignment {
             version: VERSION,
             worker_index: index,
@@ -115,7 +122,12 @@ impl Workers {
             queues: context.resources.queues_opened(),
         };
         let assign = ToWorker::Assign { fds: fds.names(), assignment };
-        send(seat.socket(), &assign, &fds.borrowed()).map_err(failed)?;
+        if let Err(error) = send(seat.socket(), &assign, &fds.borrowed()) {
+            let text = format!("worker {}: {error}", seat.pid);
+            seat.kill();
+            self.reaper.reap(seat);
+            return Err(text);
+        }
         context.count(metrics::WORKER_STARTS);
         write_cell(context, &seat, WorkerState::Standby);
         let text = format!("worker {} started as standby", seat.pid);
@@ -167,33 +179,25 @@ impl Workers {
 
     /// The active worker's pidfd has fired.
     pub fn active_died(&mut self, context: &Context<'_>) {
-        let Some(mut seat) = self.active.take() else { return };
+        let Some(seat) = self.active.take() else { return };
         let now_ns = monotonic_ns();
-        let (status, words) = seat.reap();
         if self.killed_ns == 0 {
             self.killed_ns = now_ns;
         }
         // First things first: the packets wait.
         self.promote(context);
         context.run_dir.remove(&context.run_dir.worker_socket(seat.pid));
-        self.buried(context, &seat, status, &words, now_ns);
+        self.bury(context, seat, now_ns);
     }
 
     /// The standby's pidfd has fired.
     pub fn standby_died(&mut self, context: &Context<'_>) {
-        let Some(mut seat) = self.standby.take() else { return };
-        let (status, words) = seat.reap();
-        self.buried(context, &seat, status, &words, monotonic_ns());
+        let Some(seat) = self.standby.take() else { return };
+        self.bury(context, seat, monotonic_ns());
     }
 
-    fn buried(
-        &mut self,
-        context: &Context<'_>,
-        seat: &Seat,
-        status: u64,
-        words: &str,
-        now_ns: u64,
-    ) {
+    fn bury(&mut self, context: &Context<'_>, seat: Seat, now_ns: u64) {
+        let (status, words) = seat.status();
         let role = if seat.promoted_ns > 0 || seat.phase == Phase::Serving {
             "active worker"
         } else {
@@ -218,6 +222,7 @@ impl Workers {
         cell.set_identity(&WorkerIdentity { state: WorkerState::Dead, ..cell.own_identity() });
         context
             .publish(&Event::new(EventKind::WorkerDied, (status, 0), text).of_worker(seat.index));
+        self.reaper.reap(seat);
     }
 
     /// Reads what a worker said. `active` says which.
@@ -296,6 +301,14 @@ impl Workers {
             && send(seat.socket().as_fd(), &ToWorker::Drain, &[]).is_err()
         {
             seat.kill();
+        }
+    }
+
+    /// Returns when both workers, finished or killed, are off the process table.
+    pub fn reap_all(self) {
+        let Self { active, standby, reaper, .. } = self;
+        for seat in [active, standby].into_iter().flatten() {
+            reaper.reap(seat);
         }
     }
 }

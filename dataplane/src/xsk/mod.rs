@@ -11,7 +11,7 @@
 //! ```
 //!
 //! The memfd is `[frames][state bytes][intents] ... [header]`; [`nautilus_shm::ledger`] says who
-//! owns which frame. A standby maps early and takes over once its predecessor has been reaped; a
+//! owns which frame. A standby maps early and takes over once its predecessor has ended; a
 //! record lock on the memfd refuses two owners at a time.
 //!
 //! This module and the shared-memory crate are the only places with `unsafe`. Whatever the kernel
@@ -79,7 +79,7 @@ pub enum XskError {
         problem: String,
     },
     /// Another process works with this UMEM.
-    #[error("the UMEM is still owned by process {pid}; it must be killed and reaped first")]
+    #[error("the UMEM is still owned by process {pid}; it must be killed first")]
     Owned {
         /// The owner; 0 when it is another socket of this process.
         pid: i32,

@@ -79,7 +79,7 @@ impl Mapped {
         self.header.queue
     }
 
-    /// Becomes the owner: the predecessor has been reaped. Its unfinished operation is undone, what
+    /// Becomes the owner: the predecessor has ended. Its unfinished operation is undone, what
     /// it held becomes free, and what it queued for sending is kicked.
     pub fn take_over(self) -> Result<(XskSocket, Recovered), XskError> {
         self.take_over_observed(())

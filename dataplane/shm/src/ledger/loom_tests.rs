@@ -31,7 +31,7 @@ fn worker_stopped_after(stores: u32) {
             shared.transmit(&mut ledger, frames);
             shared.complete(&mut ledger, 1);
         });
-        // Joining stands for the reap that every takeover waits for.
+        // Joining stands for the death that every takeover waits for.
         let kernel = kernel.join().unwrap();
         let (ledger, outcome) = shared.recover(()).unwrap();
         assert_eq!(outcome.refused, 0);

@@ -143,7 +143,7 @@ impl<W: Words> TableWriter<W> {
         Ok(Self { memory, layout, shards, seed, counts })
     }
 
-    /// Takes over the table of a writer that is gone (killed and reaped), completing what it had
+    /// Takes over the table of a writer whose process has ended, completing what it had
     /// committed. Takes at most one intent record a shard, whatever the table's size.
     pub fn attach(memory: W) -> Result<Self, LayoutError> {
         if !memory.writable() {
