@@ -20,6 +20,10 @@
 #define SOURCES_MAX 16384
 #define SERVED_MAX 1024
 #define PORTS_MAX 65536
+/* Pairs of addresses a CPU remembers; a power of two. Too low: busy pairs displace each other and pay
+ * for the trie again. Too high: the memory itself is no longer in the CPU's cache.
+ */
+#define JUDGED_MAX 512
 
 /* rx_meta.magic; the bytes read "NAUT" on a little-endian host. */
 #define RX_META_MAGIC 0x5455414e
@@ -92,6 +96,17 @@ struct served {
 	__u32 reserved; /* 0 */
 };
 _Static_assert(sizeof(struct served) == 4, "served");
+
+/* Value of `judged`: what the lists said of a pair of addresses while `list_epoch` was `epoch`. */
+struct judged {
+	struct address source;
+	struct address destination; /* served */
+	__u64 epoch;
+	__u32 permissions; /* the source's; 0 is unlisted */
+	__u32 reserved;
+};
+_Static_assert(sizeof(struct judged) == 48, "judged");
+_Static_assert(offsetof(struct judged, epoch) == 32, "judged.epoch");
 
 /* Value of `verdicts`, indexed by enum verdict, one per possible CPU. */
 struct tally {

@@ -134,6 +134,22 @@ pub struct Served {
     pub reserved: u32,
 }
 
+/// Value of `judged`, which only the program uses; here so that its shape is asserted.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Judged {
+    /// Who sent.
+    pub source: Address,
+    /// Which served address was meant.
+    pub destination: Address,
+    /// `list_epoch` before the lists were asked.
+    pub epoch: u64,
+    /// The source's; 0 is unlisted.
+    pub permissions: u32,
+    /// 0.
+    pub reserved: u32,
+}
+
 /// Value of `verdicts`, one per possible CPU.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -176,6 +192,8 @@ plain! {
     Service, 8, flags at 4;
     Interface, 12, queue_count at 6, first_socket at 8;
     Served, 4;
+    Judged, 48, destination at 16, epoch at 32, permissions at 40;
     Tally, 16, byte_count at 8;
     u32, 4;
+    u64, 8;
 }

@@ -25,7 +25,7 @@ char LICENSE[] SEC("license") = "Dual MIT/GPL";
 /* Longest frame a UMEM chunk holds, Ethernet header included; set before loading. */
 const volatile __u32 frame_bytes_max = 1792;
 
-/* All maps: written by the supervisor, except verdicts, which only this program writes. */
+/* All maps: written by the supervisor, except judged and verdicts, which only this program writes. */
 struct {
 	__uint(type, BPF_MAP_TYPE_XSKMAP);
 	__uint(max_entries, SOCKETS_MAX);
@@ -63,6 +63,24 @@ struct {
 	__type(key, struct address);
 	__type(value, struct served);
 } served SEC(".maps");
+
+/* Counts the changes of sources_exact, sources and served; 0 is "no list yet". */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u64);
+} list_epoch SEC(".maps");
+
+/* Remembers what the three lists said, by a hash of both addresses; an entry of another epoch is
+ * worth nothing. Per CPU, so that it has one writer.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, JUDGED_MAX);
+	__type(key, __u32);
+	__type(value, struct judged);
+} judged SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -215,8 +233,27 @@ static __always_inline enum verdict follow_extensions(struct flow *flow, void *d
 	return VERDICT_extension_headers;
 }
 
-/* Exact first: an LPM lookup costs more than all the rest of this program. */
-static __always_inline bool source_listed(const struct flow *flow)
+static __always_inline bool same_address(const struct address *a, const struct address *b)
+{
+	__u64 one[2], other[2];
+
+	__builtin_memcpy(one, a, sizeof(one));
+	__builtin_memcpy(other, b, sizeof(other));
+	return one[0] == other[0] && one[1] == other[1];
+}
+
+static __always_inline __u32 judged_index(const struct flow *flow)
+{
+	__u64 source[2], destination[2];
+
+	__builtin_memcpy(source, &flow->source, sizeof(source));
+	__builtin_memcpy(destination, &flow->destination, sizeof(destination));
+	__u64 mixed = (source[0] ^ destination[1]) * 0x9e3779b97f4a7c15 ^ source[1] ^ destination[0] << 1;
+	return mixed * 0xbb67ae8584caa73b >> 32 & (JUDGED_MAX - 1);
+}
+
+/* Exact first: an LPM lookup costs as much as all the rest of this program. */
+static __always_inline __u32 source_permissions(const struct flow *flow)
 {
 	struct source *source = bpf_map_lookup_elem(&sources_exact, &flow->source);
 
@@ -224,7 +261,7 @@ static __always_inline bool source_listed(const struct flow *flow)
 		struct source_prefix key = { .bits = 128, .address = flow->source };
 		source = bpf_map_lookup_elem(&sources, &key);
 	}
-	return source && source->family == flow->family && source->permissions;
+	return source && source->family == flow->family ? source->permissions : 0;
 }
 
 static __always_inline bool replies(__be16 port)
@@ -316,8 +353,19 @@ static __always_inline enum verdict classify(struct xdp_md *ctx, __u32 frame_byt
 	__u64 mac = mac_number(ethernet->h_dest);
 	if (mac != mac_number(interface->mac) && !(flow.multicast && mac == flow.group_mac))
 		return VERDICT_other_mac;
-	if ((flow.family == 6 && is_mapped(&flow.destination)) ||
-	    !bpf_map_lookup_elem(&served, &flow.destination))
+	if (flow.family == 6 && is_mapped(&flow.destination))
+		return VERDICT_other_address;
+	/* Read before the lists: an entry made from older lists than these carries an older epoch. */
+	__u32 zero = 0, index = judged_index(&flow);
+	volatile __u64 *epochs = bpf_map_lookup_elem(&list_epoch, &zero);
+	struct judged *memory = bpf_map_lookup_elem(&judged, &index);
+	if (!epochs || !memory)
+		return VERDICT_other_address;
+	__u64 epoch = *epochs;
+	barrier();
+	bool known = epoch && memory->epoch == epoch && same_address(&memory->source, &flow.source) &&
+		     same_address(&memory->destination, &flow.destination);
+	if (!known && !bpf_map_lookup_elem(&served, &flow.destination))
 		return VERDICT_other_address;
 	if (flow.fragment)
 		return VERDICT_fragment;
@@ -343,7 +391,14 @@ static __always_inline enum verdict classify(struct xdp_md *ctx, __u32 frame_byt
 	/* From here on the packet is for us, and only a listed source gets further. */
 	if (flow.source_invalid)
 		return VERDICT_source_invalid;
-	bool listed = source_listed(&flow);
+	if (!known) {
+		memory->epoch = 0;
+		memory->permissions = source_permissions(&flow);
+		memory->source = flow.source;
+		memory->destination = flow.destination;
+		memory->epoch = epoch;
+	}
+	bool listed = memory->permissions;
 	if (flow.protocol == IPPROTO_TCP)
 		return listed ? VERDICT_tcp_listed : VERDICT_tcp_source_unlisted;
 	if (!listed)

@@ -6,7 +6,7 @@
 //!   Steering::from_fds ◄──┘      Steering::from_link ◄──┘
 //! ```
 //!
-//! The supervisor owns it and is the only writer of every map but `verdicts`. A `Steering` is only
+//! The supervisor owns it and is the only writer of every map but `judged` and `verdicts`. A `Steering` is only
 //! descriptors: a new supervisor rebuilds it from the old one's, or from a link a worker kept, and
 //! goes on without the program missing a packet. What may be done to the maps is in `tables.rs`.
 
@@ -29,11 +29,20 @@ mod skeleton {
 }
 
 /// Descriptors that make up a [`Steering`].
-pub const STEERING_FD_COUNT: usize = 8;
+pub const STEERING_FD_COUNT: usize = 9;
 
 /// What each is, in the order of [`Steering::fds`]: the program, then the maps by name.
-pub const STEERING_FD_NAMES: [&str; STEERING_FD_COUNT] =
-    ["program", "xsks", "sources_exact", "sources", "ports", "served", "interfaces", "verdicts"];
+pub const STEERING_FD_NAMES: [&str; STEERING_FD_COUNT] = [
+    "program",
+    "xsks",
+    "sources_exact",
+    "sources",
+    "ports",
+    "served",
+    "interfaces",
+    "verdicts",
+    "list_epoch",
+];
 
 /// What each map must look like, in the order of [`STEERING_FD_NAMES`] after the program: type, key
 /// bytes, value bytes, entries.
@@ -50,6 +59,7 @@ const SHAPES: [(MapType, usize, usize, u32); STEERING_FD_COUNT - 1] = [
     (MapType::Hash, size_of::<intf::Address>(), size_of::<intf::Served>(), intf::SERVED_MAX),
     (MapType::Hash, 4, size_of::<intf::Interface>(), intf::INTERFACES_MAX),
     (MapType::PercpuArray, 4, size_of::<intf::Tally>(), VERDICT_COUNT as u32),
+    (MapType::Array, 4, size_of::<u64>(), 1),
 ];
 
 /// What cannot change once the program is loaded.
@@ -156,6 +166,7 @@ impl Steering {
             own(maps.served.as_fd())?,
             own(maps.interfaces.as_fd())?,
             own(maps.verdicts.as_fd())?,
+            own(maps.list_epoch.as_fd())?,
         ])
     }
 

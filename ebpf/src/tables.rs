@@ -27,6 +27,7 @@ enum Map {
     Served,
     Interfaces,
     Verdicts,
+    ListEpoch,
 }
 
 /// The counters of every verdict, summed over CPUs.
@@ -105,19 +106,31 @@ impl Steering {
     ) -> Result<(), SteeringError> {
         let source = Source { permissions: permissions.0, family: prefix.family() };
         if prefix.is_exact() {
-            self.put(Map::SourcesExact, &prefix.key().address, &source, prefix)
+            self.put(Map::SourcesExact, &prefix.key().address, &source, prefix)?;
         } else {
-            self.put(Map::Sources, &prefix.key(), &source, prefix)
+            self.put(Map::Sources, &prefix.key(), &source, prefix)?;
         }
+        self.lists_changed()
     }
 
     /// Takes a source off the list; whether it was on it.
     pub fn remove_source(&self, prefix: SourcePrefix) -> Result<bool, SteeringError> {
-        if prefix.is_exact() {
-            self.take(Map::SourcesExact, &prefix.key().address, prefix)
+        let was_listed = if prefix.is_exact() {
+            self.take(Map::SourcesExact, &prefix.key().address, prefix)?
         } else {
-            self.take(Map::Sources, &prefix.key(), prefix)
-        }
+            self.take(Map::Sources, &prefix.key(), prefix)?
+        };
+        self.lists_changed()?;
+        Ok(was_listed)
+    }
+
+    /// Lets the program forget what it remembers of the lists. Follows every change of one: until it
+    /// has returned, packets may still be judged by the list before.
+    fn lists_changed(&self) -> Result<(), SteeringError> {
+        let mut epoch = [0u64];
+        sys::map_lookup(self.map(Map::ListEpoch), &0u32, &mut epoch)
+            .map_err(|source| failed(Map::ListEpoch, "read", 0, source))?;
+        self.put(Map::ListEpoch, &0u32, &(epoch[0] + 1), "the epoch")
     }
 
     /// The source list, in no order.
@@ -161,12 +174,15 @@ impl Steering {
                 "{address} cannot be served by a network port"
             )));
         }
-        self.put(Map::Served, &Address::from(address), &Served::default(), address)
+        self.put(Map::Served, &Address::from(address), &Served::default(), address)?;
+        self.lists_changed()
     }
 
     /// Stops serving an address; whether it was served.
     pub fn withdraw_address(&self, address: IpAddr) -> Result<bool, SteeringError> {
-        self.take(Map::Served, &Address::from(address.to_canonical()), address)
+        let was_served = self.take(Map::Served, &Address::from(address.to_canonical()), address)?;
+        self.lists_changed()?;
+        Ok(was_served)
     }
 
     /// The addresses served, in no order.
