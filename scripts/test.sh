@@ -111,8 +111,9 @@ stage_privileged() {
   cargo build --workspace --locked --bins
   NAUTILUS_BIN_DIR="$CARGO_TARGET_DIR/debug" \
     run_tests privileged --workspace --locked --lib --bins --tests
-  # Programs that die at chosen places: built apart, with a feature that nothing else has.
-  cargo test --locked -p nautilus-dataplane --features kill-points --test kill_points \
+  # Programs that die at chosen places or see an old kernel: built apart, with a feature that nothing
+  # else has.
+  cargo test --locked -p nautilus-dataplane --features kill-points --test kill_points --test old_kernel \
     -- --test-threads=1 --include-ignored
 }
 

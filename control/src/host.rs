@@ -92,7 +92,7 @@ impl Host<'_> {
             Some(version) if version < KERNEL_NO_REBIND => (
                 Level::Warning,
                 "below 6.4 a standby cannot map the rings of a bound socket: a worker's death costs \
-                 a rebind of some 20 ms; install 6.6 or later",
+                 a rebind, some 30 ms whose packets are lost; install 6.6 or later",
             ),
             Some(version) if version < KERNEL_FULL => {
                 (Level::Warning, "tested from 6.6 on: install 6.6 or later")

@@ -7,6 +7,9 @@
 //!
 //! The place `worker.store` is every store of the frame ledger: the file holds how many more stores
 //! are let pass once it has been seen.
+//!
+//! With the same feature, `NAUTILUS_BOUND_RINGS=refused` in the environment makes the process see what
+//! kernels below Linux 6.4 show: the rings of a bound AF_XDP socket cannot be mapped.
 
 use nautilus_shm::ledger::{Recovered, StorePoint};
 
@@ -17,6 +20,15 @@ pub fn kill_point(name: &str) {
     armed::pass(name);
     #[cfg(not(feature = "kill-points"))]
     let _ = name;
+}
+
+/// Whether mapping the rings of a bound socket has to fail, as it does below Linux 6.4.
+#[inline(always)]
+pub fn bound_rings_are_refused() -> bool {
+    #[cfg(feature = "kill-points")]
+    return std::env::var("NAUTILUS_BOUND_RINGS").is_ok_and(|value| value == "refused");
+    #[cfg(not(feature = "kill-points"))]
+    false
 }
 
 /// The kill point `worker.store`: between any two stores of the frame ledger.

@@ -67,8 +67,9 @@ impl Host {
         let mut withdrawn = Vec::new();
         if version < KERNEL_HAND_OVER {
             withdrawn.push(format!(
-                "kernel {release} is older than 6.4: no rebind promise withdrawn, a new worker \
-                 binds new sockets and packets that wait in the old ones are lost"
+                "kernel {release} is older than 6.4: the promise \"no rebind\" is withdrawn; a dead \
+                 worker's successor binds new sockets (20 ms and more), and what waited in the old \
+                 ones is lost"
             ));
         } else if version < KERNEL_FULL {
             withdrawn.push(format!("kernel {release} is older than 6.6: not tested by this build"));
@@ -139,7 +140,7 @@ mod tests {
         assert!(matches!(Host::judge("six", true, 0), Err(HostError::Release(_))));
         let stock = Host::judge("6.1.0-41-amd64", true, 0).unwrap();
         assert!(!stock.hand_over);
-        assert!(stock.withdrawn[0].contains("no rebind promise withdrawn"));
+        assert!(stock.withdrawn[0].contains("\"no rebind\" is withdrawn"));
         let mid = Host::judge("6.4.0", true, 0).unwrap();
         assert!(mid.hand_over && mid.withdrawn.len() == 1);
         let full = Host::judge("6.18.44", true, 0).unwrap();

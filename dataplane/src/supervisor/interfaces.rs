@@ -213,6 +213,7 @@ fn rebind(
     }
     let _ = steering.remove_interface(old_ifindex);
     resources.interfaces[index] = opened;
+    resources.fresh = None;
     resources.serial += 1;
     resources.join(&resolved.config).map_err(|error| error.to_string())
 }

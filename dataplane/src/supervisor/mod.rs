@@ -4,6 +4,7 @@
 pub mod attach;
 pub mod backoff;
 pub mod counters;
+pub mod fresh;
 pub mod handover;
 pub mod hang;
 pub mod host;

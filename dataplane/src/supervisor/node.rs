@@ -236,9 +236,9 @@ impl Node {
                 self.stop();
                 return Ok(());
             }
-            let (workers, context) = self.split();
-            workers.promote(&context);
-            workers.keep_standby(&context);
+            let (workers, mut context) = self.split();
+            workers.promote(&mut context);
+            workers.keep_standby(&mut context);
             self.tick();
         }
     }
@@ -248,7 +248,7 @@ impl Node {
             resolved: &self.resolved,
             node_text: &self.node_text,
             run_dir: &self.run_dir,
-            resources: &self.resources,
+            resources: &mut self.resources,
         };
         (&mut self.workers, context)
     }
@@ -265,7 +265,8 @@ impl Node {
             fds.extend(self.readers.fds());
             let mut polled: Vec<PollFd<'_>> =
                 fds.iter().map(|fd| PollFd::new(*fd, PollFlags::POLLIN)).collect();
-            match poll(&mut polled, PollTimeout::from(TICK_MS)) {
+            let tick_ms = if self.workers.awaits_binding() { 1 } else { TICK_MS };
+            match poll(&mut polled, PollTimeout::from(tick_ms)) {
                 Ok(_) | Err(nix::Error::EINTR) => {}
                 Err(errno) => return Err(NodeError::System("poll", errno)),
             }
@@ -277,7 +278,7 @@ impl Node {
         let listened = |seat: &Option<Seat>| seat.as_ref().is_some_and(|s| s.messages().is_some());
         let (hears_active, hears_standby) =
             (listened(&self.workers.active), listened(&self.workers.standby));
-        let (workers, context) = self.split();
+        let (workers, mut context) = self.split();
         if hears_active && ready[3] && !ready[2] {
             workers.heard(&context, true);
         }
@@ -285,7 +286,7 @@ impl Node {
             workers.heard(&context, false);
         }
         if had_active && ready[2] {
-            workers.active_died(&context);
+            workers.active_died(&mut context);
         }
         if had_standby && ready[4] && workers.standby.is_some() {
             workers.standby_died(&context);
@@ -372,7 +373,10 @@ impl Node {
         let events =
             self.interfaces.look(&self.resolved, &self.mirror, &mut self.resources, touched);
         if events.rebound {
-            self.count(metrics::REBINDS);
+            // Sockets that are bound later are counted then.
+            if !self.resources.binds_per_worker() {
+                self.count(metrics::REBINDS);
+            }
             self.workers.renew_standby();
         }
         if (touched.addresses || touched.links || events.rebound)

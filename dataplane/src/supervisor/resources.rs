@@ -9,6 +9,9 @@
 //!   listener            worker-<pid>.sock             the active worker only
 //! ```
 //!
+//! Below Linux 6.4 no worker can map a bound socket: a standby is handed sockets of its own instead
+//! (`fresh.rs`), which take the place of these when it is promoted.
+//!
 //! Workers get no map of the steering program: whoever holds a map can change it. A new supervisor
 //! finds the maps through the link.
 
@@ -106,6 +109,10 @@ pub struct Queue {
     pub fds: XskFds,
     /// Its counters as far as they are in the metric bank.
     pub counted: Counted,
+    /// A worker can map it although it is bound.
+    pub maps_when_bound: bool,
+    /// What it is still to be bound to.
+    pub unbound: Option<BindingSpec>,
 }
 
 /// One interface that is served.
@@ -138,17 +145,10 @@ impl Opened {
         if (first_socket + places) as usize > QUEUES_MAX {
             return Err(OpenError::Queues(name));
         }
-        let port = &resolved.config.port;
         let mut notes = Vec::new();
         let mut queues = Vec::new();
         for queue in numbers {
-            let spec = BindingSpec {
-                ifindex: link.ifindex,
-                queue,
-                mode: if port.zero_copy { CopyMode::ZeroCopy } else { CopyMode::Copy },
-                umem: UmemSpec::new(port.frames, resolved.chunk_bytes, resolved.huge_pages),
-                busy_poll_budget: port.prefer_busy_poll.then_some(port.busy_poll_budget),
-            };
+            let spec = binding_spec(resolved, link.ifindex, queue);
             let binding = Binding::create(&spec)
                 .map_err(|source| OpenError::Socket { name: name.clone(), source })?;
             if let Some(why) = binding.huge_pages_refused {
@@ -157,17 +157,23 @@ impl Opened {
             if !binding.maps_when_bound {
                 notes.push(format!(
                     "interface {name} queue {queue}: the rings of a bound socket cannot be mapped \
-                     (Linux 6.4 can): no rebind promise withdrawn"
+                     (Linux 6.4 can): every worker binds sockets of its own"
                 ));
             }
-            let huge_pages = binding.spec.umem.huge_pages;
-            let counted = Counted::default();
-            queues.push(Queue { queue, huge_pages, fds: binding.fds, counted });
+            queues.push(Queue {
+                queue,
+                huge_pages: binding.spec.umem.huge_pages,
+                fds: binding.fds,
+                counted: Counted::default(),
+                maps_when_bound: binding.maps_when_bound,
+                unbound: None,
+            });
         }
         let failed = |source| OpenError::Steering { name: name.clone(), source };
         let entry = intf::Interface { mac: link.mac, queue_count: places as u16, first_socket };
         steering.set_interface(link.ifindex, entry).map_err(failed)?;
-        for queue in &queues {
+        // A socket that no worker can map must not be given packets.
+        for queue in queues.iter().filter(|queue| queue.maps_when_bound) {
             steering
                 .set_socket(first_socket + queue.queue, queue.fds.socket.as_fd())
                 .map_err(failed)?;
@@ -184,6 +190,18 @@ impl Opened {
     }
 }
 
+/// What a socket of this queue is bound to, and with what.
+pub fn binding_spec(resolved: &Resolved, ifindex: u32, queue: u32) -> BindingSpec {
+    let port = &resolved.config.port;
+    BindingSpec {
+        ifindex,
+        queue,
+        mode: if port.zero_copy { CopyMode::ZeroCopy } else { CopyMode::Copy },
+        umem: UmemSpec::new(port.frames, resolved.chunk_bytes, resolved.huge_pages),
+        busy_poll_budget: port.prefer_busy_poll.then_some(port.busy_poll_budget),
+    }
+}
+
 /// Everything that is handed out.
 #[derive(Debug)]
 pub struct Resources {
@@ -195,6 +213,8 @@ pub struct Resources {
     pub steering: Option<Steering>,
     /// Interfaces, in the order of the node file; empty with the socket port.
     pub interfaces: Vec<Opened>,
+    /// The standby's own sockets, an entry an interface, where it cannot map those of `interfaces`.
+    pub fresh: Option<Vec<Vec<Queue>>>,
     /// Sockets whose only purpose is to be members of the feeds' groups.
     pub memberships: Vec<OwnedFd>,
     /// Counts the sets of descriptors; +1 whenever one is replaced.
@@ -214,6 +234,7 @@ impl Resources {
             cache,
             steering: None,
             interfaces: Vec::new(),
+            fresh: None,
             memberships: Vec::new(),
             serial: 1,
         };
@@ -270,8 +291,7 @@ impl Resources {
         if let Some(cache) = &self.cache {
             fds.push("cache", cache.fd().try_clone_to_owned()?);
         }
-        let queues = self.interfaces.iter().flat_map(|opened| &opened.queues);
-        for (index, queue) in queues.enumerate() {
+        for (index, (_, queue)) in self.queues_for_standby().enumerate() {
             let XskFds { socket, umem } = queue.fds.try_clone()?;
             fds.push(format!("xsk.{index}"), socket);
             fds.push(format!("umem.{index}"), umem);
@@ -288,16 +308,22 @@ impl Resources {
         Ok(fds)
     }
 
+    /// What a standby is handed of each queue, with the place of its interface.
+    fn queues_for_standby(&self) -> impl Iterator<Item = (usize, &Queue)> {
+        self.interfaces.iter().enumerate().flat_map(|(index, opened)| {
+            let fresh = self.fresh.as_ref().and_then(|all| all.get(index));
+            fresh.unwrap_or(&opened.queues).iter().map(move |queue| (index, queue))
+        })
+    }
+
     /// The queues in the order of their descriptors.
     pub fn queues_opened(&self) -> Vec<QueueOpened> {
-        let mut rows = Vec::new();
-        for (index, opened) in self.interfaces.iter().enumerate() {
-            for queue in &opened.queues {
-                let (interface, huge_pages) = (index as u16, queue.huge_pages);
-                rows.push(QueueOpened { interface, queue: queue.queue, huge_pages });
-            }
-        }
-        rows
+        let row = |(index, queue): (usize, &Queue)| QueueOpened {
+            interface: index as u16,
+            queue: queue.queue,
+            huge_pages: queue.huge_pages,
+        };
+        self.queues_for_standby().map(row).collect()
     }
 
     /// Takes every socket out of the program: what arrives from now on goes to the kernel.

@@ -29,7 +29,7 @@ use super::seat::Seat;
 use super::sys::{pidfd_kill, pidfd_open};
 use crate::config::Resolved;
 use crate::kill_point::kill_point;
-use crate::xsk::{Mapped, XskFds};
+use crate::xsk::{Given, XskFds};
 
 /// How long a worker may take to answer, in ms. Its helper thread has nothing else to do.
 const ANSWER_MS: u16 = 2000;
@@ -119,18 +119,13 @@ pub fn take_back(named_pid: u32, socket: OwnedFd) -> Result<TakenBack, TakeBackE
             let umem = fds.take(&format!("umem.{place}"))?;
             place += 1;
             let pair = XskFds { socket, umem };
-            let copy = pair.try_clone().map_err(|error| wrong(error.to_string()))?;
-            // Checks seals, header and that the socket is an AF_XDP one; unmapped at once.
-            let mapped = Mapped::map(copy).map_err(|error| {
+            let given = Given::examine(&pair).map_err(|error| {
                 wrong(format!("{} queue {}: {error}", interface.name, row.queue))
             })?;
-            if (mapped.ifindex(), mapped.queue()) != (interface.ifindex, row.queue) {
+            if (given.ifindex, given.queue) != (interface.ifindex, row.queue) {
                 return Err(wrong(format!(
                     "its socket of {} queue {} was bound to ifindex {} queue {}",
-                    interface.name,
-                    row.queue,
-                    mapped.ifindex(),
-                    mapped.queue()
+                    interface.name, row.queue, given.ifindex, given.queue
                 )));
             }
             opened.queues.push(Queue {
@@ -138,14 +133,16 @@ pub fn take_back(named_pid: u32, socket: OwnedFd) -> Result<TakenBack, TakeBackE
                 huge_pages: row.huge_pages,
                 fds: pair,
                 counted: Counted::default(),
+                maps_when_bound: given.maps_when_bound,
+                unbound: None,
             });
         }
         first_socket += opened.places();
         interfaces.push(opened);
     }
     let serial = assignment.resources;
-    let resources =
-        Resources { control, cache, steering, interfaces, memberships: Vec::new(), serial };
+    let (fresh, memberships) = (None, Vec::new());
+    let resources = Resources { control, cache, steering, interfaces, fresh, memberships, serial };
     let adopt = ToWorker::Adopt { generation, supervisor_pid: std::process::id() };
     send(socket.as_fd(), &adopt, &[])?;
     let index = assignment.worker_index;

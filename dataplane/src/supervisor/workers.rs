@@ -7,7 +7,8 @@
 //! ```
 //!
 //! A worker is promoted only after the pidfd of the one before it has fired: all threads of that one
-//! are gone and its memory is unmapped, so no two ever own a frame.
+//! are gone and its memory is unmapped, so no two ever own a frame. Where a worker has sockets
+//! of its own (`fresh.rs`) they are bound before it is promoted.
 
 use std::os::fd::AsFd;
 
@@ -28,6 +29,7 @@ use super::run_dir::RunDir;
 use super::seat::{Identity, Phase, Seat};
 use crate::config::{PollPolicy, PortKind, Resolved};
 use crate::kill_point::kill_point;
+use crate::xsk::BIND_PATIENCE;
 
 /// What the workers are started with, lent by the node.
 pub struct Context<'a> {
@@ -38,7 +40,7 @@ pub struct Context<'a> {
     /// Where sockets are made.
     pub run_dir: &'a RunDir,
     /// What is handed out.
-    pub resources: &'a Resources,
+    pub resources: &'a mut Resources,
 }
 
 impl Context<'_> {
@@ -65,6 +67,10 @@ pub struct Workers {
     start_after_ns: u64,
     /// When the last active worker was found dead; 0 once its successor serves.
     killed_ns: u64,
+    /// Since when a queue is waited for that the standby's own sockets are for; 0 when none is.
+    unbound_since_ns: u64,
+    /// What was last said about a failed bind, so that it is said once.
+    said: String,
     reaper: Reaper,
 }
 
@@ -78,12 +84,14 @@ impl Workers {
             backoff: Backoff::default(),
             start_after_ns: 0,
             killed_ns: 0,
+            unbound_since_ns: 0,
+            said: String::new(),
             reaper,
         }
     }
 
     /// Starts a standby when there is none and the time has come.
-    pub fn keep_standby(&mut self, context: &Context<'_>) {
+    pub fn keep_standby(&mut self, context: &mut Context<'_>) {
         let now_ns = monotonic_ns();
         if self.standby.is_some() || now_ns < self.start_after_ns {
             return;
@@ -96,13 +104,14 @@ impl Workers {
         }
     }
 
-    fn start(&mut self, context: &Context<'_>, now_ns: u64) -> Result<(), String> {
+    fn start(&mut self, context: &mut Context<'_>, now_ns: u64) -> Result<(), String> {
         let resolved = context.resolved;
         let taken = self.active.as_ref().map(|seat| seat.index);
         let index = (0..WORKERS_MAX as u32).find(|index| Some(*index) != taken).unwrap_or(0);
         let root = nix::unistd::geteuid().is_root();
         let user = root.then_some((resolved.worker_uid, resolved.worker_gid));
         let identity = Identity { program: &resolved.program, user };
+        context.resources.prepare_standby(resolved).map_err(|error| error.to_string())?;
         let serial = context.resources.serial;
         let fds = context.resources.for_standby().map_err(|error| error.to_string())?;
         let cell = context.resources.control.worker(index as usize);
@@ -137,9 +146,10 @@ impl Workers {
     }
 
     /// Makes the standby active when nobody is and it is ready.
-    pub fn promote(&mut self, context: &Context<'_>) {
+    pub fn promote(&mut self, context: &mut Context<'_>) {
         if self.active.is_some()
             || self.standby.as_ref().is_none_or(|seat| seat.phase != Phase::Ready)
+            || (context.resources.binds_per_worker() && !self.bind(context))
         {
             return;
         }
@@ -164,6 +174,55 @@ impl Workers {
         kill_point("supervisor.after_promote");
     }
 
+    /// Binds the standby's own sockets; `false` while that cannot be.
+    fn bind(&mut self, context: &mut Context<'_>) -> bool {
+        let Some(seat) = &self.standby else { return false };
+        if seat.resources != context.resources.serial {
+            // Its sockets are of an interface that is gone; it has been killed.
+            return false;
+        }
+        let now_ns = monotonic_ns();
+        let zero_copy = context.resolved.config.port.zero_copy;
+        match context.resources.bind_for_promotion(zero_copy) {
+            Ok(true) => {
+                (self.unbound_since_ns, self.said) = (0, String::new());
+                if self.generation > 0 {
+                    context.count(metrics::REBINDS);
+                }
+                return true;
+            }
+            Ok(false) if self.unbound_since_ns == 0 => self.unbound_since_ns = now_ns,
+            Ok(false) => {
+                if now_ns - self.unbound_since_ns > BIND_PATIENCE.as_nanos() as u64 {
+                    // Another program has a queue, or the standby has bound a socket itself.
+                    self.unbound_since_ns = 0;
+                    seat.kill();
+                    let text = format!(
+                        "worker {} is killed: its sockets could not be bound within \
+                         {BIND_PATIENCE:?}; the next tries with new ones",
+                        seat.pid
+                    );
+                    context.publish(&Event::new(EventKind::Notice, (0, 0), text));
+                }
+            }
+            // The interface is down or gone, which is told and ends elsewhere.
+            Err(error) => {
+                self.unbound_since_ns = 0;
+                let text = error.to_string();
+                if text != self.said {
+                    context.publish(&Event::new(EventKind::Notice, (0, 0), &text));
+                    self.said = text;
+                }
+            }
+        }
+        false
+    }
+
+    /// Whether the standby only waits for the kernel to let go of a queue.
+    pub fn awaits_binding(&self) -> bool {
+        self.unbound_since_ns > 0
+    }
+
     fn send_promotion(&self, context: &Context<'_>, seat: &Seat) -> Result<(), String> {
         let mut fds: Fds = context.resources.for_active().map_err(|error| error.to_string())?;
         let path = context.run_dir.worker_socket(seat.pid);
@@ -178,7 +237,7 @@ impl Workers {
     }
 
     /// The active worker's pidfd has fired.
-    pub fn active_died(&mut self, context: &Context<'_>) {
+    pub fn active_died(&mut self, context: &mut Context<'_>) {
         let Some(seat) = self.active.take() else { return };
         let now_ns = monotonic_ns();
         if self.killed_ns == 0 {
@@ -275,6 +334,9 @@ impl Workers {
         let mut text = format!("worker {pid} serves, generation {generation}");
         if killed_ns > 0 {
             text += &format!(", gap {}", milliseconds(gap_ns));
+            if context.resources.binds_per_worker() {
+                text += ", on new sockets (kernel below 6.4)";
+            }
             let control = &context.resources.control;
             control.supervisor().set_last_gap(gap_ns);
             control.histogram(SUPERVISOR_PROCESS, HistogramId::PromotionGap).record(gap_ns);

@@ -9,6 +9,10 @@ use super::socket::XskSocket;
 use super::umem::Umem;
 use super::{UmemSpec, XskError, sys};
 
+/// How long a queue may stay busy. Too low: a restart after a crash fails. Too high: a queue that
+/// another program has is reported late.
+pub const BIND_PATIENCE: Duration = Duration::from_secs(3);
+
 /// How packets get between driver and UMEM. Always named at bind: without it the kernel silently
 /// takes copy mode where zero copy fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,10 +70,20 @@ pub struct Binding {
     pub maps_when_bound: bool,
 }
 
-impl Binding {
-    /// Makes a UMEM and a socket, gives three quarters of the frames to the fill ring, and binds.
-    /// The caller puts the socket into the XSKMAP. Needs CAP_NET_RAW, and CAP_IPC_LOCK or enough
-    /// RLIMIT_MEMLOCK.
+/// A socket with UMEM and rings that is not bound yet: below Linux 6.4 a worker has to map it now.
+#[derive(Debug)]
+pub struct Unbound {
+    /// To be handed to one worker.
+    pub fds: XskFds,
+    /// What to bind it to, with [`BindingSpec::bind`]. `umem.huge_pages` says what was got.
+    pub spec: BindingSpec,
+    /// As in [`Binding`].
+    pub huge_pages_refused: Option<String>,
+}
+
+impl Unbound {
+    /// Makes a UMEM and a socket and gives three quarters of the frames to the fill ring. Needs
+    /// CAP_NET_RAW, and CAP_IPC_LOCK or enough RLIMIT_MEMLOCK.
     pub fn create(spec: &BindingSpec) -> Result<Self, XskError> {
         let mut spec = *spec;
         let mut huge_pages_refused = None;
@@ -94,29 +108,42 @@ impl Binding {
         let (mut first, _) = XskSocket::over(fds.try_clone_step()?, umem, ())?;
         first.refill();
         drop(first);
+        Ok(Self { fds, spec, huge_pages_refused })
+    }
+}
 
-        let (mode, flags) = match spec.mode {
+impl BindingSpec {
+    /// Binds a socket made for this, once. [`XskError::is_busy`] says that the queue has not been let
+    /// go of.
+    pub fn bind(&self, socket: BorrowedFd<'_>) -> Result<(), XskError> {
+        let (mode, flags) = match self.mode {
             CopyMode::Copy => ("XDP_COPY", libc::XDP_COPY),
             CopyMode::ZeroCopy => ("XDP_ZEROCOPY", libc::XDP_ZEROCOPY),
         };
         let flags = flags | libc::XDP_USE_NEED_WAKEUP;
-        bind(fds.socket.as_fd(), &spec, flags).map_err(|source| XskError::Bind {
+        let (ifindex, queue) = (self.ifindex, self.queue);
+        sys::bind(socket, ifindex, queue, flags).map_err(|source| XskError::Bind {
             mode,
-            ifindex: spec.ifindex,
-            queue: spec.queue,
+            ifindex,
+            queue,
             source,
-        })?;
-        let maps_when_bound = match super::Mapped::map(fds.try_clone_step()?) {
-            Ok(_) => true,
-            Err(XskError::RingsOfBoundSocket) => false,
-            Err(error) => return Err(error),
-        };
+        })
+    }
+}
+
+impl Binding {
+    /// Makes what [`Unbound::create`] makes, and binds it. The caller puts the socket into the
+    /// XSKMAP.
+    pub fn create(spec: &BindingSpec) -> Result<Self, XskError> {
+        let Unbound { fds, spec, huge_pages_refused } = Unbound::create(spec)?;
+        bind_patiently(fds.socket.as_fd(), &spec)?;
+        let maps_when_bound = super::Given::examine(&fds)?.maps_when_bound;
         Ok(Self { fds, spec, huge_pages_refused, maps_when_bound })
     }
 }
 
 impl XskFds {
-    fn try_clone_step(&self) -> Result<Self, XskError> {
+    pub(super) fn try_clone_step(&self) -> Result<Self, XskError> {
         self.try_clone()
             .map_err(|source| XskError::System { step: "duplicating the descriptors", source })
     }
@@ -124,16 +151,11 @@ impl XskFds {
 
 /// Binds, waiting for a queue that its last owner has not let go of: the kernel frees the socket of a
 /// dead process from a work queue, which usually takes 12 to 26 ms and longer on a busy machine.
-fn bind(socket: BorrowedFd<'_>, spec: &BindingSpec, flags: u16) -> std::io::Result<()> {
-    /// Too low: a restart after a crash fails. Too high: a queue that another program has is
-    /// reported late.
-    const PATIENCE: Duration = Duration::from_secs(3);
+fn bind_patiently(socket: BorrowedFd<'_>, spec: &BindingSpec) -> Result<(), XskError> {
     let start = Instant::now();
     loop {
-        match sys::bind(socket, spec.ifindex, spec.queue, flags) {
-            Err(error)
-                if error.raw_os_error() == Some(libc::EBUSY) && start.elapsed() < PATIENCE =>
-            {
+        match spec.bind(socket) {
+            Err(error) if error.is_busy() && start.elapsed() < BIND_PATIENCE => {
                 std::thread::sleep(Duration::from_millis(5));
             }
             other => return other,

@@ -12,7 +12,8 @@
 //!
 //! The memfd is `[frames][state bytes][intents] ... [header]`; [`nautilus_shm::ledger`] says who
 //! owns which frame. A standby maps early and takes over once its predecessor has ended; a
-//! record lock on the memfd refuses two owners at a time.
+//! record lock on the memfd refuses two owners at a time. Below Linux 6.4 a standby maps sockets of
+//! its own that are not bound yet ([`Unbound`]).
 //!
 //! This module and the shared-memory crate are the only places with `unsafe`. Whatever the kernel
 //! wrote into a ring is bounded before it is used; a value out of bounds is counted.
@@ -26,8 +27,8 @@ mod socket;
 mod sys;
 mod umem;
 
-pub use binding::{Binding, BindingSpec, CopyMode, XskFds};
-pub use socket::{Mapped, RxFrame, SocketCounters, TxFrame, XskSocket};
+pub use binding::{BIND_PATIENCE, Binding, BindingSpec, CopyMode, Unbound, XskFds};
+pub use socket::{Given, Mapped, RxFrame, SocketCounters, TxFrame, XskSocket};
 pub use sys::{Statistics, statistics};
 pub use umem::{Umem, UmemSpec};
 
@@ -90,6 +91,11 @@ pub enum XskError {
 }
 
 impl XskError {
+    /// The queue belongs to another socket, perhaps one whose closing the kernel has not finished.
+    pub fn is_busy(&self) -> bool {
+        matches!(self, Self::Bind { source, .. } if source.raw_os_error() == Some(libc::EBUSY))
+    }
+
     fn system(step: &'static str) -> Self {
         Self::System { step, source: std::io::Error::last_os_error() }
     }

@@ -11,6 +11,7 @@ use super::header::Header;
 use super::ring::{Descriptor, RingMap};
 use super::sys::{self, Statistics};
 use super::umem::{LedgerWords, Ownership, Umem};
+use crate::kill_point;
 
 /// A received packet.
 #[derive(Debug)]
@@ -61,6 +62,31 @@ pub struct Mapped {
     header: Header,
 }
 
+/// What a pair of descriptors says about itself, for a supervisor, which uses neither.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Given {
+    /// Interface index the socket is for.
+    pub ifindex: u32,
+    /// Queue the socket is for.
+    pub queue: u32,
+    /// Whether the rings of the now bound socket can be mapped by a process it is handed to.
+    pub maps_when_bound: bool,
+}
+
+impl Given {
+    /// Checks seals and header of the memfd, and that the socket is an AF_XDP one. Nothing stays
+    /// mapped.
+    pub fn examine(fds: &XskFds) -> Result<Self, XskError> {
+        let (umem, header) = Umem::map(fds.umem.as_fd())?;
+        let maps_when_bound = match map_rings(fds.socket.as_fd(), &umem.spec().entries) {
+            Ok(_) => true,
+            Err(XskError::RingsOfBoundSocket) => false,
+            Err(error) => return Err(error),
+        };
+        Ok(Self { ifindex: header.ifindex, queue: header.queue, maps_when_bound })
+    }
+}
+
 impl Mapped {
     /// Maps UMEM and rings. Touches no shared state, so the owner may be at work.
     pub fn map(fds: XskFds) -> Result<Self, XskError> {
@@ -72,11 +98,6 @@ impl Mapped {
     /// Interface index the socket was bound to.
     pub fn ifindex(&self) -> u32 {
         self.header.ifindex
-    }
-
-    /// Queue the socket was bound to.
-    pub fn queue(&self) -> u32 {
-        self.header.queue
     }
 
     /// Becomes the owner: the predecessor has ended. Its unfinished operation is undone, what
@@ -100,6 +121,9 @@ impl Mapped {
 
 fn map_rings(fd: BorrowedFd<'_>, entries: &[u32; 4]) -> Result<[RingMap; 4], XskError> {
     let offsets = sys::mmap_offsets(fd)?;
+    if kill_point::bound_rings_are_refused() && sys::is_bound(fd) {
+        return Err(XskError::RingsOfBoundSocket);
+    }
     let map = |ring: Ring| RingMap::map(fd, ring, &offsets, entries[ring as usize]);
     Ok([map(Ring::Fill)?, map(Ring::Rx)?, map(Ring::Tx)?, map(Ring::Completion)?])
 }

@@ -108,6 +108,14 @@ pub fn bind(fd: BorrowedFd<'_>, ifindex: u32, queue: u32, flags: u16) -> io::Res
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
+/// Whether the socket has been bound: only then its ring sizes can no longer be set. The size tried
+/// here, 0, never is one.
+pub fn is_bound(fd: BorrowedFd<'_>) -> bool {
+    set_option(fd, libc::SOL_XDP, libc::XDP_RX_RING, &0u32, "XDP_RX_RING").is_err_and(
+        |error| matches!(error, XskError::System { source, .. } if source.raw_os_error() == Some(libc::EBUSY)),
+    )
+}
+
 /// Asks the kernel to send what is in the tx ring. Copy mode takes at most 32 packets a call and
 /// then answers EAGAIN.
 pub fn kick_tx(fd: BorrowedFd<'_>) -> io::Result<()> {

@@ -127,7 +127,7 @@ metric_table! {
     WORKER_DEATHS counter "nautilus_supervisor_worker_deaths_total" Events Supervisor: "Worker processes that ended without being told to";
     WORKER_HANGS counter "nautilus_supervisor_hung_workers_total" Events Supervisor: "Active workers killed because their heartbeat had stopped";
     PROMOTIONS counter "nautilus_supervisor_promotions_total" Events Supervisor: "Standbys made active";
-    REBINDS counter "nautilus_supervisor_rebinds_total" Events Supervisor: "Sockets bound anew because their interface changed";
+    REBINDS counter "nautilus_supervisor_rebinds_total" Events Supervisor: "Sockets bound anew: their interface changed or, below Linux 6.4, their worker died";
     TAKEOVERS counter "nautilus_supervisor_takeovers_total" Events Supervisor: "Times a new supervisor took the node over from running workers";
     NEIGHBOURS_REQUESTED counter "nautilus_supervisor_neighbour_requests_total" Events Supervisor by NeighbourOutcome: "Neighbour requests of workers";
     NEXT_HOP_UPDATES counter "nautilus_supervisor_next_hop_updates_total" Events Supervisor: "Times the next-hop table was published";
