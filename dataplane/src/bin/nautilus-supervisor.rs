@@ -4,6 +4,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
+use nautilus_dataplane::config::PortKind;
+use nautilus_dataplane::supervisor::host::Host;
 use nautilus_dataplane::supervisor::node::{Node, check};
 
 /// Keeps the resources and workers of one Nautilus Edge node.
@@ -41,6 +43,12 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         let (resolved, ..) = check(&path)?;
         for choice in &resolved.choices {
             println!("{choice}");
+        }
+        if resolved.config.port.kind == PortKind::Xdp {
+            match Host::probe() {
+                Ok(host) => host.withdrawn.iter().for_each(|line| println!("{line}")),
+                Err(error) => println!("cannot start here: {error}"),
+            }
         }
         println!("{}: fine", path.display());
         return Ok(());
