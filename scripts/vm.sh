@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # Shows, in a virtual machine, what the running kernel cannot: Debian's stock kernel, bonds, VLAN
-# devices, a live systemd. By KVM where there is one, else in software: for behaviour, never for
-# figures. Never run by test.sh.
+# devices, a live systemd. In software, some three minutes: for behaviour, never for figures. Never run
+# by test.sh.
 #
 #   scripts/vm.sh            builds the image once, then boots it and runs scripts/vm-guest.sh inside
 #   scripts/vm.sh --fresh    builds the image anew
+#   scripts/vm.sh --kvm      boots it by KVM; a nested one may hang before the first line
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
@@ -16,11 +17,14 @@ GUEST_SECONDS_MAX=1500
 DISK_MIB=3072
 
 fresh=false
-case "${1:-}" in
-  "") ;;
-  --fresh) fresh=true ;;
-  *) die "usage: $0 [--fresh]" ;;
-esac
+accelerator=tcg,thread=multi
+for argument in "$@"; do
+  case "$argument" in
+    --fresh) fresh=true ;;
+    --kvm) accelerator=kvm ;;
+    *) die "usage: $0 [--fresh] [--kvm]" ;;
+  esac
+done
 is_root || die "the image is built with debootstrap: run this as root"
 install_packages "${PACKAGES_BUILD[@]}" debootstrap qemu-system-x86 e2fsprogs ||
   die "the virtual machine needs those packages"
@@ -66,9 +70,9 @@ initrd=$(find "$tree/boot" -name 'initrd.img-*' | sort -V | tail -n 1)
 [ -n "$kernel" ] && [ -n "$initrd" ] || die "no kernel in $tree/boot"
 say "booting ${kernel##*/} (console: $vm/console.log)"
 status=0
-timeout "$GUEST_SECONDS_MAX" qemu-system-x86_64 -accel kvm -accel tcg,thread=multi -cpu max -smp 2 -m 2048 \
+timeout "$GUEST_SECONDS_MAX" qemu-system-x86_64 -accel "$accelerator" -cpu max -smp 2 -m 2048 \
   -kernel "$kernel" -initrd "$initrd" \
-  -append "root=/dev/vda rw console=ttyS0 quiet systemd.show_status=false panic=5" \
+  -append "root=/dev/vda rw console=ttyS0 systemd.show_status=false panic=5" \
   -drive "file=$vm/disk.ext4,format=raw,if=virtio" -nic none -no-reboot \
   -display none -serial "file:$vm/console.log" -monitor none </dev/null || status=$?
 [ "$status" -eq 0 ] || say "qemu ended with $status"
