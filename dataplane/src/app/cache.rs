@@ -9,7 +9,8 @@
 
 use nautilus_shm::metrics::MetricBank;
 use nautilus_shm::table::{
-    self as shm_table, Deleted, Guess, Hit, KEY_BYTES_MAX, KeyHash, Put, TableWriter, Words,
+    self as shm_table, ApplyError, Guess, Hit, KEY_BYTES_MAX, KeyHash, Mutation, Op, TableWriter,
+    Words,
 };
 
 use super::keyspace::{ChannelState, Keyspace, PutError};
@@ -35,6 +36,10 @@ const HITS_MAX: usize = REPLY_FRAMES_MAX * FRAME_TEXT_BYTES_MAX / 15;
 /// Keys of one request that are looked up together. Too low: waits for memory are not overlapped. Too
 /// high: the first lines are gone from the cache when they are used.
 const LOOKUPS_TOGETHER: usize = 16;
+
+/// Buckets of seven items that one housekeeping looks at for items to expire, ten thousand times a
+/// second. Too low: a full table takes long to give memory back. Too high: requests wait behind it.
+const SWEEP_BUCKETS: u32 = 2;
 
 const TOO_LARGE: &[u8] = b"SERVER_ERROR object too large for cache\r\n";
 const REPLY_TOO_LARGE: &[u8] = b"SERVER_ERROR reply exceeds 64 datagrams\r\n";
@@ -151,13 +156,13 @@ impl<W: Words> CacheApp<W> {
                 }
                 Command::Delete { key, no_reply } => {
                     self.counts.deletes += 1;
-                    let answer: &[u8] = match self.table.delete(self.table.hash(key), key, now_ns) {
-                        Deleted::Yes => b"DELETED\r\n",
-                        Deleted::NotFound => b"NOT_FOUND\r\n",
-                        Deleted::FeedOwned => {
+                    let answer: &[u8] = match self.delete(now_ns, key) {
+                        Ok(_) => b"DELETED\r\n",
+                        Err(ApplyError::FeedOwned) => {
                             self.counts.bad_keys += 1;
                             FEED_OWNED
                         }
+                        Err(_) => b"NOT_FOUND\r\n",
                     };
                     reply.line(answer, no_reply);
                 }
@@ -192,30 +197,35 @@ impl<W: Words> CacheApp<W> {
         let stored = match value {
             Some(value) => {
                 let text_sum = text_sum(key, flags, value);
-                let put = Put { key, value, flags, expiry_ns, channel: 0, text_sum };
-                self.table.put(hash, &put, now_ns)
+                let put =
+                    Mutation { flags, expiry_ns, text_sum, ..Mutation::new(key, Op::Set(value)) };
+                self.table.apply(hash, &put, now_ns)
             }
-            None => Err(shm_table::PutError::TooLarge),
+            None => Err(ApplyError::TooLarge),
         };
         match stored {
             Ok(_) => b"STORED\r\n",
-            Err(shm_table::PutError::TooLarge) => {
+            Err(ApplyError::TooLarge | ApplyError::NotFound) => {
                 self.counts.values_too_large += 1;
                 // The client wanted the old value gone; as memcached, rather none than a stale one.
-                match self.table.delete(hash, key, now_ns) {
-                    Deleted::FeedOwned => FEED_OWNED,
-                    Deleted::Yes | Deleted::NotFound => TOO_LARGE,
+                match self.delete(now_ns, key) {
+                    Err(ApplyError::FeedOwned) => FEED_OWNED,
+                    _ => TOO_LARGE,
                 }
             }
-            Err(shm_table::PutError::FeedOwned) => {
+            Err(ApplyError::FeedOwned) => {
                 self.counts.bad_keys += 1;
                 FEED_OWNED
             }
-            Err(shm_table::PutError::KeyLength) => {
+            Err(ApplyError::KeyLength) => {
                 self.counts.bad_keys += 1;
                 Refusal::KeyTooLong.text()
             }
         }
+    }
+
+    fn delete(&mut self, now_ns: u64, key: &[u8]) -> Result<u64, ApplyError> {
+        self.table.apply(self.table.hash(key), &Mutation::new(key, Op::Delete), now_ns)
     }
 
     #[inline]
@@ -381,7 +391,9 @@ impl<W: Words> App for CacheApp<W> {
         }
     }
 
-    fn housekeeping(&mut self, _now_ns: u64, _tx: &mut impl Transmit) {}
+    fn housekeeping(&mut self, now_ns: u64, _tx: &mut impl Transmit) {
+        self.table.sweep(now_ns, SWEEP_BUCKETS);
+    }
 }
 
 /// What a feed publishes goes into the same table, under its channel.
@@ -397,12 +409,12 @@ impl<W: Words> Keyspace for CacheApp<W> {
         }
         let hash = self.table.hash(key);
         let text_sum = text_sum(key, 0, value);
-        let put = Put { key, value, flags: 0, expiry_ns: 0, channel, text_sum };
-        match self.table.put(hash, &put, 0) {
+        let put = Mutation { channel, text_sum, ..Mutation::new(key, Op::Set(value)) };
+        match self.table.apply(hash, &put, 0) {
             Ok(_) => Ok(()),
-            Err(shm_table::PutError::KeyLength) => Err(PutError::BadKey),
-            Err(shm_table::PutError::TooLarge) => Err(PutError::TooLong),
-            Err(shm_table::PutError::FeedOwned) => Err(PutError::NoRoom),
+            Err(ApplyError::KeyLength) => Err(PutError::BadKey),
+            Err(ApplyError::TooLarge) => Err(PutError::TooLong),
+            Err(ApplyError::FeedOwned | ApplyError::NotFound) => Err(PutError::NoRoom),
         }
     }
 

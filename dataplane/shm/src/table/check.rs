@@ -12,7 +12,7 @@ use super::layout::{
     S_FREE_HEAD, S_INTENT, S_ITEMS, S_VERSION, Shard, X_HASH, X_LAST, X_LINKS, lower, upper,
 };
 use super::payload::Cursor;
-use super::probe::{link_at, overflow, same_generation, slot_cell, slot_tag, slots};
+use super::probe::{SLOT_BUSY, link_at, overflow, same_generation, slot_cell, slot_tag, slots};
 use super::queue::Queue;
 use super::words::load;
 use super::writer::attach_layout;
@@ -89,8 +89,8 @@ fn check_shard(
                 at = lower(load(words, link_at(shard, at)));
             }
         }
-        let last = load(words, shard.side(cell) + X_LAST);
-        same(&format!("last cell of item {cell}"), u64::from(at), last)?;
+        let last = lower(load(words, shard.side(cell) + X_LAST));
+        same(&format!("last cell of item {cell}"), at, last)?;
         bytes += bytes_of(words, shard, cell);
     }
     let mut free = 0;
@@ -132,6 +132,7 @@ fn index(
                 return Err(format!("bucket {bucket} names cell {cell} of {}", shard.cells));
             }
             let name = format!("item {cell} in bucket {bucket}");
+            same(&format!("{name}: busy"), word & SLOT_BUSY, 0)?;
             if !same_generation(load(words, link_at(shard, cell)), word) {
                 return Err(format!("{name}: its generation is not the slot's"));
             }

@@ -14,6 +14,7 @@
 //! items.
 
 use super::hash::KeyHash;
+use super::hot::{HotSet, ShortKey};
 use super::intent::Change;
 use super::layout::{
     C_EXPIRY_NS, C_LENGTH, C_META, Meta, NIL, S_BYTES, S_FREE_CELLS, S_FREE_HEAD, S_GHOSTS,
@@ -108,8 +109,24 @@ pub(super) fn remembered(words: &[AtomicU64], shard: &Shard, hash: KeyHash) -> b
     number > 0 && ghost != 0 && upper(ghost) == lower(hash.0) && u64::from(age) < age_max
 }
 
-/// Evicts one item. Returns false when the shard is empty. Expired items are not spared.
-pub(super) fn evict_one(words: &[AtomicU64], shard: &Shard, now_ns: u64) -> bool {
+/// What an eviction found at the end of a queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Evicted {
+    /// Nothing: the shard is empty.
+    Nothing,
+    /// An item that could have been used.
+    Usable,
+    /// An item whose time was over.
+    Expired,
+}
+
+/// Evicts one item. Expired items are not spared.
+pub(super) fn evict_one(
+    words: &[AtomicU64],
+    shard: &Shard,
+    hot: &mut impl HotSet,
+    now_ns: u64,
+) -> Evicted {
     for spared in 0.. {
         let small_cells = load(words, Queue::Small.cells(shard));
         let main_cells = load(words, Queue::Main.cells(shard));
@@ -117,7 +134,7 @@ pub(super) fn evict_one(words: &[AtomicU64], shard: &Shard, now_ns: u64) -> bool
         let queue = if from_small { Queue::Small } else { Queue::Main };
         let oldest = lower(load(words, queue.ends(shard)));
         if oldest == NIL {
-            return false;
+            return Evicted::Nothing;
         }
         let meta = Meta::unpack(load(words, shard.cell(oldest) + C_META));
         let expiry_ns = load(words, shard.cell(oldest) + C_EXPIRY_NS);
@@ -130,14 +147,14 @@ pub(super) fn evict_one(words: &[AtomicU64], shard: &Shard, now_ns: u64) -> bool
             change.commit(shard);
             continue;
         }
-        evict(words, shard, oldest);
-        return true;
+        evict(words, shard, hot, oldest);
+        return if expired(expiry_ns, now_ns) { Evicted::Expired } else { Evicted::Usable };
     }
-    false
+    Evicted::Nothing
 }
 
 /// Evicts a live item.
-pub(super) fn evict(words: &[AtomicU64], shard: &Shard, cell: u32) {
+pub(super) fn evict(words: &[AtomicU64], shard: &Shard, hot: &mut impl HotSet, cell: u32) {
     let hash = KeyHash(load(words, shard.side(cell) + X_HASH));
     let meta = Meta::unpack(load(words, shard.cell(cell) + C_META));
     let place = place_of(words, shard, hash, cell).expect("a queued item is in its bucket");
@@ -146,7 +163,23 @@ pub(super) fn evict(words: &[AtomicU64], shard: &Shard, cell: u32) {
     if Queue::of(meta) == Queue::Small {
         change.remember(shard, hash);
     }
-    change.commit(shard);
+    commit_removal(change, words, shard, hot, (place, cell));
+}
+
+/// Commits a change that removes an item, from the hot set first if it is there.
+pub(super) fn commit_removal<H: HotSet>(
+    change: Change<'_>,
+    words: &[AtomicU64],
+    shard: &Shard,
+    hot: &mut H,
+    (place, cell): (Place, u32),
+) {
+    let short = H::IS_THERE.then(|| ShortKey::of(words, shard, cell)).flatten();
+    let key = short.filter(|key| hot.holds(key.bytes()));
+    match key {
+        Some(key) => change.commit_hot(shard, place.slot, cell, || hot.empty(key.bytes())),
+        None => change.commit(shard),
+    }
 }
 
 /// The least asked-for item of a bucket in which every slot is taken.

@@ -8,12 +8,18 @@
 //!   clear                record length 0
 //! ```
 //!
+//! A change of a hot key ([`super::hot`]) says so in its record and publishes between commit and
+//! apply, while its slot is marked busy. The record's first word is its length (8 bits), whether the key
+//! is hot (1 bit), and the item's cell (upper 32 bits), from which a successor learns the key.
+//!
 //! A writer that is killed before the commit has changed nothing; after it, [`recover`] stores the
 //! record's values again, which is harmless any number of times. Both take at most
 //! [`RECORD_ENTRIES_MAX`] stores, whatever the table's size. Every store of a change is a release
 //! store, so the compiler keeps the order above, and a kill stops a core between two instructions.
 
-use super::layout::{LayoutError, S_INTENT, SHARD_HEADER_WORDS, Shard};
+use super::hot::{HotSet, ShortKey};
+use super::layout::{LayoutError, S_INTENT, SHARD_HEADER_WORDS, Shard, upper};
+use super::probe::SLOT_BUSY;
 use super::words::{load, store};
 use crate::sync::{AtomicU64, Ordering, fence};
 
@@ -21,6 +27,9 @@ use crate::sync::{AtomicU64, Ordering, fence};
 pub(super) const RECORD_ENTRIES_MAX: usize = 24;
 
 const _: () = assert!(S_INTENT + 1 + 2 * RECORD_ENTRIES_MAX <= SHARD_HEADER_WORDS);
+
+/// In a record's first word: the key is hot.
+const HOT: u64 = 1 << 8;
 
 /// A change that is being put together. Reads see the change's own stores.
 pub(super) struct Change<'a> {
@@ -58,15 +67,38 @@ impl<'a> Change<'a> {
     }
 
     /// Makes the change.
+    #[inline]
     pub fn commit(self, shard: &Shard) {
+        self.write(shard, 0);
+        self.apply(shard);
+    }
+
+    /// Makes the change of an item whose key is hot: `publish` tells the hot set while the item's
+    /// `slot` is busy.
+    pub fn commit_hot(self, shard: &Shard, slot: usize, cell: u32, publish: impl FnOnce()) {
+        self.write(shard, HOT | u64::from(cell) << 32);
+        let word = load(self.words, slot);
+        // SYNC POINT: pairs with the acquire load of the slot in `TableReader`; whoever sees the new
+        // hot copy, and then looks here, finds the slot busy or changed.
+        self.words[slot].store(word | SLOT_BUSY, Ordering::Release);
+        fence(Ordering::Release);
+        publish();
+        fence(Ordering::Release);
+        self.apply(shard);
+    }
+
+    fn write(&self, shard: &Shard, marks: u64) {
         let record = shard.base + S_INTENT;
-        let entries = &self.entries[..self.count];
-        for (index, &(at, value)) in entries.iter().enumerate() {
+        for (index, &(at, value)) in self.entries[..self.count].iter().enumerate() {
             store(self.words, record + 1 + 2 * index, at as u64);
             store(self.words, record + 2 + 2 * index, value);
         }
-        self.words[record].store(self.count as u64, Ordering::Release);
-        for &(at, value) in entries {
+        self.words[record].store(self.count as u64 | marks, Ordering::Release);
+    }
+
+    fn apply(&self, shard: &Shard) {
+        let record = shard.base + S_INTENT;
+        for &(at, value) in &self.entries[..self.count] {
             // SYNC POINT: pairs with the acquire loads and fences of `TableReader`.
             self.words[at].store(value, Ordering::Release);
         }
@@ -76,11 +108,18 @@ impl<'a> Change<'a> {
 
 /// Completes the change a killed writer had committed. Returns how many words it stored: 0 if there
 /// was none. Fails when the record could not have been written by a writer of this shard.
-pub(super) fn recover(words: &[AtomicU64], shard: &Shard) -> Result<usize, LayoutError> {
+pub(super) fn recover(
+    words: &[AtomicU64],
+    shard: &Shard,
+    hot: &mut impl HotSet,
+) -> Result<usize, LayoutError> {
     let record = shard.base + S_INTENT;
     let damaged = LayoutError::Intent { shard: shard.index };
-    let count = usize::try_from(words[record].load_acquire()).map_err(|_| damaged)?;
-    if count > RECORD_ENTRIES_MAX {
+    let first = words[record].load_acquire();
+    let (count, cell) = ((first & 0xff) as usize, upper(first));
+    let is_hot = first & HOT != 0;
+    let known = first & (0xff | HOT | u64::MAX << 32) == first;
+    if count > RECORD_ENTRIES_MAX || !known || (!is_hot && cell != 0) || cell >= shard.cells {
         return Err(damaged);
     }
     let entry = |index: usize| {
@@ -91,6 +130,12 @@ pub(super) fn recover(words: &[AtomicU64], shard: &Shard) -> Result<usize, Layou
     };
     for index in 0..count {
         entry(index)?;
+    }
+    if is_hot {
+        // The hot copy may be the old or the new one; without it the table alone says what holds.
+        let key = ShortKey::of(words, shard, cell).ok_or(damaged)?;
+        hot.empty(key.bytes());
+        fence(Ordering::Release);
     }
     for index in 0..count {
         let (at, value) = entry(index)?;

@@ -39,11 +39,11 @@ impl Step {
         let hash = table.hash(self.key());
         match self {
             Self::Put(key, value) => {
-                let put = Put { key, value, flags: 1, expiry_ns: 0, channel: 0, text_sum: 7 };
-                table.put(hash, &put, 1).unwrap();
+                let put = Mutation { flags: 1, text_sum: 7, ..Mutation::new(key, Op::Set(value)) };
+                table.apply(hash, &put, 1).unwrap();
             }
             Self::Delete(key) => {
-                table.delete(hash, key, 1);
+                let _ = table.apply(hash, &Mutation::new(key, Op::Delete), 1);
             }
             Self::Get(key) => {
                 table.get(hash, key, 1);

@@ -4,9 +4,9 @@
 //! table   | header 1024 words | shard 0 | shard 1 | ...
 //! shard   | header 128 | buckets 8 x B | ghosts N | side 3 x N | cells 16 x N |
 //! bucket  | changes 36 bits, overflow 28 bits | 7 slots |
-//! slot    | tag 16 | generation 16 | cell + 1, 32 bits |          0 = empty
-//! side    | newer 32, older 32 | key hash | last cell of the chain |
-//! cell, first of an item     | generation 32, next 32 | epoch 32, queue 8, frequency 8, channel 8,
+//! slot    | tag 16 | generation 16 | busy 1 | 2 | cell + 1, 29 bits |          0 = empty
+//! side    | newer 32, older 32 | key hash | last access s 32, last cell of the chain 32 |
+//! cell, first of an item     | generation 32, next 32 | epoch 32, access stamp 8, marks 8, channel 8,
 //!                              key bytes 8 | version | expiry ns | flags 32, value bytes 32 |
 //!                              written us 48, text sum 16 | 10 words |
 //! cell, further of an item   | generation 32, next 32 | 15 words |
@@ -248,22 +248,58 @@ pub const fn cells_for(key_bytes: usize, value_bytes: usize) -> u32 {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Meta {
     pub epoch: u32,
+    /// [`access_stamp`] of the last use.
+    pub stamp: u8,
+    /// 0 to 3.
     pub queue: u8,
+    /// 0 to 3.
     pub frequency: u8,
+    /// Asked for since it was stored.
+    pub fetched: bool,
+    /// Invalidated.
+    pub stale: bool,
+    /// A reader was told to fetch it anew.
+    pub won: bool,
     pub channel: u8,
     pub key_bytes: u8,
 }
 
+const FETCHED: u8 = 1 << 4;
+const STALE: u8 = 1 << 5;
+const WON: u8 = 1 << 6;
+
 impl Meta {
+    #[inline]
     pub fn unpack(word: u64) -> Self {
-        let [key_bytes, channel, frequency, queue, ..] = word.to_le_bytes();
-        Self { epoch: upper(word), queue, frequency, channel, key_bytes }
+        let [key_bytes, channel, marks, stamp, ..] = word.to_le_bytes();
+        Self {
+            epoch: upper(word),
+            stamp,
+            queue: marks >> 2 & 3,
+            frequency: marks & 3,
+            fetched: marks & FETCHED != 0,
+            stale: marks & STALE != 0,
+            won: marks & WON != 0,
+            channel,
+            key_bytes,
+        }
     }
 
+    #[inline]
     pub fn pack(self) -> u64 {
-        let low = [self.key_bytes, self.channel, self.frequency, self.queue];
+        debug_assert!(self.frequency < 4 && self.queue < 4);
+        let mut marks = self.frequency | self.queue << 2;
+        marks |= u8::from(self.fetched) << 4 | u8::from(self.stale) << 5 | u8::from(self.won) << 6;
+        let low = [self.key_bytes, self.channel, marks, self.stamp];
         pair(self.epoch, u32::from_le_bytes(low))
     }
+}
+
+/// The time of a use in steps of 2^35 ns (34 s), modulo 256. The exact second stands in the side entry
+/// and is written only when the step has changed, so that a look-up does not touch that line.
+#[inline]
+pub(super) const fn access_stamp(now_ns: u64) -> u8 {
+    (now_ns >> 35) as u8
 }
 
 #[cfg(all(test, not(loom)))]
@@ -302,7 +338,13 @@ mod tests {
 
     #[test]
     fn metadata_survives_packing() {
-        let meta = Meta { epoch: u32::MAX, queue: 2, frequency: 3, channel: 255, key_bytes: 250 };
-        assert_eq!(Meta::unpack(meta.pack()), meta);
+        for bits in 0..8 {
+            let [fetched, stale, won] = [1, 2, 4].map(|bit| bits & bit != 0);
+            let (epoch, stamp, queue, frequency) = (u32::MAX, 77, 2, 3);
+            let (channel, key_bytes) = (255, 250);
+            let meta =
+                Meta { epoch, stamp, queue, frequency, fetched, stale, won, channel, key_bytes };
+            assert_eq!(Meta::unpack(meta.pack()), meta);
+        }
     }
 }

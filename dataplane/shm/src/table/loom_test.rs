@@ -34,15 +34,9 @@ fn table() -> (Watched, TableWriter<Watched>) {
 
 fn put(table: &mut TableWriter<Watched>, number: u8) {
     let value = [number; 16];
-    let put = Put {
-        key: b"k",
-        value: &value,
-        flags: number.into(),
-        expiry_ns: 0,
-        channel: 0,
-        text_sum: 7,
-    };
-    table.put(table.hash(b"k"), &put, 1).unwrap();
+    let put =
+        Mutation { flags: number.into(), text_sum: 7, ..Mutation::new(b"k", Op::Set(&value)) };
+    table.apply(table.hash(b"k"), &put, 1).unwrap();
 }
 
 #[test]
@@ -79,10 +73,10 @@ fn a_deleted_key_is_a_miss_and_its_reused_cell_is_nobody_elses() {
         let (words, mut table) = table();
         put(&mut table, 1);
         let writer = thread::spawn(move || {
-            table.delete(table.hash(b"k"), b"k", 1);
+            table.apply(table.hash(b"k"), &Mutation::new(b"k", Op::Delete), 1).unwrap();
             let other =
-                Put { key: b"o", value: &[9; 16], flags: 9, expiry_ns: 0, channel: 0, text_sum: 7 };
-            table.put(table.hash(b"o"), &other, 1).unwrap();
+                Mutation { flags: 9, text_sum: 7, ..Mutation::new(b"o", Op::Set(&[9; 16])) };
+            table.apply(table.hash(b"o"), &other, 1).unwrap();
         });
         let mut out = [0; 16];
         match TableReader::attach(words).unwrap().get(b"k", 1, &mut out) {

@@ -8,36 +8,42 @@
 //! `README.md` beside this file says how the parts keep the promises of a kill, and what to read
 //! first.
 
+mod apply;
 mod check;
 mod evict;
 mod hash;
+mod hot;
 mod intent;
 mod layout;
+mod mutation;
 mod payload;
 mod probe;
 mod queue;
 mod reader;
 #[cfg(not(loom))]
 mod region;
+mod sweep;
 mod validity;
 mod words;
 mod writer;
 
 pub use check::{CheckError, Checked, check};
 pub use hash::KeyHash;
+pub use hot::{HOT_KEY_BYTES_MAX, HotSet, HotValue};
 pub use layout::{
     CHANNELS, KEY_BYTES_MAX, LAYOUT_NUMBERS, Layout, LayoutError, SHARDS_MAX, VALUE_BYTES_MAX,
     cells_for,
 };
+pub use mutation::{ApplyError, Mutation, Op};
 pub use reader::{DETACHED_AGE_NS, READER_RETRIES_MAX, ReadError, ReadHit, TableReader};
 #[cfg(not(loom))]
 pub use region::{CACHE_MAGIC, TableRegion};
 pub use validity::{ChannelState, NO_LEASE};
 pub use words::{Words, heap_words};
-pub use writer::{
-    Deleted, Guess, Hit, Put, PutError, TableWriter, Usage, ValueReader, WriterCounts,
-};
+pub use writer::{Guess, Hit, TableWriter, Usage, ValueReader, WriterCounts};
 
+#[cfg(test)]
+mod hot_test;
 #[cfg(all(test, not(loom)))]
 mod kill_test;
 #[cfg(all(test, loom))]

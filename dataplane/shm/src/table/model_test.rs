@@ -17,9 +17,9 @@ pub(super) fn put(
     table: &mut TableWriter<impl Words>,
     key: &[u8],
     value: &[u8],
-) -> Result<u64, PutError> {
-    let put = Put { key, value, flags: 7, expiry_ns: 0, channel: 0, text_sum: 7 };
-    table.put(table.hash(key), &put, 1)
+) -> Result<u64, ApplyError> {
+    let put = Mutation { flags: 7, text_sum: 7, ..Mutation::new(key, Op::Set(value)) };
+    table.apply(table.hash(key), &put, 1)
 }
 
 pub(super) fn get(table: &mut TableWriter<impl Words>, key: &[u8]) -> Option<Vec<u8>> {
@@ -79,11 +79,15 @@ fn run(steps: &[Step], cells: usize, shards: u32, evicts: bool) -> Result<(), Te
             Step::Put { key, long_key, bytes, expiry_ns } => {
                 let key = key_of(key, long_key);
                 let value: Vec<u8> = (0..bytes).map(|byte| (byte * 7 + number) as u8).collect();
-                let put =
-                    Put { key: &key, value: &value, flags: 3, expiry_ns, channel: 0, text_sum: 7 };
-                let stored = table.put(table.hash(&key), &put, now_ns);
+                let put = Mutation {
+                    flags: 3,
+                    expiry_ns,
+                    text_sum: 7,
+                    ..Mutation::new(&key, Op::Set(&value))
+                };
+                let stored = table.apply(table.hash(&key), &put, now_ns);
                 if cells_for(key.len(), bytes) > table.layout().cells_per_shard {
-                    prop_assert_eq!(stored, Err(PutError::TooLarge));
+                    prop_assert_eq!(stored, Err(ApplyError::TooLarge));
                 } else {
                     prop_assert!(stored.is_ok());
                     model.insert(key.clone(), (value, expiry_ns));
@@ -113,9 +117,10 @@ fn run(steps: &[Step], cells: usize, shards: u32, evicts: bool) -> Result<(), Te
             Step::Delete { key, long_key } => {
                 let key = key_of(key, long_key);
                 let live = model.remove(&key).is_some_and(|(_, at)| at == 0 || at > now_ns);
-                let deleted = table.delete(table.hash(&key), &key, now_ns);
-                prop_assert!(deleted == Deleted::NotFound || live);
-                prop_assert!(deleted == Deleted::Yes || !live || evicts);
+                let delete = Mutation::new(&key, Op::Delete);
+                let deleted = table.apply(table.hash(&key), &delete, now_ns).is_ok();
+                prop_assert!(!deleted || live);
+                prop_assert!(deleted || !live || evicts);
             }
             Step::Tick => now_ns += 5,
             Step::Flush => {
@@ -181,9 +186,9 @@ fn the_largest_value_survives_and_one_more_byte_does_not() {
     assert_eq!(get(&mut table, &[b'k'; 250]).unwrap(), value);
     put(&mut table, &[b'k'; 250], &value).unwrap();
     let longer = vec![0; VALUE_BYTES_MAX + 1];
-    assert_eq!(put(&mut table, b"l", &longer), Err(PutError::TooLarge));
-    assert_eq!(put(&mut table, b"", b""), Err(PutError::KeyLength));
-    assert_eq!(put(&mut table, &[b'k'; 251], b""), Err(PutError::KeyLength));
+    assert_eq!(put(&mut table, b"l", &longer), Err(ApplyError::TooLarge));
+    assert_eq!(put(&mut table, b"", b""), Err(ApplyError::KeyLength));
+    assert_eq!(put(&mut table, &[b'k'; 251], b""), Err(ApplyError::KeyLength));
     check(table.memory().words()).unwrap();
 }
 
@@ -214,8 +219,8 @@ fn a_feeds_keys_follow_its_channel() {
     let mut table = small_table(32, 1);
     let hash = table.hash(b"md:x:Y:bbo");
     let record =
-        Put { key: b"md:x:Y:bbo", value: b"v", flags: 0, expiry_ns: 0, channel: 9, text_sum: 7 };
-    table.put(hash, &record, 1).unwrap();
+        Mutation { channel: 9, text_sum: 7, ..Mutation::new(b"md:x:Y:bbo", Op::Set(b"v")) };
+    table.apply(hash, &record, 1).unwrap();
     let read = |table: &TableWriter<Box<[AtomicU64]>>, now_ns| {
         let reader = TableReader::attach(table.memory()).unwrap();
         reader.get(b"md:x:Y:bbo", now_ns, &mut [0; 8]).map(|hit| hit.channel)
@@ -228,17 +233,18 @@ fn a_feeds_keys_follow_its_channel() {
     assert_eq!(read(&table, 100), Err(ReadError::Suspect), "silence needs no store");
     table.set_channel(9, ChannelState::Suspect);
     assert_eq!(read(&table, 5), Err(ReadError::Suspect));
-    let theft = Put { channel: 0, ..record };
-    assert_eq!(table.put(hash, &theft, 1), Err(PutError::FeedOwned));
-    assert_eq!(table.delete(hash, record.key, 1), Deleted::FeedOwned);
+    let theft = Mutation { channel: 0, ..record };
+    assert_eq!(table.apply(hash, &theft, 1), Err(ApplyError::FeedOwned));
+    let delete = Mutation::new(record.key, Op::Delete);
+    assert_eq!(table.apply(hash, &delete, 1), Err(ApplyError::FeedOwned));
     table.begin_channel(9);
     table.set_channel(9, ChannelState::Live { valid_until_ns: u64::MAX });
     assert_eq!(read(&table, 5), Err(ReadError::Miss), "a new session knows nothing of the old");
-    table.put(hash, &record, 1).unwrap();
+    table.apply(hash, &record, 1).unwrap();
     table.set_valid_until(50);
     assert_eq!(read(&table, 50), Err(ReadError::LeaseExpired));
     assert_eq!(read(&table, 49), Ok(9));
     table.flush();
     assert_eq!(read(&table, 49), Err(ReadError::Miss));
-    assert!(table.put(hash, &theft, 1).is_ok(), "a flushed key is free");
+    assert!(table.apply(hash, &theft, 1).is_ok(), "a flushed key is free");
 }

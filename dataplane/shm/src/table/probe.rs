@@ -33,9 +33,15 @@ pub(super) fn slot_generation(word: u64) -> u16 {
     (word >> 32) as u16
 }
 
+/// Set in a slot whose hot copy is being changed: what is in the table is not yet, or no longer, what
+/// the hot set shows.
+pub(super) const SLOT_BUSY: u64 = 1 << 31;
+
+const CELL_MASK: u32 = (1 << 29) - 1;
+
 /// The cell of a slot that is not empty.
 pub(super) fn slot_cell(word: u64) -> u32 {
-    lower(word).wrapping_sub(1)
+    (lower(word) & CELL_MASK).wrapping_sub(1)
 }
 
 /// Where a key's slot is.
@@ -124,7 +130,10 @@ pub(super) fn place_of(
     cell: u32,
 ) -> Option<Place> {
     [hash.first_bucket(shard), hash.second_bucket(shard)].into_iter().find_map(|bucket| {
-        let slot = slots(shard, bucket).find(|&slot| lower(load(words, slot)) == cell + 1)?;
+        let slot = slots(shard, bucket).find(|&slot| {
+            let word = load(words, slot);
+            word != 0 && slot_cell(word) == cell
+        })?;
         Some(Place { bucket, slot })
     })
 }

@@ -58,7 +58,7 @@ fn a_reader_sees_whole_values_no_older_than_the_acknowledged_one() {
         acknowledged.store(number, Ordering::Release);
         put(&mut table, b"other", number);
         if number % 3 == 0 {
-            table.delete(table.hash(b"other"), b"other", 1);
+            table.apply(table.hash(b"other"), &Mutation::new(b"other", Op::Delete), 1).unwrap();
         }
     }
     acknowledged.store(u64::MAX, Ordering::Release);

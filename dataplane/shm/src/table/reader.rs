@@ -3,11 +3,11 @@
 use super::evict::expired;
 use super::hash::KeyHash;
 use super::layout::{
-    C_EXPIRY_NS, C_LENGTH, C_META, C_VERSION, KEY_BYTES_MAX, Layout, LayoutError, Meta, Shard,
+    C_EXPIRY_NS, C_LENGTH, C_META, C_VERSION, KEY_BYTES_MAX, LayoutError, Meta, Shard,
     VALUE_BYTES_MAX, lower, upper,
 };
 use super::payload::Cursor;
-use super::probe::{buckets, link_at, same_generation, slot_cell, slot_tag, slots};
+use super::probe::{SLOT_BUSY, buckets, link_at, same_generation, slot_cell, slot_tag, slots};
 use super::validity::{self, Invalid};
 use super::words::{Words, load};
 use super::writer::attach_layout;
@@ -66,7 +66,7 @@ pub enum ReadError {
 #[derive(Debug)]
 pub struct TableReader<W> {
     memory: W,
-    layout: Layout,
+    shards: Box<[Shard]>,
     seed: u64,
 }
 
@@ -77,7 +77,7 @@ impl<W: Words> TableReader<W> {
     /// A reader of the table in this memory.
     pub fn attach(memory: W) -> Result<Self, LayoutError> {
         let (layout, seed) = attach_layout(memory.words())?;
-        Ok(Self { memory, layout, seed })
+        Ok(Self { memory, shards: layout.all_shards(), seed })
     }
 
     /// Copies the value of `key` to the front of `out`. `now_ns` is `CLOCK_MONOTONIC`, read after the
@@ -89,9 +89,9 @@ impl<W: Words> TableReader<W> {
             return Err(ReadError::Detached);
         }
         let hash = KeyHash::new(self.seed, key);
-        let shard = self.layout.shard(hash.shard(self.layout.shards));
+        let shard = &self.shards[hash.shard(self.shards.len() as u32) as usize];
         for _ in 0..READER_RETRIES_MAX {
-            if let Ok(result) = self.probe(&shard, hash, key, now_ns, out) {
+            if let Ok(result) = self.probe(shard, hash, key, now_ns, out) {
                 return result;
             }
             spin_loop();
@@ -144,7 +144,8 @@ fn copy(
     out: &mut [u8],
 ) -> Result<Option<Result<ReadHit, ReadError>>, Raced> {
     let cell = slot_cell(slot_word);
-    if cell >= shard.cells {
+    // Busy: somebody may have seen the next value in the hot set already.
+    if cell >= shard.cells || slot_word & SLOT_BUSY != 0 {
         return Err(Raced);
     }
     let link = words[link_at(shard, cell)].load_acquire();

@@ -21,7 +21,7 @@ pub enum ChannelState {
 }
 
 impl ChannelState {
-    fn word(self) -> u64 {
+    pub(super) fn word(self) -> u64 {
         match self {
             Self::Suspect => 0,
             Self::Live { valid_until_ns } => valid_until_ns,
@@ -65,6 +65,21 @@ pub(super) fn check(
 pub(super) fn epoch(words: &[AtomicU64], channel: u8) -> u32 {
     let channel_epoch = load(words, T_CHANNEL_EPOCHS + usize::from(channel));
     load(words, T_FLUSH_EPOCH).wrapping_add(channel_epoch) as u32
+}
+
+/// How often a channel was forgotten.
+pub(super) fn channel_epoch(words: &[AtomicU64], channel: u8) -> u64 {
+    load(words, T_CHANNEL_EPOCHS + usize::from(channel))
+}
+
+/// How often everything was forgotten.
+pub(super) fn flush_epoch(words: &[AtomicU64]) -> u64 {
+    load(words, T_FLUSH_EPOCH)
+}
+
+/// The lease deadline.
+pub(super) fn valid_until(words: &[AtomicU64]) -> u64 {
+    load(words, T_VALID_UNTIL_NS)
 }
 
 /// Turns every item of a channel into a miss and the channel suspect. A kill between the two stores

@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use nautilus_shm::clock;
-use nautilus_shm::table::{Put, TableWriter, Words};
+use nautilus_shm::table::{Mutation, Op, TableWriter, Words};
 
 use super::CacheApp;
 use crate::app::App;
@@ -107,8 +107,8 @@ pub fn run<W: Words>(
     for number in 0..keys {
         let key = key_of(number).into_bytes();
         let text_sum = text_sum(&key, 0, &value);
-        let put = Put { key: &key, value: &value, flags: 0, expiry_ns: 0, channel: 0, text_sum };
-        table.put(table.hash(&key), &put, 1).expect("the value fits");
+        let put = Mutation { text_sum, ..Mutation::new(&key, Op::Set(&value)) };
+        table.apply(table.hash(&key), &put, 1).expect("the value fits");
     }
     // A few in a hundred thousand find both their buckets full.
     let missing = keys - table.usage().items_count;

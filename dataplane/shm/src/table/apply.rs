@@ -1,0 +1,269 @@
+//! How a change is carried out: the only code that changes what a table holds.
+
+use super::evict::{
+    Evicted, bytes_of, cells_of, coldest, commit_removal, evict, evict_one, expired, remembered,
+};
+use super::hash::KeyHash;
+use super::hot::{HotSet, HotValue};
+use super::intent::Change;
+use super::layout::{
+    C_EXPIRY_NS, C_LENGTH, C_META, C_VERSION, C_WRITTEN, KEY_BYTES_MAX, Meta, S_BYTES,
+    S_FREE_CELLS, S_FREE_HEAD, S_ITEMS, S_VERSION, Shard, VALUE_BYTES_MAX, X_HASH, X_LAST,
+    access_stamp, cells_for, lower, pair, upper,
+};
+use super::mutation::{ApplyError, Mutation, Op};
+use super::payload::Cursor;
+use super::probe::{Found, Item, Place, empty_slot, find, link_at, slot_word};
+use super::queue::Queue;
+use super::validity::{self, Invalid};
+use super::words::{Words, load, store};
+use super::writer::{TableWriter, WriterCounts, shard_of, usable};
+use crate::sync::AtomicU64;
+
+impl<W: Words, H: HotSet> TableWriter<W, H> {
+    /// Carries out a change and returns the version of its result. `hash` is the key's. When this
+    /// returns, every reader on every path sees it.
+    pub fn apply(
+        &mut self,
+        hash: KeyHash,
+        mutation: &Mutation<'_>,
+        now_ns: u64,
+    ) -> Result<u64, ApplyError> {
+        if !(1..=KEY_BYTES_MAX).contains(&mutation.key.len()) {
+            return Err(ApplyError::KeyLength);
+        }
+        let words = self.memory.words();
+        let shard = shard_of(&self.shards, hash);
+        let found = find(words, shard, hash, mutation.key);
+        let owned = found.is_some_and(|found| owned(words, shard, &found.item, now_ns));
+        if mutation.channel == 0 && owned {
+            return Err(ApplyError::FeedOwned);
+        }
+        let version = match mutation.version {
+            0 => load(words, shard.base + S_VERSION) + 1,
+            given => given,
+        };
+        let usable = found.is_some_and(|found| usable(words, shard, &found.item, now_ns));
+        match (mutation.op, found) {
+            (Op::Set(value), found) => {
+                let room = cells_for(mutation.key.len(), value.len().min(VALUE_BYTES_MAX));
+                if value.len() > VALUE_BYTES_MAX || room > shard.cells {
+                    return Err(ApplyError::TooLarge);
+                }
+                self.set(hash, mutation, value, (version, now_ns), found);
+                Ok(version)
+            }
+            (_, None) => Err(ApplyError::NotFound),
+            (Op::Delete, Some(found)) => {
+                let expiry_ns = load(words, shard.cell(found.item.cell) + C_EXPIRY_NS);
+                self.counts.expirations_count += u64::from(expired(expiry_ns, now_ns));
+                let mut change = Change::new(words);
+                change.remove(words, shard, found.item.cell, found.place);
+                change.set(shard.base + S_VERSION, version);
+                let removed = (found.place, found.item.cell);
+                commit_removal(change, words, shard, &mut self.hot, removed);
+                if usable { Ok(version) } else { Err(ApplyError::NotFound) }
+            }
+            (_, Some(_)) if !usable => Err(ApplyError::NotFound),
+            (Op::Touch, Some(found)) => {
+                self.sweep.arm(mutation.expiry_ns);
+                let at = shard.cell(found.item.cell);
+                let mut change = Change::new(words);
+                change.publish(shard, found.place, load(words, found.place.slot));
+                change.set(at + C_EXPIRY_NS, mutation.expiry_ns);
+                // A hot copy has a deadline of its own: rather none than another.
+                commit_removal(change, words, shard, &mut self.hot, (found.place, found.item.cell));
+                Ok(load(words, at + C_VERSION))
+            }
+            (Op::Invalidate, Some(found)) => {
+                self.sweep.arm(mutation.expiry_ns);
+                let at = shard.cell(found.item.cell);
+                let meta = Meta { stale: true, won: false, ..found.item.meta };
+                let mut change = Change::new(words);
+                change.publish(shard, found.place, load(words, found.place.slot));
+                change.set(at + C_META, meta.pack());
+                change.set(at + C_VERSION, version);
+                change.set(at + C_EXPIRY_NS, mutation.expiry_ns);
+                change.set(shard.base + S_VERSION, version);
+                commit_removal(change, words, shard, &mut self.hot, (found.place, found.item.cell));
+                Ok(version)
+            }
+        }
+    }
+
+    /// Stores a value; that it can be stored has been checked.
+    fn set(
+        &mut self,
+        hash: KeyHash,
+        mutation: &Mutation<'_>,
+        value: &[u8],
+        (version, now_ns): (u64, u64),
+        mut found: Option<Found>,
+    ) {
+        let words = self.memory.words();
+        let shard = shard_of(&self.shards, hash);
+        let (hot, counts) = (&mut self.hot, &mut self.counts);
+        self.sweep.arm(mutation.expiry_ns);
+        if let Some(found) = found {
+            let expiry_ns = load(words, shard.cell(found.item.cell) + C_EXPIRY_NS);
+            counts.expirations_count += u64::from(expired(expiry_ns, now_ns));
+        }
+        let cells = cells_for(mutation.key.len(), value.len());
+        while load(words, shard.base + S_FREE_CELLS) < cells.into() {
+            match evict_one(words, shard, hot, now_ns) {
+                Evicted::Nothing => unreachable!("an empty shard has all its cells free"),
+                Evicted::Usable => counts.evictions_count += 1,
+                Evicted::Expired => counts.expirations_count += 1,
+            }
+            // What was evicted may have been this key, what was spared has another queue now.
+            found = found.filter(|found| load(words, found.place.slot) != 0);
+        }
+        let item = |queue, frequency| NewItem { hash, mutation, value, version, queue, frequency };
+        match found {
+            Some(found) => {
+                let meta = Meta::unpack(load(words, shard.cell(found.item.cell) + C_META));
+                let item = item(Queue::of(meta), meta.frequency);
+                let last = fill(words, shard, &item, now_ns);
+                let old = (found.place, found.item.cell);
+                let change = replacement(words, shard, hash, old, (cells, last), version);
+                if H::IS_THERE && hot.holds(mutation.key) {
+                    let &Mutation { flags, expiry_ns, channel, text_sum, .. } = mutation;
+                    let epoch = validity::epoch(words, channel);
+                    let value =
+                        HotValue { value, flags, version, expiry_ns, epoch, channel, text_sum };
+                    let publish = || hot.publish(mutation.key, &value);
+                    change.commit_hot(shard, found.place.slot, found.item.cell, publish);
+                } else {
+                    change.commit(shard);
+                }
+            }
+            None => {
+                let place = free_place(words, shard, hash, hot, counts);
+                let seen = remembered(words, shard, hash);
+                let queue = if seen { Queue::Main } else { Queue::Small };
+                let last = fill(words, shard, &item(queue, 0), now_ns);
+                insert(words, shard, hash, place, (cells, last), (queue, seen), version);
+            }
+        }
+    }
+}
+
+/// Whether a feed publishes this key. Suspect values are still the feed's.
+fn owned(words: &[AtomicU64], shard: &Shard, item: &Item, now_ns: u64) -> bool {
+    let expiry_ns = load(words, shard.cell(item.cell) + C_EXPIRY_NS);
+    let state = validity::check(words, item.meta.epoch, item.meta.channel, now_ns);
+    item.meta.channel != 0 && state != Err(Invalid::Flushed) && !expired(expiry_ns, now_ns)
+}
+
+/// A slot for a new key, made by eviction if there is none.
+fn free_place(
+    words: &[AtomicU64],
+    shard: &Shard,
+    hash: KeyHash,
+    hot: &mut impl HotSet,
+    counts: &mut WriterCounts,
+) -> Place {
+    let first = hash.first_bucket(shard);
+    let place = empty_slot(words, shard, first)
+        .or_else(|| empty_slot(words, shard, hash.second_bucket(shard)));
+    place.unwrap_or_else(|| {
+        evict(words, shard, hot, coldest(words, shard, first));
+        counts.evictions_count += 1;
+        counts.slot_evictions_count += 1;
+        empty_slot(words, shard, first).expect("the evicted item's slot")
+    })
+}
+
+/// What [`fill`] writes.
+struct NewItem<'a> {
+    hash: KeyHash,
+    mutation: &'a Mutation<'a>,
+    value: &'a [u8],
+    version: u64,
+    queue: Queue,
+    frequency: u8,
+}
+
+/// Writes an item into the first cells of the free list, where nobody looks, and returns its last
+/// cell. The cells stay on the list, chained as they are: a kill before the commit leaves them free.
+fn fill(words: &[AtomicU64], shard: &Shard, item: &NewItem<'_>, now_ns: u64) -> u32 {
+    let mutation = item.mutation;
+    let cell = lower(load(words, shard.base + S_FREE_HEAD));
+    let mut cursor = Cursor::first(cell);
+    cursor.write(words, shard, mutation.key);
+    cursor.write(words, shard, item.value);
+    let meta = Meta {
+        epoch: validity::epoch(words, mutation.channel),
+        stamp: access_stamp(now_ns),
+        queue: item.queue as u8,
+        frequency: item.frequency,
+        fetched: false,
+        stale: false,
+        won: false,
+        channel: mutation.channel,
+        key_bytes: mutation.key.len() as u8,
+    };
+    let at = shard.cell(cell);
+    store(words, at + C_META, meta.pack());
+    store(words, at + C_VERSION, item.version);
+    store(words, at + C_EXPIRY_NS, mutation.expiry_ns);
+    store(words, at + C_LENGTH, pair(mutation.flags, item.value.len() as u32));
+    store(words, at + C_WRITTEN, (now_ns / 1_000) << 16 | u64::from(mutation.text_sum));
+    store(words, shard.side(cell) + X_HASH, item.hash.0);
+    let now_s = (now_ns / 1_000_000_000) as u32;
+    store(words, shard.side(cell) + X_LAST, pair(now_s, cursor.cell()));
+    cursor.cell()
+}
+
+/// The change that publishes the filled cells in the slot of an older item, which takes their place on
+/// the free list.
+fn replacement<'a>(
+    words: &'a [AtomicU64],
+    shard: &Shard,
+    hash: KeyHash,
+    (place, old): (Place, u32),
+    (cells, last): (u32, u32),
+    version: u64,
+) -> Change<'a> {
+    let new = lower(load(words, shard.base + S_FREE_HEAD));
+    let free = lower(load(words, link_at(shard, last)));
+    let old_cells = cells_of(words, shard, old);
+    let generation = upper(load(words, link_at(shard, new)));
+    let queue = Queue::of(Meta::unpack(load(words, shard.cell(old) + C_META)));
+    let mut change = Change::new(words);
+    change.publish(shard, place, slot_word(hash, generation, new));
+    change.retire(words, shard, old, free);
+    change.add(shard.base + S_FREE_CELLS, u64::from(old_cells).wrapping_sub(cells.into()));
+    change.swap(shard, queue, (old, old_cells), (new, cells));
+    let bytes = bytes_of(words, shard, new).wrapping_sub(bytes_of(words, shard, old));
+    change.add(shard.base + S_BYTES, bytes);
+    change.set(shard.base + S_VERSION, version);
+    change
+}
+
+/// Publishes the filled cells in an empty slot.
+fn insert(
+    words: &[AtomicU64],
+    shard: &Shard,
+    hash: KeyHash,
+    place: Place,
+    (cells, last): (u32, u32),
+    (queue, seen): (Queue, bool),
+    version: u64,
+) {
+    let new = lower(load(words, shard.base + S_FREE_HEAD));
+    let generation = upper(load(words, link_at(shard, new)));
+    let mut change = Change::new(words);
+    change.overflow_up(shard, hash, place);
+    change.publish(shard, place, slot_word(hash, generation, new));
+    change.set(shard.base + S_FREE_HEAD, lower(load(words, link_at(shard, last))).into());
+    change.add(shard.base + S_FREE_CELLS, u64::from(cells).wrapping_neg());
+    change.push(shard, queue, new, cells);
+    change.add(shard.base + S_ITEMS, 1);
+    change.add(shard.base + S_BYTES, bytes_of(words, shard, new));
+    change.set(shard.base + S_VERSION, version);
+    if seen {
+        change.set(hash.ghost(shard), 0);
+    }
+    change.commit(shard);
+}
