@@ -10,6 +10,7 @@ pub mod histogram;
 pub mod ledger;
 #[cfg(all(test, loom))]
 mod loom_tests;
+pub mod message_ring;
 pub mod metrics;
 pub mod next_hops;
 pub mod region;

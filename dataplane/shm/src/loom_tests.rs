@@ -229,3 +229,33 @@ fn event_readers_see_whole_events_in_order() {
         });
     }
 }
+
+/// Two messages through a ring that has room for one, the producer stopped after any store.
+#[test]
+fn a_message_is_seen_whole_or_not_at_all() {
+    for stores in 0..=14 {
+        explore(move || {
+            let ring = Arc::new(crate::message_ring::MessageRing::<8>::default());
+            let writing = ring.clone();
+            let writer = thread::spawn(move || {
+                kill_after(stores, || {
+                    let mut producer = writing.producer(1);
+                    producer.push(1, &[&[1; 16]]).unwrap();
+                    // Full unless the first has been taken: its words are then reused.
+                    let _ = producer.push(2, &[&[2; 24]]);
+                }) == Outcome::Killed
+            });
+            let mut consumer = ring.consumer();
+            let mut out = [0; 64];
+            for expected in 1..=2_u8 {
+                let Some(message) = consumer.pop(&mut out).unwrap() else { break };
+                assert_eq!(
+                    (message.tag, message.sequence),
+                    (expected.into(), u64::from(expected) - 1)
+                );
+                assert_eq!(out[..message.bytes], vec![expected; 8 + 8 * usize::from(expected)]);
+            }
+            writer.join().unwrap();
+        });
+    }
+}
