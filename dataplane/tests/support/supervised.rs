@@ -2,8 +2,9 @@
 //! taken away again when it is dropped.
 #![allow(dead_code)]
 
+use std::ffi::OsString;
 use std::fs;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -27,7 +28,7 @@ pub fn privileged(test: &str) -> bool {
     let root = nix::unistd::geteuid().is_root();
     let ip = Command::new("ip").arg("-V").output().is_ok();
     if !root || !ip {
-        println!("{test}: skipped (root: {root}, iproute2: {ip})");
+        println!("SKIPPED {test}: needs root and iproute2 (root: {root}, iproute2: {ip})");
     }
     root && ip
 }
@@ -81,22 +82,34 @@ impl Supervised {
     }
 
     pub fn make_veth(&self) {
+        self.make_link(0, 1);
+    }
+
+    /// Connects `s<number>` of the server with `c<number>` of the client, in subnets of their own:
+    /// 198.18.<number>.0/24 and fd00:6e61:0:<number>::/64, the server being host 1.
+    pub fn make_link(&self, number: u8, queues: u32) {
         let (server, client) = (&self.server_ns, &self.client_ns);
+        let width = format!("numrxqueues {queues} numtxqueues {queues}");
         ip(&format!(
-            "link add s0 netns {server} numrxqueues 1 numtxqueues 1 type veth \
-             peer name c0 netns {client} numrxqueues 1 numtxqueues 1"
+            "link add s{number} netns {server} {width} type veth \
+             peer name c{number} netns {client} {width}"
         ));
-        ip(&format!("-n {server} addr add {SERVER}/24 dev s0"));
-        ip(&format!("-n {client} addr add {CLIENT}/24 dev c0"));
-        ip(&format!("-n {server} link set s0 up"));
-        ip(&format!("-n {client} link set c0 up"));
-        let ethtool = ["netns", "exec", client, "ethtool", "-K", "c0", "tx", "off"];
+        for (end, namespace, host) in [('s', server, 1), ('c', client, 2)] {
+            ip(&format!("-n {namespace} addr add 198.18.{number}.{host}/24 dev {end}{number}"));
+            ip(&format!(
+                "-n {namespace} addr add fd00:6e61:0:{number}::{host}/64 dev {end}{number} nodad"
+            ));
+        }
+        ip(&format!("-n {server} link set s{number} up"));
+        ip(&format!("-n {client} link set c{number} up"));
+        let ethtool =
+            ["netns", "exec", client, "ethtool", "-K", &format!("c{number}"), "tx", "off"];
         assert!(Command::new("ip").args(ethtool).output().unwrap().status.success());
     }
 
     fn write_config(&self) {
         let text = format!(
-            "[node]\nid = \"test\"\nrun_dir = \"{}\"\n[access]\nsources = [\"198.18.0.0/15\"]\n\
+            "[node]\nid = \"test\"\nrun_dir = \"{}\"\n[access]\nsources = [\"198.18.0.0/15\", \"fd00:6e61::/32\"]\n\
              [echo]\nport = {ECHO_PORT}\n[[interface]]\nname = \"s0\"\n{}",
             self.run_dir().display(),
             self.extra
@@ -220,15 +233,19 @@ impl Supervised {
         String::from_utf8_lossy(&output.stdout).contains("xdp")
     }
 
-    /// A UDP socket made inside a namespace.
-    pub fn udp(namespace: &str, bind: SocketAddr) -> UdpSocket {
-        let namespace = namespace.to_owned();
-        let made = std::thread::spawn(move || {
+    /// Runs `action` inside a namespace, on a thread of its own.
+    pub fn inside<T: Send>(namespace: &str, action: impl FnOnce() -> T + Send) -> T {
+        let run = || {
             let file = fs::File::open(format!("/run/netns/{namespace}")).unwrap();
             setns(file, CloneFlags::CLONE_NEWNET).unwrap();
-            UdpSocket::bind(bind).unwrap()
-        });
-        made.join().unwrap()
+            action()
+        };
+        std::thread::scope(|scope| scope.spawn(run).join().unwrap())
+    }
+
+    /// A UDP socket made inside a namespace.
+    pub fn udp(namespace: &str, bind: SocketAddr) -> UdpSocket {
+        Self::inside(namespace, || UdpSocket::bind(bind).unwrap())
     }
 
     /// A client socket connected to the echo service.
@@ -239,6 +256,35 @@ impl Supervised {
         // A client thread that gets no core for a while must not lose answers for the service.
         nix::sys::socket::setsockopt(&socket, sockopt::RcvBufForce, &(32 << 20)).unwrap();
         socket
+    }
+
+    /// A client socket connected to the echo service over one link and family; what comes by another
+    /// interface does not reach it.
+    pub fn client_over(&self, number: u8, v6: bool) -> UdpSocket {
+        let host = |host: u8| -> IpAddr {
+            match v6 {
+                true => format!("fd00:6e61:0:{number}::{host}").parse().unwrap(),
+                false => [198, 18, number, host].into(),
+            }
+        };
+        let socket = Self::udp(&self.client_ns, SocketAddr::new(host(2), 0));
+        let device = OsString::from(format!("c{number}"));
+        nix::sys::socket::setsockopt(&socket, sockopt::BindToDevice, &device).unwrap();
+        socket.connect((host(1), ECHO_PORT)).unwrap();
+        socket.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+        socket
+    }
+
+    /// Kills the worker that serves and waits for the next.
+    pub fn replace_worker(&self) {
+        let victim = self.active().unwrap();
+        kill(Pid::from_raw(victim as i32), Signal::SIGKILL).unwrap();
+        wait_until("the next worker", Duration::from_secs(20), || {
+            self.active().is_some_and(|pid| pid != victim)
+        });
+        wait_until("it serves, and a standby is ready", Duration::from_secs(20), || {
+            self.status().is_some_and(|text| text.contains("Serving") && text.contains("Ready"))
+        });
     }
 
     /// Waits until the service answers at all (first the neighbour must be known).
