@@ -123,3 +123,44 @@ fn one_interface_is_served_on_two_queues() {
     assert_eq!(frames(&node.attach().unwrap()), 2 * FRAMES, "frames are conserved");
     node.stop();
 }
+
+#[test]
+#[ignore = "privileged: makes network namespaces and a node"]
+fn an_interface_that_comes_back_with_other_queues_leaves_the_next_alone() {
+    let mut node = Supervised::new("[[interface]]\nname = \"s1\"\n[port]\nframes = 1024\n");
+    let server = node.server_ns.clone();
+    let remake = |node: &Supervised, queues: u32| {
+        ip(&format!("-n {server} link del s0"));
+        node.make_link(0, queues);
+    };
+    let told = |node: &Supervised, what: &str| {
+        wait_until(what, PATIENCE, || std::fs::read_to_string(node.log()).unwrap().contains(what));
+    };
+    remake(&node, 2);
+    node.make_link(1, 1);
+    node.start();
+    every_link_echoes(&node, &[0, 1]);
+
+    remake(&node, 1);
+    told(&node, "s0 is served again");
+    every_link_echoes(&node, &[0, 1]);
+
+    // The next supervisor learns where the sockets are, not where they would be in a new node.
+    node.kill_supervisor();
+    node.start();
+    ip(&format!("-n {server} link set s1 address 02:00:00:00:77:01"));
+    ip(&format!("-n {} neigh flush dev c1", node.client_ns));
+    told(&node, "s1 has a new MAC");
+    every_link_echoes(&node, &[0, 1]);
+
+    remake(&node, 3);
+    told(&node, "s0: has more queues than before");
+    every_link_echoes(&node, &[1]);
+    let log = std::fs::read_to_string(node.log()).unwrap();
+    assert_eq!(log.matches("more queues than before").count(), 1, "told once\n{log}");
+
+    remake(&node, 1);
+    wait_until("s0 is served", PATIENCE, || node.client_over(0, false).send(b"?").is_ok());
+    every_link_echoes(&node, &[0, 1]);
+    node.stop();
+}

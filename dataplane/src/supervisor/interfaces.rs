@@ -8,11 +8,12 @@
 use nautilus_shm::clock::monotonic_ns;
 use nautilus_shm::event_log::EventKind;
 
-use super::inspect::MTU_MAX;
+use super::inspect::{MTU_MAX, inspect};
 use super::journal::{Event, milliseconds};
 use super::mirror::{Mirror, Touched};
 use super::resources::{Opened, Resources};
 use crate::config::{PortKind, Resolved};
+use crate::limits::QUEUES_MAX;
 
 /// One interface as it was last seen.
 #[derive(Clone, Debug, Default)]
@@ -90,16 +91,7 @@ impl Interfaces {
         let now_ns = monotonic_ns();
         for (index, seen) in self.0.iter_mut().enumerate() {
             let Some(link) = mirror.link_named(&seen.name) else {
-                if seen.ifindex != 0 {
-                    let text = format!("interface {} has gone; waiting for it", seen.name);
-                    let numbers = (seen.ifindex.into(), 0);
-                    found.events.push(Event::new(EventKind::InterfaceGone, numbers, text));
-                    seen.ifindex = 0;
-                    seen.up = false;
-                    if seen.lost_ns == 0 {
-                        seen.lost_ns = now_ns;
-                    }
-                }
+                found.events.extend(seen.went("has gone; waiting for it", now_ns));
                 continue;
             };
             if resolved.config.port.kind == PortKind::Socket {
@@ -107,16 +99,7 @@ impl Interfaces {
             }
             if link.ifindex != resources_ifindex(resources, index, link.ifindex) {
                 // Deleted and made again. Sockets bind to an interface that is up.
-                if seen.ifindex != 0 {
-                    let text = format!("interface {} was replaced by another", seen.name);
-                    let numbers = (seen.ifindex.into(), 0);
-                    found.events.push(Event::new(EventKind::InterfaceGone, numbers, text));
-                    seen.ifindex = 0;
-                    seen.up = false;
-                    if seen.lost_ns == 0 {
-                        seen.lost_ns = now_ns;
-                    }
-                }
+                found.events.extend(seen.went("was replaced by another", now_ns));
                 if link.up {
                     match rebind(resolved, mirror, resources, index) {
                         Ok(()) => {
@@ -163,6 +146,20 @@ impl Interfaces {
 }
 
 impl Seen {
+    /// The interface that was there is no more; told once.
+    fn went(&mut self, how: &str, now_ns: u64) -> Option<Event> {
+        let ifindex = std::mem::take(&mut self.ifindex);
+        if ifindex == 0 {
+            return None;
+        }
+        self.up = false;
+        if self.lost_ns == 0 {
+            self.lost_ns = now_ns;
+        }
+        let text = format!("interface {} {how}", self.name);
+        Some(Event::new(EventKind::InterfaceGone, (ifindex.into(), 0), text))
+    }
+
     fn turned(&mut self, up: bool, now_ns: u64) -> Event {
         self.up = up;
         let number = self.ifindex.into();
@@ -201,16 +198,20 @@ fn rebind(
         return Ok(());
     };
     let (first_socket, old_ifindex) = (old.first_socket, old.interface.ifindex);
-    let places = old.places();
     let link = mirror.link_named(&wanted.name);
-    let (opened, _) = Opened::open(steering, resolved, wanted, link, first_socket)
-        .map_err(|error| error.to_string())?;
-    if opened.places() > places && index + 1 < resources.interfaces.len() {
+    // Its places end where those of the next interface begin. Judged before anything is opened: a
+    // socket put into a place beyond would take it from an interface that serves.
+    let next = resources.interfaces.get(index + 1);
+    let end = next.map_or(QUEUES_MAX as u32, |next| next.first_socket);
+    let queues = inspect(wanted, link, 0).map_err(|error| error.to_string())?;
+    if queues.iter().any(|queue| first_socket + queue >= end) {
         return Err(format!(
             "interface {}: has more queues than before; restart the node to serve them",
             wanted.name
         ));
     }
+    let (opened, _) = Opened::open(steering, resolved, wanted, link, first_socket)
+        .map_err(|error| error.to_string())?;
     let _ = steering.remove_interface(old_ifindex);
     resources.interfaces[index] = opened;
     resources.fresh = None;

@@ -13,7 +13,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
-use nautilus_ebpf::{Steering, XdpLink};
+use nautilus_ebpf::{Steering, XdpLink, intf};
 use nautilus_shm::control_region::{ControlRegion, WORKERS_MAX};
 use nautilus_shm::region::Access;
 use nautilus_shm::table::TableRegion;
@@ -103,15 +103,22 @@ pub fn take_back(named_pid: u32, socket: OwnedFd) -> Result<TakenBack, TakeBackE
             known.pid, known.generation
         )));
     }
-    let (mut interfaces, mut steering, mut first_socket, mut place) = (Vec::new(), None, 0, 0);
+    let (mut interfaces, mut steering, mut place) = (Vec::new(), None, 0);
+    let mut entries = Vec::new();
     for (index, interface) in assignment.interfaces.iter().enumerate() {
         let link = XdpLink::from_fd(fds.take(&format!("link.{index}"))?)
             .map_err(|error| wrong(format!("link of {}: {error}", interface.name)))?;
         if steering.is_none() {
             let found = Steering::from_link(&link)
                 .map_err(|error| wrong(format!("program on {}: {error}", interface.name)))?;
+            entries = found.interfaces().map_err(|error| wrong(error.to_string()))?;
             steering = Some(found);
         }
+        // An interface that came back with fewer queues left room before the next one's places.
+        let entry = entries.iter().find(|(ifindex, _)| *ifindex == interface.ifindex);
+        let Some((_, intf::Interface { first_socket, .. })) = entry.copied() else {
+            return Err(wrong(format!("the program does not know {}", interface.name)));
+        };
         let mut opened =
             Opened { interface: interface.clone(), first_socket, queues: Vec::new(), link };
         for row in assignment.queues.iter().filter(|row| usize::from(row.interface) == index) {
@@ -137,7 +144,6 @@ pub fn take_back(named_pid: u32, socket: OwnedFd) -> Result<TakenBack, TakeBackE
                 unbound: None,
             });
         }
-        first_socket += opened.places();
         interfaces.push(opened);
     }
     let serial = assignment.resources;
