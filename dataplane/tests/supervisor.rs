@@ -23,7 +23,7 @@ use nix::unistd::Pid;
 
 use load::{Load, pattern};
 use monitor::{Monitor, children, threads};
-use supervised::{ECHO_PORT, SERVER, Supervised, ip, privileged, wait_until};
+use supervised::{CACHE_PORT, ECHO_PORT, SERVER, Supervised, ip, privileged, wait_until};
 
 /// Slot of the active worker.
 fn active_slot(region: &ControlReader) -> usize {
@@ -398,18 +398,8 @@ fn what_was_acknowledged_outlives_its_worker() {
     node.start();
     node.await_echo();
     let client = node.client();
-    client.connect((SERVER, 11211)).unwrap();
-    let ask = |text: &str| -> String {
-        for _ in 0..5 {
-            let request = [&[0, 1, 0, 0, 0, 1, 0, 0][..], text.as_bytes()].concat();
-            client.send(&request).unwrap();
-            let mut reply = [0; 1500];
-            if let Ok(length) = client.recv(&mut reply) {
-                return String::from_utf8_lossy(&reply[8..length]).into_owned();
-            }
-        }
-        panic!("no answer to {text:?}");
-    };
+    client.connect((SERVER, CACHE_PORT)).unwrap();
+    let ask = |text: &str| supervised::ask(&client, text);
     for round in 0..5 {
         assert_eq!(ask(&format!("set key{round} 0 0 6\r\nvalue{round}\r\n")), "STORED\r\n");
         let victim = node.active().unwrap();

@@ -179,6 +179,10 @@ mod tests {
         ("[echo]\nport = 0\n", "n.toml:2: echo.port: 0 is not a port"),
         ("[cache]\nid = \"q\"\nmax_memory_mb = 1\n", "n.toml:3: cache.max_memory_mb: 1 is not"),
         (
+            "[cache]\nid = \"q\"\nhuge_pages = \"auto\"\n",
+            "n.toml:3: cache.huge_pages: invalid type",
+        ),
+        (
             "[echo]\nport = 7\n[cache]\nid = \"q\"\nport = 7\n",
             "n.toml:5: cache.port: 7 is also echo.port",
         ),
@@ -229,7 +233,7 @@ mod tests {
             ("[[interface]]", &["name", "queues", "addresses"]),
             ("[access]", &["sources"]),
             ("[echo]", &["port"]),
-            ("[cache]", &["id", "port", "max_memory_mb"]),
+            ("[cache]", &["id", "port", "max_memory_mb", "huge_pages"]),
             ("[[feed]]", &["venue", "group", "port", "channel", "start", "max_orders"]),
             ("[control]", &["listen", "user"]),
         ] {

@@ -10,6 +10,7 @@ use super::{Auto, NodeConfig, PortKind};
 use crate::limits::{
     CHUNK_BYTES_LARGE, CHUNK_BYTES_SMALL, LINK_HEADER_BYTES_MAX, XDP_HEADROOM_BYTES,
 };
+use crate::xsk::UmemSpec;
 
 /// What the host offers, read once at start.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -220,9 +221,13 @@ fn huge_pages(
     match config.port.huge_pages {
         Auto::Is(huge) => huge,
         Auto::Auto => {
-            let umem_bytes = u64::from(chunk_bytes) * u64::from(config.port.frames);
             let page = host.huge_page_bytes.max(1);
-            let needed = umem_bytes.div_ceil(page) * page * u64::from(host.queue_count);
+            let in_pages = |bytes: u64| bytes.div_ceil(page) * page;
+            let umem = UmemSpec::new(config.port.frames, chunk_bytes, false).total_bytes() as u64;
+            // The cache's memory is taken first.
+            let cache = config.cache.as_ref().filter(|cache| cache.huge_pages);
+            let cache = cache.map_or(0, |cache| u64::from(cache.max_memory_mb) << 20);
+            let needed = in_pages(umem) * u64::from(host.queue_count) + in_pages(cache);
             let huge = host.huge_page_bytes > 0 && host.huge_bytes_free >= needed;
             let reason =
                 format!("{} bytes of huge pages free, {needed} needed", host.huge_bytes_free);
@@ -275,6 +280,13 @@ mod tests {
         let small = HostFacts { huge_bytes_free: 4 << 20, mtu_max: 3000, ..host() };
         let resolved = Resolved::new(NodeConfig::default(), &small).unwrap();
         assert_eq!((resolved.chunk_bytes, resolved.huge_pages), (4096, false));
+
+        // 4,096 frames of 2,048 bytes are four pages, and what is written about them takes a fifth.
+        for (pages, taken) in [(5, true), (4, false)] {
+            let exact = HostFacts { huge_bytes_free: pages * (2 << 20), ..host() };
+            let resolved = Resolved::new(NodeConfig::default(), &exact).unwrap();
+            assert_eq!(resolved.huge_pages, taken, "{pages} pages");
+        }
 
         let jumbo = HostFacts { mtu_max: 9000, ..host() };
         let error = Resolved::new(NodeConfig::default(), &jumbo).unwrap_err();

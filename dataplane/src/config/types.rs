@@ -249,6 +249,9 @@ pub struct Cache {
     /// Memory of the table, 8..=65,536 MiB, reserved at start.
     #[serde(default = "default_cache_memory_mb")]
     pub max_memory_mb: u32,
+    /// Memory on huge pages that the host has reserved; a refusal to start without enough of them.
+    #[serde(default)]
+    pub huge_pages: bool,
 }
 
 fn default_cache_port() -> u16 {

@@ -11,7 +11,7 @@ use nautilus_shm::event_log::EventKind;
 use super::inspect::{MTU_MAX, inspect};
 use super::journal::{Event, milliseconds};
 use super::mirror::{Mirror, Touched};
-use super::resources::{Opened, Resources};
+use super::resources::{HugePages, Opened, Resources};
 use crate::config::{PortKind, Resolved};
 use crate::limits::QUEUES_MAX;
 
@@ -102,7 +102,10 @@ impl Interfaces {
                 found.events.extend(seen.went("was replaced by another", now_ns));
                 if link.up {
                     match rebind(resolved, mirror, resources, index) {
-                        Ok(()) => {
+                        Ok(notes) => {
+                            let numbers = (link.ifindex.into(), 0);
+                            let told = |note| Event::new(EventKind::Notice, numbers, note);
+                            found.events.extend(notes.into_iter().map(told));
                             *seen = Seen {
                                 name: seen.name.clone(),
                                 ifindex: link.ifindex,
@@ -190,12 +193,12 @@ fn rebind(
     mirror: &Mirror,
     resources: &mut Resources,
     index: usize,
-) -> Result<(), String> {
-    let Some(steering) = &resources.steering else { return Ok(()) };
+) -> Result<Vec<String>, String> {
+    let Some(steering) = &resources.steering else { return Ok(Vec::new()) };
     let (Some(wanted), Some(old)) =
         (resolved.config.interface.get(index), resources.interfaces.get(index))
     else {
-        return Ok(());
+        return Ok(Vec::new());
     };
     let (first_socket, old_ifindex) = (old.first_socket, old.interface.ifindex);
     let link = mirror.link_named(&wanted.name);
@@ -210,13 +213,15 @@ fn rebind(
             wanted.name
         ));
     }
-    let (opened, _) = Opened::open(steering, resolved, wanted, link, first_socket)
+    let preferred = HugePages::Preferred;
+    let (opened, notes) = Opened::open(steering, resolved, wanted, link, first_socket, preferred)
         .map_err(|error| error.to_string())?;
     let _ = steering.remove_interface(old_ifindex);
     resources.interfaces[index] = opened;
     resources.fresh = None;
     resources.serial += 1;
-    resources.join(&resolved.config).map_err(|error| error.to_string())
+    resources.join(&resolved.config).map_err(|error| error.to_string())?;
+    Ok(notes)
 }
 
 fn follow_mac(resources: &Resources, index: usize, mac: [u8; 6], name: &str) -> Event {

@@ -36,7 +36,7 @@ use super::run_dir::{RunDir, RunDirError};
 use super::seat::Seat;
 use super::take_back::{TakenBack, take_over};
 use super::workers::{Context, Workers};
-use crate::config::{ConfigError, HostFacts, NodeConfig, PortKind, ResolveError, Resolved};
+use crate::config::{Auto, ConfigError, HostFacts, NodeConfig, PortKind, ResolveError, Resolved};
 
 /// Longest sleep of the loop. Too low: the supervisor takes time from other processes of its core.
 /// Too high: a worker waits that long for an unknown neighbour.
@@ -122,6 +122,12 @@ fn facts(mirror: &Mirror, text: &str, path: &Path) -> Result<HostFacts, NodeErro
     let config: NodeConfig = crate::config::parse(text, &path.display().to_string())?;
     let links: Vec<_> =
         config.interface.iter().filter_map(|wanted| mirror.link_named(&wanted.name)).collect();
+    let queues = config.interface.iter().map(|wanted| {
+        match (&wanted.queues, mirror.link_named(&wanted.name)) {
+            (Auto::Is(queues), _) => queues.len() as u32,
+            (Auto::Auto, link) => link.map_or(0, |link| link.rx_queues),
+        }
+    });
     // An MTU no frame carries is refused with the interface's name, not with the frame's size.
     let mtu = links.iter().map(|link| link.mtu).filter(|mtu| *mtu <= super::inspect::MTU_MAX);
     let (huge_bytes_free, huge_page_bytes) = huge_pages();
@@ -131,7 +137,7 @@ fn facts(mirror: &Mirror, text: &str, path: &Path) -> Result<HostFacts, NodeErro
         huge_bytes_free,
         huge_page_bytes,
         mtu_max: mtu.max().unwrap_or(1500),
-        queue_count: links.iter().map(|link| link.rx_queues).sum::<u32>().max(1),
+        queue_count: queues.sum::<u32>().max(1),
         program_dir: program.parent().map(PathBuf::from).unwrap_or_default(),
         uid: nix::unistd::geteuid().as_raw(),
     })

@@ -31,7 +31,7 @@ use super::inspect::{Refusal, inspect};
 use super::mirror::Mirror;
 use super::netlink::Link;
 use super::sys::join_group;
-use crate::config::{Auto, Interface, NodeConfig, Resolved};
+use crate::config::{Auto, Cache, Interface, NodeConfig, Resolved};
 use crate::limits::{QUEUES_MAX, XDP_HEADROOM_BYTES};
 use crate::xsk::{Binding, BindingSpec, CopyMode, UmemSpec, XskError, XskFds};
 
@@ -78,9 +78,27 @@ pub enum OpenError {
     /// The control region.
     #[error("control region: {0}")]
     Region(#[from] RegionError),
+    /// The host has not reserved enough huge pages for packet memory, and the node file insists.
+    #[error(
+        "port.huge_pages: interface {name} queue {queue}: {why}; reserve more (`sysctl \
+         vm.nr_hugepages`), or write \"auto\""
+    )]
+    HugePages {
+        /// Interface in question.
+        name: String,
+        /// Queue in question.
+        queue: u32,
+        /// What the kernel said.
+        why: String,
+    },
     /// The cache's memory.
-    #[error("cache.max_memory_mb: {0}")]
-    Cache(String),
+    #[error("cache.{key}: {problem}")]
+    Cache {
+        /// Key of the node file.
+        key: &'static str,
+        /// What is wrong.
+        problem: String,
+    },
     /// Duplicating descriptors.
     #[error("cannot duplicate a descriptor: {0}")]
     Descriptor(#[from] std::io::Error),
@@ -128,6 +146,16 @@ pub struct Opened {
     pub link: XdpLink,
 }
 
+/// Whether an interface may be opened on ordinary pages when huge ones cannot be had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HugePages {
+    /// At the start, when the node file says `huge_pages = true`.
+    Insisted,
+    /// While the node runs: the pages of the interface that is gone are not free yet, and being served
+    /// matters more than a faster reap.
+    Preferred,
+}
+
 impl Opened {
     /// Opens the queues of an interface and attaches the program: sockets first, so that the first
     /// packet finds them.
@@ -137,6 +165,7 @@ impl Opened {
         wanted: &Interface,
         link: Option<&Link>,
         first_socket: u32,
+        huge_pages: HugePages,
     ) -> Result<(Self, Vec<String>), OpenError> {
         let numbers = inspect(wanted, link, 0)?;
         let Some(link) = link else { return Err(Refusal::Missing(wanted.name.clone()).into()) };
@@ -152,6 +181,9 @@ impl Opened {
             let binding = Binding::create(&spec)
                 .map_err(|source| OpenError::Socket { name: name.clone(), source })?;
             if let Some(why) = binding.huge_pages_refused {
+                if huge_pages == HugePages::Insisted {
+                    return Err(OpenError::HugePages { name, queue, why });
+                }
                 notes.push(format!("interface {name} queue {queue}: {why}; ordinary pages taken"));
             }
             if !binding.maps_when_bound {
@@ -226,7 +258,7 @@ impl Resources {
     pub fn open(resolved: &Resolved, mirror: &Mirror) -> Result<(Self, Vec<String>), OpenError> {
         let control = ControlRegion::create(c"nautilus-control")?;
         let cache = match &resolved.config.cache {
-            Some(cache) => Some(make_cache(cache.max_memory_mb)?),
+            Some(cache) => Some(make_cache(cache)?),
             None => None,
         };
         let mut this = Self {
@@ -248,10 +280,15 @@ impl Resources {
             let steering = Steering::load(Options { frame_bytes_max })
                 .map_err(|source| OpenError::Steering { name: "(all)".into(), source })?;
             fill(&steering, &resolved.config, mirror)?;
+            let huge_pages = match resolved.config.port.huge_pages {
+                Auto::Is(true) => HugePages::Insisted,
+                _ => HugePages::Preferred,
+            };
             let mut first_socket = 0;
             for wanted in &resolved.config.interface {
                 let link = mirror.link_named(&wanted.name);
-                let (opened, said) = Opened::open(&steering, resolved, wanted, link, first_socket)?;
+                let (opened, said) =
+                    Opened::open(&steering, resolved, wanted, link, first_socket, huge_pages)?;
                 first_socket += opened.places();
                 this.interfaces.push(opened);
                 notes.extend(said);
@@ -338,9 +375,11 @@ impl Resources {
 }
 
 /// A cache's memory with an empty table in it.
-fn make_cache(max_memory_mb: u32) -> Result<TableRegion, OpenError> {
-    let said = |error: &dyn std::error::Error| OpenError::Cache(error.to_string());
-    let region = TableRegion::create(max_memory_mb, false).map_err(|error| said(&error))?;
+fn make_cache(cache: &Cache) -> Result<TableRegion, OpenError> {
+    let key = if cache.huge_pages { "huge_pages" } else { "max_memory_mb" };
+    let said = |error: &dyn std::error::Error| OpenError::Cache { key, problem: error.to_string() };
+    let region =
+        TableRegion::create(cache.max_memory_mb, cache.huge_pages).map_err(|error| said(&error))?;
     let copy = region.fd().try_clone_to_owned()?;
     let memory = TableRegion::attach(copy, Access::ReadWrite).map_err(|error| said(&error))?;
     let mut seed = [0; 8];

@@ -22,6 +22,8 @@ use nix::unistd::Pid;
 pub const SERVER: &str = "198.18.0.1";
 pub const CLIENT: &str = "198.18.0.2";
 pub const ECHO_PORT: u16 = 7;
+/// Port of a `[cache]` section in the tests' node files.
+pub const CACHE_PORT: u16 = 11211;
 
 /// Whether privileged tests can run; prints what is missing.
 pub fn privileged(test: &str) -> bool {
@@ -46,6 +48,19 @@ pub fn wait_until(what: &str, timeout: Duration, mut predicate: impl FnMut() -> 
         assert!(Instant::now() < end, "waited {timeout:?} in vain: {what}");
         std::thread::sleep(Duration::from_millis(2));
     }
+}
+
+/// One memcached command over UDP; `client` is connected to the cache.
+pub fn ask(client: &UdpSocket, text: &str) -> String {
+    for _ in 0..5 {
+        let request = [&[0, 1, 0, 0, 0, 1, 0, 0][..], text.as_bytes()].concat();
+        client.send(&request).unwrap();
+        let mut reply = [0; 1500];
+        if let Ok(length) = client.recv(&mut reply) {
+            return String::from_utf8_lossy(&reply[8..length]).into_owned();
+        }
+    }
+    panic!("no answer to {text:?}");
 }
 
 pub struct Supervised {
