@@ -93,7 +93,10 @@ pub enum SteeringError {
         ifindex: u32,
     },
     /// The driver has no native XDP, or refuses this MTU or number of queues.
-    #[error("cannot attach to interface {ifindex} in native mode")]
+    #[error(
+        "cannot attach to interface {ifindex} in native mode: its driver has none, or none at this \
+         MTU or with these queues (a veth needs as many as its peer)"
+    )]
     Attach {
         /// The interface.
         ifindex: u32,

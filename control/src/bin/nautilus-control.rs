@@ -1,6 +1,7 @@
 //! The control daemon: watches nodes read-only and answers HTTP. `README.md` of the crate has the
 //! paths; exit codes: 0 told to stop, 1 could not serve, 2 bad usage or configuration.
 
+use std::io::Write;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -31,17 +32,22 @@ fn main() -> ExitCode {
     let config = match configuration(&arguments) {
         Ok(config) => config,
         Err(error) => {
-            eprintln!("nautilus-control: {error}");
+            say(&error.to_string());
             return ExitCode::from(2);
         }
     };
     match serve(config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("nautilus-control: {error:#}");
+            say(&format!("{error:#}"));
             ExitCode::FAILURE
         }
     }
+}
+
+/// Prints a line. A log that cannot be written is no reason to end.
+fn say(text: &str) {
+    let _ = writeln!(std::io::stderr(), "nautilus-control: {text}");
 }
 
 fn configuration(arguments: &Arguments) -> Result<Config, ConfigError> {
@@ -67,7 +73,7 @@ fn serve(config: Config) -> anyhow::Result<()> {
         let count = config.nodes.len();
         let watcher = Watcher::start(config.nodes).context("starting the watcher")?;
         let address = listener.local_addr()?;
-        eprintln!("nautilus-control: listening on http://{address}, watching {count} nodes");
+        say(&format!("listening on http://{address}, watching {count} nodes"));
         let (mut terminate, mut interrupt) =
             (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
         let stop = async move {

@@ -1,5 +1,6 @@
 //! Starts and keeps one node. See `src/supervisor/README.md`.
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -27,7 +28,9 @@ fn main() -> ExitCode {
     match run(Arguments::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("nautilus-supervisor: {error:#}");
+            // Each error names its cause itself.
+            // Each error names its cause itself.
+            let _ = writeln!(std::io::stderr(), "nautilus-supervisor: {error}");
             ExitCode::FAILURE
         }
     }
@@ -35,22 +38,26 @@ fn main() -> ExitCode {
 
 fn run(arguments: Arguments) -> anyhow::Result<()> {
     if arguments.print_default {
-        print!("{}", nautilus_dataplane::config::DEFAULT_TOML);
+        std::io::stdout().write_all(nautilus_dataplane::config::DEFAULT_TOML.as_bytes())?;
         return Ok(());
     }
     let Some(path) = arguments.config else { anyhow::bail!("--config is missing") };
     if arguments.check {
         let (resolved, ..) = check(&path)?;
         for choice in &resolved.choices {
-            println!("{choice}");
+            writeln!(std::io::stdout(), "{choice}")?;
         }
         if resolved.config.port.kind == PortKind::Xdp {
             match Host::probe() {
-                Ok(host) => host.withdrawn.iter().for_each(|line| println!("{line}")),
-                Err(error) => println!("cannot start here: {error}"),
+                Ok(host) => {
+                    for line in host.withdrawn {
+                        writeln!(std::io::stdout(), "{line}")?;
+                    }
+                }
+                Err(error) => writeln!(std::io::stdout(), "cannot start here: {error}")?,
             }
         }
-        println!("{}: fine", path.display());
+        writeln!(std::io::stdout(), "{}: fine", path.display())?;
         return Ok(());
     }
     Ok(Node::start(&path)?.run()?)

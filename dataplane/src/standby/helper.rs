@@ -1,6 +1,6 @@
 //! The helper thread of an active worker: everything that may block or take a system call.
 
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -42,7 +42,20 @@ pub(super) fn start(charge: Receiver<Charge>, stop: Arc<AtomicBool>) -> io::Resu
     Ok(())
 }
 
+/// A worker without its helper can neither be drained nor taken back: a new supervisor would find its
+/// interfaces occupied by somebody it does not know. Its end is seen, and its standby goes on.
+struct EndsTheProcess;
+
+impl Drop for EndsTheProcess {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            std::process::abort();
+        }
+    }
+}
+
 fn look_after(charge: Charge, stop: &AtomicBool) {
+    let _guard = EndsTheProcess;
     let Charge { socket, assignment, mut held, generation, since_ns } = charge;
     let serving = FromWorker::Serving { generation, since_ns };
     let _ = send(socket.as_fd(), &serving, &[]);
@@ -57,10 +70,14 @@ fn look_after(charge: Charge, stop: &AtomicBool) {
                     return;
                 }
                 Ok(_) | Err(HandoverError::Message(_)) => socket = Some(connected),
-                Err(_) => eprintln!(
-                    "nautilus-worker {}: the supervisor is gone; serving on, waiting for the next",
-                    std::process::id()
-                ),
+                Err(_) => {
+                    // Without a log it still gives back what it holds.
+                    let _ = writeln!(
+                        std::io::stderr(),
+                        "nautilus-worker {}: the supervisor is gone; serving on, waiting for the next",
+                        std::process::id()
+                    );
+                }
             }
             continue;
         }

@@ -25,7 +25,10 @@ pub enum HostError {
     #[error("kernel release {0:?} does not start with a version")]
     Release(String),
     /// No type information for the steering program.
-    #[error("/sys/kernel/btf/vmlinux is missing: the kernel lacks CONFIG_DEBUG_INFO_BTF")]
+    #[error(
+        "/sys/kernel/btf/vmlinux is missing: the kernel lacks CONFIG_DEBUG_INFO_BTF; take one that \
+         has it, or write port.kind = \"socket\""
+    )]
     Btf,
     /// Opening sockets and loading programs needs root.
     #[error("uid {0} may not open AF_XDP; run as root, or write port.kind = \"socket\"")]

@@ -1,5 +1,7 @@
 //! What an operator is told: one line on standard error and one entry in the event log.
 
+use std::io::Write;
+
 use nautilus_shm::clock::monotonic_ns;
 use nautilus_shm::control_region::ControlRegion;
 use nautilus_shm::event_log::EventKind;
@@ -37,9 +39,9 @@ pub fn publish(node: &str, control: &ControlRegion, event: &Event) {
     control.events().append(now_ns, event.kind, event.worker, event.numbers, &event.text);
 }
 
-/// Prints a line before there is a control region.
+/// Prints a line. A log that cannot be written (a full disk, a reader that is gone) is no reason to end.
 pub fn say(node: &str, text: &str) {
-    eprintln!("nautilus-supervisor {node}: {text}");
+    let _ = writeln!(std::io::stderr(), "nautilus-supervisor {node}: {text}");
 }
 
 /// Nanoseconds as an operator reads them.

@@ -4,6 +4,7 @@
 
 use std::ffi::OsString;
 use std::fs;
+use std::io::Read;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -158,9 +159,30 @@ impl Supervised {
 
     /// What a start that is refused says.
     pub fn refused(&self) -> String {
-        let output = self.command().output().unwrap();
-        assert!(!output.status.success(), "was not refused");
-        String::from_utf8(output.stderr).unwrap()
+        self.refuses(self.command())
+    }
+
+    /// What `command` says, which must end by itself, and not well.
+    pub fn refuses(&self, mut command: Command) -> String {
+        let errors = self.dir.path().join("errors");
+        let file = fs::File::create(&errors).unwrap();
+        let mut child = command.stderr(file).spawn().unwrap();
+        let end = Instant::now() + Duration::from_secs(20);
+        let status = loop {
+            match child.try_wait().unwrap() {
+                Some(status) => break Some(status),
+                None if Instant::now() > end => break None,
+                None => std::thread::sleep(Duration::from_millis(5)),
+            }
+        };
+        let _ = child.kill();
+        let _ = child.wait();
+        let said = fs::read_to_string(&errors).unwrap();
+        assert!(status.is_some_and(|status| !status.success()), "{status:?}, not refused: {said}");
+        assert!(!said.contains("panicked"), "{said}");
+        let parts: Vec<&str> = said.lines().last().unwrap_or_default().split(": ").collect();
+        assert!(parts.windows(2).all(|pair| pair[0] != pair[1]), "a cause stands twice: {said}");
+        said
     }
 
     pub fn log(&self) -> PathBuf {
@@ -322,9 +344,12 @@ impl Drop for Supervised {
             let _ = kill(Pid::from_raw(pid as i32), Signal::SIGKILL);
         }
         if std::thread::panicking()
-            && let Ok(log) = fs::read_to_string(self.log())
+            && let Ok(log) = fs::File::open(self.log())
         {
-            eprintln!("--- supervisor's log\n{log}");
+            // Bounded: a test's log may be /dev/full, which reads as zeros without end.
+            let mut text = Vec::new();
+            let _ = log.take(1 << 18).read_to_end(&mut text);
+            eprintln!("--- supervisor's log\n{}", String::from_utf8_lossy(&text));
         }
         for namespace in [&self.server_ns, &self.client_ns] {
             let _ = Command::new("ip").args(["netns", "del", namespace]).output();
