@@ -346,27 +346,13 @@ impl<M: LedgerMemory, P: StorePoint> Ledger<M, P> {
         mut taken: impl FnMut(u32, Frame),
         publish: impl FnOnce(u32),
     ) -> u32 {
-        if count == 0 {
-            return 0;
-        }
-        let end = consumer.wrapping_add(count);
-        let mut refused = 0;
-        self.store_intent(Ring::Rx, end);
-        for offset in 0..count {
-            let ring_index = consumer.wrapping_add(offset);
-            match descriptor(ring_index) {
-                Some(index) if self.state(index) == Some(FrameState::Rx) => {
-                    self.set(index, FrameState::Held);
-                    self.counts.rx -= 1;
-                    self.counts.held += 1;
-                    taken(ring_index, Frame { index, ledger: self.identifier });
-                }
-                _ => refused += 1,
-            }
-        }
-        publish(end);
-        self.point.stored();
-        refused
+        let ring = (Ring::Rx, FrameState::Rx);
+        self.consume(ring, consumer, count, &mut descriptor, publish, |this, ring_index, index| {
+            this.set(index, FrameState::Held);
+            this.counts.rx -= 1;
+            this.counts.held += 1;
+            taken(ring_index, Frame { index, ledger: this.identifier });
+        })
     }
 
     /// HELD -> TX for frames whose descriptors the caller has written from `producer` on, in this
@@ -406,20 +392,37 @@ impl<M: LedgerMemory, P: StorePoint> Ledger<M, P> {
         mut descriptor: impl FnMut(u32) -> Option<u32>,
         publish: impl FnOnce(u32),
     ) -> u32 {
+        let ring = (Ring::Completion, FrameState::Tx);
+        self.consume(ring, consumer, count, &mut descriptor, publish, |this, _, index| {
+            this.set(index, FrameState::Free);
+            this.counts.tx -= 1;
+            this.counts.free += 1;
+            this.free.push(index);
+        })
+    }
+
+    /// Takes `count` descriptors from a ring the kernel fills; `each` is given the ring index and the
+    /// frame of those that name a frame in the ring's `state`. Returns how many do not.
+    #[inline]
+    fn consume(
+        &mut self,
+        (ring, state): (Ring, FrameState),
+        consumer: u32,
+        count: u32,
+        descriptor: &mut impl FnMut(u32) -> Option<u32>,
+        publish: impl FnOnce(u32),
+        mut each: impl FnMut(&mut Self, u32, u32),
+    ) -> u32 {
         if count == 0 {
             return 0;
         }
         let end = consumer.wrapping_add(count);
         let mut refused = 0;
-        self.store_intent(Ring::Completion, end);
+        self.store_intent(ring, end);
         for offset in 0..count {
-            match descriptor(consumer.wrapping_add(offset)) {
-                Some(index) if self.state(index) == Some(FrameState::Tx) => {
-                    self.set(index, FrameState::Free);
-                    self.counts.tx -= 1;
-                    self.counts.free += 1;
-                    self.free.push(index);
-                }
+            let ring_index = consumer.wrapping_add(offset);
+            match descriptor(ring_index) {
+                Some(index) if self.state(index) == Some(state) => each(self, ring_index, index),
                 _ => refused += 1,
             }
         }
