@@ -44,7 +44,7 @@ pub struct Peer {
     pub program: String,
     /// Debian packages that bring it.
     pub packages: Vec<String>,
-    /// Its command line; words in braces are filled in by the row.
+    /// Its command line; words in braces are filled in where it is started (`stage.rs`).
     pub command: String,
 }
 

@@ -9,6 +9,7 @@
 //! All sides are started and loaded once, on the same core; the ones not being measured are stopped
 //! (SIGSTOP), so that a half has the core to itself.
 
+use std::ffi::OsString;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,10 +20,11 @@ use nautilus_tests::wire::Wire;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::clock::SERVER_CORE;
+use crate::clock::{GENERATOR_CORE, SERVER_CORE};
 use crate::generator::Traffic;
 use crate::generator::packet::Flow;
 use crate::generator::window::Window;
+use crate::row::{Peer, Row};
 
 /// How long a side may take to answer its first request.
 const READY: Duration = Duration::from_secs(20);
@@ -47,6 +49,15 @@ pub struct Side {
     /// The server's namespace.
     pub namespace: Arc<NetNs>,
     _link: VethPair,
+}
+
+/// What became of a row's peer.
+#[derive(Debug, Default)]
+pub struct PeerSide {
+    /// The number of its side, and its name.
+    pub started: Option<(usize, String)>,
+    /// Why it was not started.
+    pub missing: Option<String>,
 }
 
 impl Stage {
@@ -116,14 +127,34 @@ impl Stage {
     pub fn start(
         &mut self,
         number: usize,
-        program: std::ffi::OsString,
-        arguments: impl IntoIterator<Item = std::ffi::OsString>,
+        program: OsString,
+        arguments: impl IntoIterator<Item = OsString>,
     ) -> anyhow::Result<()> {
         let log = self.log(number);
         let namespace = self.sides[number].namespace.clone();
         let process = Process::start(self.run, &namespace, program, arguments, &log)?;
         self.sides[number].processes.push(process);
         Ok(())
+    }
+
+    /// Starts the row's peer, if it has one, on a link of its own and as the only one that runs.
+    pub fn start_peer(&mut self, row: &Row, port: u16) -> anyhow::Result<PeerSide> {
+        let Some(peer) = &row.peer else { return Ok(PeerSide::default()) };
+        if let Err(why) = find_peer(peer) {
+            return Ok(PeerSide { started: None, missing: Some(why) });
+        }
+        let number = self.link(port)?;
+        self.only(number);
+        let command = peer
+            .command
+            .replace("{address}", &self.side(number).flow.server.ip().to_string())
+            .replace("{interface}", "eth0")
+            .replace("{generator_core}", &GENERATOR_CORE.to_string())
+            .replace("{server_core}", &SERVER_CORE.to_string());
+        let mut words = command.split_whitespace().map(OsString::from);
+        let program = words.next().context("a peer's command is not empty")?;
+        self.start(number, program, words)?;
+        Ok(PeerSide { started: Some((number, peer.name.clone())), missing: None })
     }
 
     /// The log of a side.
@@ -205,8 +236,8 @@ pub fn supervisor() -> anyhow::Result<std::path::PathBuf> {
     Ok(path)
 }
 
-/// Looks for a program on the path; installs its packages when that may help.
-pub fn find_peer(peer: &crate::row::Peer) -> Result<std::path::PathBuf, String> {
+/// Looks for a program on the path.
+fn find_peer(peer: &Peer) -> Result<std::path::PathBuf, String> {
     let look = || {
         let path = std::env::var_os("PATH").unwrap_or_default();
         std::env::split_paths(&path).map(|folder| folder.join(&peer.program)).find(|p| p.exists())

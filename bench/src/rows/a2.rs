@@ -1,15 +1,13 @@
 //! A2: GET of a million keys, 64 outstanding: our worker, memcached, and our own code over spinning
 //! kernel sockets, each on the same core in turn.
 
-use std::ffi::OsString;
-
 use nautilus_tests::lab::NodeFile;
 
-use crate::clock::{GENERATOR_CORE, SERVER_CORE, pin};
+use crate::clock::{GENERATOR_CORE, pin};
 use crate::generator::window::Window;
 use crate::row::Row;
 use crate::run::{Bench, Half};
-use crate::stage::{self, Stage};
+use crate::stage::{self, PeerSide, Stage};
 use crate::traffic::{Get, Load};
 
 const KEYS: u64 = 1_000_000;
@@ -43,23 +41,12 @@ impl A2 {
         stage.start_node(ours, &supervisor, node)?;
         load(&mut stage, ours)?;
 
-        let (mut peer, mut missing) = (None, None);
-        if let Some(spec) = &row.peer {
-            match stage::find_peer(spec) {
-                Err(why) => missing = Some(why),
-                Ok(_) => {
-                    let number = stage.link(PORT)?;
-                    let address = stage.side(number).flow.server.ip().to_string();
-                    let command = spec.command.replace("{address}", &address);
-                    let words = format!("-c {SERVER_CORE} {command}");
-                    let words = words.split_whitespace().map(OsString::from);
-                    stage.start(number, "taskset".into(), words)?;
-                    load(&mut stage, number)?;
-                    sides.push(spec.name.clone());
-                    peer = Some(number);
-                }
-            }
+        let PeerSide { started: peer, missing } = stage.start_peer(row, PORT)?;
+        if let Some((number, name)) = &peer {
+            load(&mut stage, *number)?;
+            sides.push(name.clone());
         }
+        let peer = peer.map(|(number, _)| number);
         let twin = stage.link(PORT)?;
         stage.start_node(twin, &supervisor, |file| {
             file.port_kind = "socket";

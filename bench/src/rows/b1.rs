@@ -1,13 +1,11 @@
 //! B1: echo. Our worker against DPDK's testpmd on the same driver and core.
 
-use std::ffi::OsString;
-
-use crate::clock::{GENERATOR_CORE, SERVER_CORE, pin};
+use crate::clock::{GENERATOR_CORE, pin};
 use crate::generator::open::Open;
 use crate::generator::window::Window;
 use crate::row::Row;
 use crate::run::{Bench, Half};
-use crate::stage::{self, Stage};
+use crate::stage::{self, PeerSide, Stage};
 use crate::traffic::Echo;
 
 /// The echo port of a lab's node file.
@@ -30,28 +28,13 @@ impl B1 {
         let supervisor = stage::supervisor()?;
         let mut stage = Stage::new()?;
         let mut sides = vec!["nautilus xdp".to_owned()];
-        let mut missing = None;
         let ours = stage.link(PORT)?;
         stage.start_node(ours, &supervisor, |file| file.to_toml())?;
         stage.wait_ready(ours, &mut Echo { bytes: PAYLOAD_BYTES }, false)?;
-        if let Some(spec) = &row.peer {
-            match stage::find_peer(spec) {
-                Err(why) => missing = Some(why),
-                Ok(_) => {
-                    let number = stage.link(PORT)?;
-                    stage.only(number);
-                    let command = spec
-                        .command
-                        .replace("{interface}", "eth0")
-                        .replace("{generator_core}", &GENERATOR_CORE.to_string())
-                        .replace("{server_core}", &SERVER_CORE.to_string());
-                    let mut words = command.split_whitespace().map(OsString::from);
-                    let program = words.next().unwrap_or_default();
-                    stage.start(number, program, words)?;
-                    stage.wait_ready(number, &mut Echo { bytes: PAYLOAD_BYTES }, true)?;
-                    sides.push(spec.name.clone());
-                }
-            }
+        let PeerSide { started, missing } = stage.start_peer(row, PORT)?;
+        if let Some((number, name)) = started {
+            stage.wait_ready(number, &mut Echo { bytes: PAYLOAD_BYTES }, true)?;
+            sides.push(name);
         }
         // Not before: what is started inherits the cores it may use.
         pin(GENERATOR_CORE)?;
