@@ -91,3 +91,21 @@ fn interfaces_without_native_xdp_are_refused() {
         println!("{}", message.lines().last().unwrap_or_default());
     }
 }
+
+#[test]
+#[ignore = "privileged: makes network namespaces and a node"]
+fn a_value_that_does_not_hold_here_is_told_with_its_line() {
+    for (extra, expected) in [
+        (
+            "[worker]\nuser = \"no-such-user\"\n",
+            ":11: worker.user: there is no user \"no-such-user\"",
+        ),
+        ("[worker]\nuser = \"root\"\n", ":11: worker.user: \"root\" is root"),
+        ("[worker]\npoll = \"adaptive\"\ncore = 1000\n", ":12: worker.core: CPU 1000 is not one"),
+        ("queues = [0, 5]\n", "interface s0: has queues 0..=0, the node file names queue 5"),
+        ("queues = [0, 99]\n", ":10: interface[0].queues: queue 99"),
+    ] {
+        let message = Supervised::new(extra).refused();
+        assert!(message.contains(expected), "{message}");
+    }
+}

@@ -69,6 +69,22 @@ pub fn parse(text: &str, file: &str) -> Result<NodeConfig, ConfigError> {
     Ok(config)
 }
 
+/// Where a key (`worker.user`) stands in a node file that has been parsed: `file:line`, or `file` when
+/// its default is what counts.
+pub fn place_of(text: &str, file: &str, key: &str) -> String {
+    let (root, _) = DeTable::parse_recoverable(text);
+    let (section, name) = key.split_once('.').unwrap_or((key, ""));
+    let present = root.get_ref().iter().any(|(known, value)| {
+        known.get_ref() == section
+            && matches!(value.get_ref(), DeValue::Table(table)
+                if table.iter().any(|(known, _)| known.get_ref() == name))
+    });
+    match span_of(&root, key).filter(|_| present) {
+        Some(span) => format!("{file}:{}", line_of(text, span.start)),
+        None => file.to_owned(),
+    }
+}
+
 fn line_of(text: &str, offset: usize) -> usize {
     1 + text.as_bytes()[..offset.min(text.len())].iter().filter(|byte| **byte == b'\n').count()
 }
@@ -205,6 +221,14 @@ mod tests {
             let message = parse(text, "n.toml").expect_err(text).to_string();
             assert!(message.starts_with(expected), "{text:?}\n  gave {message}\n  not  {expected}");
         }
+    }
+
+    #[test]
+    fn a_key_is_found_where_it_stands() {
+        let text = "[node]\nid = \"a\"\n\n[worker]\ncore = 1\n";
+        assert_eq!(place_of(text, "n.toml", "worker.core"), "n.toml:5");
+        assert_eq!(place_of(text, "n.toml", "worker.user"), "n.toml");
+        assert_eq!(place_of(text, "n.toml", "control.user"), "n.toml");
     }
 
     #[test]

@@ -15,7 +15,7 @@ mod resolve;
 mod types;
 
 pub use auto::Auto;
-pub use load::{ConfigError, load, parse};
+pub use load::{ConfigError, load, parse, place_of};
 pub use resolve::{Choice, HostFacts, ResolveError, Resolved};
 pub use types::{
     Access, Cache, Control, Echo, Feed, FeedStart, Interface, Node, NodeConfig, PollPolicy, Port,

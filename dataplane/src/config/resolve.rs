@@ -112,6 +112,18 @@ pub enum ResolveError {
     },
 }
 
+impl ResolveError {
+    /// Path of the key whose value it is.
+    pub fn key(&self) -> &'static str {
+        match self {
+            Self::User { key, .. } => key,
+            Self::RootWorker(_) => "worker.user",
+            Self::Core { .. } => "worker.core",
+            Self::Chunk { .. } => "port.chunk_bytes",
+        }
+    }
+}
+
 /// Bytes a packet of `mtu` takes in a frame.
 pub(crate) fn frame_bytes_needed(mtu: u32) -> u32 {
     XDP_HEADROOM_BYTES + LINK_HEADER_BYTES_MAX + mtu

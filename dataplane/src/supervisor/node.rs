@@ -36,7 +36,9 @@ use super::run_dir::{RunDir, RunDirError};
 use super::seat::Seat;
 use super::take_back::{TakenBack, take_over};
 use super::workers::{Context, Workers};
-use crate::config::{Auto, ConfigError, HostFacts, NodeConfig, PortKind, ResolveError, Resolved};
+use crate::config::{
+    Auto, ConfigError, HostFacts, NodeConfig, PortKind, ResolveError, Resolved, place_of,
+};
 
 /// Longest sleep of the loop. Too low: the supervisor takes time from other processes of its core.
 /// Too high: a worker waits that long for an unknown neighbour.
@@ -55,8 +57,13 @@ pub enum NodeError {
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// A value of it does not hold on this host.
-    #[error(transparent)]
-    Resolve(#[from] ResolveError),
+    #[error("{place}: {source}")]
+    Resolve {
+        /// File, and line where the key is written.
+        place: String,
+        /// What does not hold.
+        source: ResolveError,
+    },
     /// The host.
     #[error(transparent)]
     Host(#[from] HostError),
@@ -114,7 +121,11 @@ pub fn check(path: &Path) -> Result<(Resolved, String, Mirror), NodeError> {
         return Err(NodeError::NoInterface);
     }
     let mirror = Mirror::from_dump(NetlinkSocket::for_requests()?.dump_all()?);
-    let resolved = Resolved::new(config, &facts(&mirror, &text, path)?)?;
+    let facts = facts(&mirror, &text, path)?;
+    let resolved = Resolved::new(config, &facts).map_err(|source| {
+        let place = place_of(&text, &path.display().to_string(), source.key());
+        NodeError::Resolve { place, source }
+    })?;
     Ok((resolved, text, mirror))
 }
 
