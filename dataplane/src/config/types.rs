@@ -303,7 +303,7 @@ pub enum FeedStart {
 pub struct Control {
     /// Where the control process of this node listens (read by it, not by the supervisor).
     pub listen: SocketAddr,
-    /// User name or uid that may attach read-only; root always may.
+    /// User name or uid that may attach read-only; root and the supervisor's own user always may.
     pub user: String,
 }
 

@@ -97,6 +97,19 @@ impl Supervised {
         this
     }
 
+    /// A node that was started elsewhere: no namespace is its own.
+    pub fn around(dir: tempfile::TempDir, config: PathBuf, supervisor: Child) -> Self {
+        Self {
+            server_ns: String::new(),
+            client_ns: String::new(),
+            dir,
+            supervisor: Some(supervisor),
+            config,
+            environment: Vec::new(),
+            extra: String::new(),
+        }
+    }
+
     pub fn make_veth(&self) {
         self.make_link(0, 1);
     }
@@ -351,7 +364,7 @@ impl Drop for Supervised {
             let _ = log.take(1 << 18).read_to_end(&mut text);
             eprintln!("--- supervisor's log\n{}", String::from_utf8_lossy(&text));
         }
-        for namespace in [&self.server_ns, &self.client_ns] {
+        for namespace in [&self.server_ns, &self.client_ns].into_iter().filter(|n| !n.is_empty()) {
             let _ = Command::new("ip").args(["netns", "del", namespace]).output();
         }
     }
