@@ -120,7 +120,7 @@ host_limits() {
   fi
   [ -r /sys/kernel/btf/vmlinux ] || echo "no BTF (/sys/kernel/btf/vmlinux): probes are off"
   if ! is_root; then
-    echo "not root: no XDP, no namespaces, no supervisor; the socket port on loopback is what runs"
+    echo "not root: no XDP and no namespaces; a node on kernel sockets and the loopback is what runs"
   elif ! namespaces_work; then
     echo "network namespaces cannot be made here: the lab and its tests are skipped"
   fi
