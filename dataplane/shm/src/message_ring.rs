@@ -222,10 +222,8 @@ impl<const WORDS: usize> MessageConsumer<'_, WORDS> {
             self.publish(at + words);
             return Err(MessageError::BufferTooSmall { bytes });
         };
-        let mut from = at + HEADER_WORDS;
-        for chunk in out.chunks_mut(8) {
+        for (from, chunk) in (at + HEADER_WORDS..).zip(out.chunks_mut(8)) {
             chunk.copy_from_slice(&load(from).to_le_bytes()[..chunk.len()]);
-            from += 1;
         }
         self.publish(at + words);
         Ok(Some(message))
