@@ -14,9 +14,9 @@ use libbpf_cargo::SkeletonBuilder;
 fn main() {
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
     println!("cargo:rerun-if-env-changed=CLANG");
-    for source in ["build.rs", "src/intf.h", "src/steer.bpf.c", "src/pass.bpf.c"] {
-        println!("cargo:rerun-if-changed={source}");
-    }
+    println!("cargo:rerun-if-changed=build.rs");
+    // Programs and headers alike.
+    println!("cargo:rerun-if-changed=src");
     for program in ["steer", "pass"] {
         compile(program, &out);
     }
