@@ -1,5 +1,5 @@
-/* The steering program's maps. The supervisor writes them, except judged and verdicts, which only this
- * program writes.
+/* The steering program's maps. The supervisor writes them, except judged, verdicts and hot_hits, which
+ * only this program writes, and hot and hot_words, which a worker writes.
  */
 #ifndef NAUTILUS_MAPS_H
 #define NAUTILUS_MAPS_H
@@ -77,5 +77,31 @@ struct {
 	__type(key, __u32);
 	__type(value, struct tally);
 } verdicts SEC(".maps");
+
+/* One writer a slot: the worker that owns the key's shard. Mapped by it, so that publishing is stores. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, HOT_SLOTS);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__type(key, __u32);
+	__type(value, struct hot_slot);
+} hot SEC(".maps");
+
+/* One writer a word: the holder of the lease, the cache's owner, the owner of the channel's feed. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, HOT_CACHES);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__type(key, __u32);
+	__type(value, struct hot_words);
+} hot_words SEC(".maps");
+
+/* How often each slot was answered from. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, HOT_SLOTS);
+	__type(key, __u32);
+	__type(value, __u64);
+} hot_hits SEC(".maps");
 
 #endif

@@ -33,6 +33,7 @@ struct flow {
 	struct address destination;
 	__u64 group_mac; /* where the destination is multicast */
 	__u32 ip_end; /* as the IP header claims it; nothing has checked it yet */
+	__u32 network; /* offset of the IP header */
 	__u32 transport; /* offset of the transport header, or of the first extension header */
 	__u8 family; /* 4 or 6 */
 	__u8 protocol;
@@ -87,6 +88,7 @@ static __always_inline bool parse_ipv4(struct flow *flow, void *data, void *end,
 	flow->multicast = destination >> 28 == 0xe;
 	flow->group_mac = 0x01005e000000 | (destination & 0x7fffff); /* RFC 1112, 6.4 */
 	flow->fragment = ip->frag_off & bpf_htons(0x3fff);
+	flow->network = at;
 	flow->ip_end = at + bpf_ntohs(ip->tot_len);
 	flow->transport = at + header_bytes;
 	flow->protocol = ip->protocol;
@@ -119,6 +121,7 @@ static __always_inline bool parse_ipv6(struct flow *flow, void *data, void *end,
 	flow->multicast = ip->daddr.s6_addr[0] == 0xff;
 	flow->group_mac = 0x333300000000 | bpf_ntohl(destination[3]); /* RFC 2464, 7 */
 	flow->fragment = false;
+	flow->network = at;
 	flow->ip_end = at + sizeof(*ip) + bpf_ntohs(ip->payload_len);
 	flow->transport = at + sizeof(*ip);
 	flow->protocol = ip->nexthdr;

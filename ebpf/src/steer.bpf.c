@@ -3,14 +3,18 @@
  *   frame -> link -> IP header -> our MAC? -> served address? -> fragment? -> transport -> our port?
  *     each "no" or "cannot tell" leaves to the kernel (XDP_PASS), untouched
  *   our port -> source sane and listed? -> lengths true? -> stamp -> socket of the arriving queue
- *     each "no" is a drop
+ *     each "no" is a drop                       \-> get of a hot key? -> answered (XDP_TX)
  *
  * Default deny holds for our ports only. The source list is consulted before anything else about a
  * packet for us is judged, so a forbidden source is always counted as one, however odd its packet.
- * classify() returns exactly one verdict; steer() counts it. Checksums are the worker's to verify.
+ * classify() returns exactly one verdict; steer() counts it. Checksums are the worker's to verify,
+ * except of what is answered here.
  */
 #include "maps.h"
 #include "parse.h"
+#ifdef HOT_PATH
+#include "answer.h"
+#endif
 
 char LICENSE[] SEC("license") = "Dual MIT/GPL";
 
@@ -77,9 +81,30 @@ static __always_inline enum verdict redirect(struct xdp_md *ctx, const struct in
 									    VERDICT_no_socket;
 }
 
+#ifdef HOT_PATH
+/* Whether the request was answered: `data` and `end` are then another packet's. Counts the hit. */
+static __always_inline bool answer_from_hot_set(struct xdp_md *ctx, const struct flow *flow, void *data,
+						void *end, __u32 frame_bytes, const struct service *service)
+{
+	struct hot_get get;
+	struct hot_reply reply;
+
+	if (!hot_read(&get, flow, data, end))
+		return false;
+	__u32 slot = hot_index(get.key, service->cache);
+	if (!hot_find(&reply, &get, service, slot) || !answer(ctx, flow, &get, &reply, frame_bytes))
+		return false;
+	__u64 *hits = bpf_map_lookup_elem(&hot_hits, &slot);
+	if (hits)
+		++*hits;
+	return true;
+}
+#endif
+
 /* UDP to a service of ours from a listed source. */
 static __always_inline enum verdict judge_udp(struct xdp_md *ctx, const struct flow *flow, void *data,
-					      void *end, __u32 frame_bytes, __u32 flags,
+					      void *end, __u32 frame_bytes, const struct service *service,
+					      __u32 permissions __attribute__((unused)),
 					      const struct interface *interface)
 {
 	__u32 transport = flow->transport & TRANSPORT_MASK;
@@ -92,10 +117,15 @@ static __always_inline enum verdict judge_udp(struct xdp_md *ctx, const struct f
 	__u32 udp_bytes = bpf_ntohs(udp->len);
 	if (udp_bytes < sizeof(*udp) || transport + udp_bytes > flow->ip_end)
 		return VERDICT_udp_length;
-	if (flags & SERVICE_REPLIES && (!udp->source || replies(udp->source)))
+	if (service->flags & SERVICE_REPLIES && (!udp->source || replies(udp->source)))
 		return VERDICT_source_port;
 	if (frame_bytes > frame_bytes_max)
 		return VERDICT_too_long;
+#ifdef HOT_PATH
+	if (service->flags & SERVICE_HOT && permissions & PERMISSION_READ &&
+	    answer_from_hot_set(ctx, flow, data, end, frame_bytes, service))
+		return VERDICT_hot_hit;
+#endif
 	return redirect(ctx, interface);
 }
 
@@ -182,12 +212,13 @@ static __always_inline enum verdict classify(struct xdp_md *ctx, __u32 frame_byt
 		memory->destination = flow.destination;
 		memory->epoch = epoch;
 	}
-	bool listed = memory->permissions;
+	__u32 permissions = memory->permissions;
+	bool listed = permissions;
 	if (flow.protocol == IPPROTO_TCP)
 		return listed ? VERDICT_tcp_listed : VERDICT_tcp_source_unlisted;
 	if (!listed)
 		return VERDICT_source_unlisted;
-	return judge_udp(ctx, &flow, data, end, frame_bytes, service->flags, interface);
+	return judge_udp(ctx, &flow, data, end, frame_bytes, service, permissions, interface);
 }
 
 SEC("xdp")
@@ -206,5 +237,6 @@ int steer(struct xdp_md *ctx)
 		tally->byte_count += frame_bytes;
 	}
 	return verdict < VERDICT_FIRST_DROP ? XDP_PASS :
-	       verdict < VERDICT_FIRST_REDIRECT ? XDP_DROP : XDP_REDIRECT;
+	       verdict < VERDICT_FIRST_TX ? XDP_DROP :
+	       verdict < VERDICT_FIRST_REDIRECT ? XDP_TX : XDP_REDIRECT;
 }
