@@ -25,6 +25,25 @@
  */
 #define JUDGED_MAX 512
 
+/* The hot set. Slots: a power of two. Too low: hot keys displace each other. Too high: the slots
+ * themselves are no longer in the CPU's cache.
+ */
+#define HOT_SLOTS 4096
+/* Caches of one node that can be answered from the hot set, and feed channels of each. */
+#define HOT_CACHES 16
+#define HOT_CHANNELS 256
+#define HOT_KEY_BYTES_MAX 32
+#define HOT_KEY_WORDS (HOT_KEY_BYTES_MAX / 8)
+/* Text of one reply. With it the longest answer is 201 bytes longer than its request; a driver leaves
+ * 256 bytes before a packet and the kernel keeps 40 of them to itself.
+ */
+#define HOT_REPLY_BYTES_MAX 208
+#define HOT_REPLY_WORDS (HOT_REPLY_BYTES_MAX / 8)
+/* How often a slot is copied before the worker gets the request. Too low: a key that is being written
+ * costs a detour. Too high: a writer that publishes without pause holds up the queue.
+ */
+#define HOT_READ_TRIES 3
+
 /* rx_meta.magic; the bytes read "NAUT" on a little-endian host. */
 #define RX_META_MAGIC 0x5455414e
 
@@ -72,14 +91,20 @@ _Static_assert(offsetof(struct source, family) == 4, "source.family");
 #define SERVICE_UNICAST 4 /* answers to unicast destinations */
 #define SERVICE_MULTICAST 8 /* answers to multicast destinations */
 #define SERVICE_REPLIES 16 /* sends a datagram back: source ports are checked against loops */
+#define SERVICE_HOT 32 /* a memcached cache whose hot keys the program may answer itself */
 
 /* Value of `ports`, indexed by destination port in host order; flags 0 is no service. */
 struct service {
 	__u32 id; /* for the reader of the map; the program does not look at it */
 	__u32 flags; /* SERVICE_* bits */
+	__u32 cache_generation; /* of a SERVICE_HOT: a hot slot must say the same */
+	__u16 cache; /* of a SERVICE_HOT: below HOT_CACHES */
+	__u16 reserved; /* 0 */
 };
-_Static_assert(sizeof(struct service) == 8, "service");
+_Static_assert(sizeof(struct service) == 16, "service");
 _Static_assert(offsetof(struct service, flags) == 4, "service.flags");
+_Static_assert(offsetof(struct service, cache_generation) == 8, "service.cache_generation");
+_Static_assert(offsetof(struct service, cache) == 12, "service.cache");
 
 /* Value of `interfaces`, keyed by ifindex. */
 struct interface {
@@ -116,6 +141,60 @@ struct tally {
 _Static_assert(sizeof(struct tally) == 16, "tally");
 _Static_assert(offsetof(struct tally, byte_count) == 8, "tally.byte_count");
 
+/* One half of a hot slot: a key and its finished reply. */
+struct hot_copy {
+	__u64 expiry_ns; /* CLOCK_MONOTONIC from which on it is no longer true; 0 is never */
+	__u64 key[HOT_KEY_WORDS]; /* ends with the last word, zeroes before it */
+	__u32 cache_generation;
+	__u32 epoch; /* flush epoch and channel epoch of the cache when the value was written, added */
+	__u16 cache;
+	__u16 reply_bytes; /* 1..HOT_REPLY_BYTES_MAX */
+	__u16 reply_sum; /* ones'-complement sum of the text, which starts at an even offset (RFC 1071) */
+	__u8 channel; /* 0: the clients' own */
+	__u8 key_bytes; /* 1..HOT_KEY_BYTES_MAX; 0 is an empty slot */
+	__u64 reply[HOT_REPLY_WORDS]; /* everything after the UDP frame header */
+};
+_Static_assert(sizeof(struct hot_copy) == 264, "hot_copy");
+_Static_assert(offsetof(struct hot_copy, key) == 8, "hot_copy.key");
+_Static_assert(offsetof(struct hot_copy, cache_generation) == 40, "hot_copy.cache_generation");
+_Static_assert(offsetof(struct hot_copy, epoch) == 44, "hot_copy.epoch");
+_Static_assert(offsetof(struct hot_copy, cache) == 48, "hot_copy.cache");
+_Static_assert(offsetof(struct hot_copy, channel) == 54, "hot_copy.channel");
+_Static_assert(offsetof(struct hot_copy, reply) == 56, "hot_copy.reply");
+
+/* Value of `hot`. Readers use copies[version & 1] and believe it when the version is the same
+ * afterwards; the one writer fills the other copy and then stores version + 1. Nine cache lines: the
+ * version shares its line with the head of the first copy, and a hit on a reply up to 192 bytes
+ * touches four or five.
+ */
+struct hot_slot {
+	__u64 version;
+	struct hot_copy copies[2];
+	__u64 reserved[5]; /* 0 */
+};
+_Static_assert(sizeof(struct hot_slot) == 576, "hot_slot");
+_Static_assert(sizeof(struct hot_slot) % 64 == 0, "a slot begins a cache line");
+_Static_assert(offsetof(struct hot_slot, copies) == 8, "hot_slot.copies");
+
+/* One feed channel of a cache. */
+struct hot_channel {
+	__u64 valid_until_ns; /* CLOCK_MONOTONIC; 0 is suspect, ~0 is without a limit */
+	__u64 epoch; /* how often the channel was begun anew */
+};
+_Static_assert(sizeof(struct hot_channel) == 16, "hot_channel");
+
+/* Value of `hot_words`, indexed by cache: what says, after a reply was copied, whether it may be
+ * used. All zero, as loaded, says no.
+ */
+struct hot_words {
+	__u64 valid_until_ns; /* CLOCK_MONOTONIC, the lease; ~0 for a cache that needs none */
+	__u64 flush_epoch; /* how often everything was forgotten */
+	__u64 reserved[6]; /* 0 */
+	struct hot_channel channels[HOT_CHANNELS]; /* of channel 0 only the epoch counts; it stays 0 */
+};
+_Static_assert(sizeof(struct hot_words) == 4160, "hot_words");
+_Static_assert(offsetof(struct hot_words, channels) == 64, "hot_words.channels");
+
 /* Every packet counts exactly one of these. One per line: X(name, "what it means"). The lists are in
  * the order in which the program can reach them, and a packet gets the first that applies.
  */
@@ -145,6 +224,9 @@ _Static_assert(offsetof(struct tally, byte_count) == 8, "tally.byte_count");
 	X(udp_length, "UDP to a port of ours whose UDP length is under 8 or exceeds the IP packet") \
 	X(source_port, "UDP to a replying service from port 0 or from the port of a replying service: a loop")
 
+#define TX_VERDICTS(X) \
+	X(hot_hit, "a get of a hot key from a source that may read: answered")
+
 #define REDIRECT_VERDICTS(X) \
 	X(redirected, "handed to the AF_XDP socket of the arriving queue")
 
@@ -153,11 +235,13 @@ _Static_assert(offsetof(struct tally, byte_count) == 8, "tally.byte_count");
 enum verdict {
 	PASS_VERDICTS(VERDICT_ENUMERATOR)
 	DROP_VERDICTS(VERDICT_ENUMERATOR)
+	TX_VERDICTS(VERDICT_ENUMERATOR)
 	REDIRECT_VERDICTS(VERDICT_ENUMERATOR)
 	VERDICT_COUNT
 };
 #define VERDICT_FIRST_DROP (0 PASS_VERDICTS(VERDICT_ONE))
-#define VERDICT_FIRST_REDIRECT (VERDICT_FIRST_DROP DROP_VERDICTS(VERDICT_ONE))
+#define VERDICT_FIRST_TX (VERDICT_FIRST_DROP DROP_VERDICTS(VERDICT_ONE))
+#define VERDICT_FIRST_REDIRECT (VERDICT_FIRST_TX TX_VERDICTS(VERDICT_ONE))
 _Static_assert(VERDICT_redirected == VERDICT_FIRST_REDIRECT, "verdict order");
 
 #endif

@@ -23,6 +23,19 @@ pub const SOURCES_MAX: u32 = 16_384;
 pub const SERVED_MAX: u32 = 1_024;
 /// Length of `ports`: every UDP and TCP port.
 pub const PORTS_MAX: u32 = 65_536;
+/// Slots of the hot set; length of `hot`.
+pub const HOT_SLOTS: u32 = 4_096;
+/// Caches of one node that can be answered from the hot set; length of `hot_words`.
+pub const HOT_CACHES: u16 = 16;
+/// Feed channels of each; 0 means that clients own the key.
+pub const HOT_CHANNELS: usize = 256;
+/// Bytes of the longest key in the hot set.
+pub const HOT_KEY_BYTES_MAX: usize = 32;
+/// Bytes of the longest reply text in the hot set.
+pub const HOT_REPLY_BYTES_MAX: usize = 208;
+/// Whether this build's program answers from the hot set. Elsewhere BPF cannot promise that loads stay
+/// in order, and every request goes to the worker.
+pub const HOT_PATH: bool = cfg!(target_arch = "x86_64");
 /// [`RxMeta::magic`].
 pub const RX_META_MAGIC: u32 = u32::from_le_bytes(*b"NAUT");
 
@@ -88,6 +101,13 @@ pub struct Service {
     pub id: u32,
     /// `UDP`, `TCP`, ... bits.
     pub flags: u32,
+    /// Of a `HOT` service: what a hot slot must say too, so that a cache never answers for the one
+    /// that had its index before.
+    pub cache_generation: u32,
+    /// Of a `HOT` service: below [`HOT_CACHES`].
+    pub cache: u16,
+    /// 0.
+    pub reserved: u16,
 }
 
 impl Service {
@@ -102,15 +122,28 @@ impl Service {
     /// Sends a datagram back, so datagrams from port 0 or from another replying service's port are
     /// refused: two such services would answer each other for ever.
     pub const REPLIES: u32 = 16;
+    /// A memcached cache: the program may answer a `get` of a hot key itself.
+    pub const HOT: u32 = 32;
 
     /// A service that answers requests sent to a unicast address: echo, cache.
     pub const fn replying(id: u32) -> Self {
-        Self { id, flags: Self::UDP | Self::TCP | Self::UNICAST | Self::REPLIES }
+        Self::with(id, Self::UDP | Self::TCP | Self::UNICAST | Self::REPLIES)
+    }
+
+    /// A cache whose hot keys the program may answer: its index below [`HOT_CACHES`], and its
+    /// generation, which no other cache of this index has had.
+    pub const fn hot_cache(id: u32, cache: u16, cache_generation: u32) -> Self {
+        let replying = Self::replying(id);
+        Self { flags: replying.flags | Self::HOT, cache_generation, cache, ..replying }
     }
 
     /// A service that only listens, to groups or unicast: a market data line.
     pub const fn listening(id: u32) -> Self {
-        Self { id, flags: Self::UDP | Self::TCP | Self::UNICAST | Self::MULTICAST }
+        Self::with(id, Self::UDP | Self::TCP | Self::UNICAST | Self::MULTICAST)
+    }
+
+    const fn with(id: u32, flags: u32) -> Self {
+        Self { id, flags, cache_generation: 0, cache: 0, reserved: 0 }
     }
 }
 
@@ -160,6 +193,70 @@ pub struct Tally {
     pub byte_count: u64,
 }
 
+/// One half of a [`HotSlot`]: a key and its finished reply.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HotCopy {
+    /// `CLOCK_MONOTONIC` nanoseconds from which on it is no longer true; 0 is never.
+    pub expiry_ns: u64,
+    /// The key's bytes in four words, so that it ends with the last; zeroes before it.
+    pub key: [u64; HOT_KEY_BYTES_MAX / 8],
+    /// Of the cache.
+    pub cache_generation: u32,
+    /// The cache's flush epoch and the channel's epoch when the value was written, added.
+    pub epoch: u32,
+    /// Index of the cache.
+    pub cache: u16,
+    /// 1 to [`HOT_REPLY_BYTES_MAX`].
+    pub reply_bytes: u16,
+    /// Ones'-complement sum of the text from an even offset on (RFC 1071), folded, not inverted, as
+    /// it would be stored.
+    pub reply_sum: u16,
+    /// The feed channel that owns the key; 0 for the clients.
+    pub channel: u8,
+    /// 1 to [`HOT_KEY_BYTES_MAX`]; 0 is an empty slot.
+    pub key_bytes: u8,
+    /// The text after the UDP frame header.
+    pub reply: [u64; HOT_REPLY_BYTES_MAX / 8],
+}
+
+/// Value of `hot`. Readers use `copies[version & 1]` and believe it when the version is the same
+/// afterwards; the one writer fills the other and then stores the next version.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HotSlot {
+    /// Publications of this slot.
+    pub version: u64,
+    /// The published copy and the next.
+    pub copies: [HotCopy; 2],
+    /// 0; fills the last cache line.
+    pub reserved: [u64; 5],
+}
+
+/// One feed channel in [`HotWordsValue`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HotChannel {
+    /// `CLOCK_MONOTONIC` nanoseconds; 0 is suspect, `u64::MAX` without a limit.
+    pub valid_until_ns: u64,
+    /// How often the channel was begun anew.
+    pub epoch: u64,
+}
+
+/// Value of `hot_words`. All zero, as loaded, allows no reply.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HotWordsValue {
+    /// `CLOCK_MONOTONIC` nanoseconds, the lease; `u64::MAX` for a cache that needs none.
+    pub valid_until_ns: u64,
+    /// How often everything was forgotten.
+    pub flush_epoch: u64,
+    /// 0; fills the cache line.
+    pub reserved: [u64; 6],
+    /// Of channel 0 only the epoch counts, and it stays 0.
+    pub channels: [HotChannel; HOT_CHANNELS],
+}
+
 impl From<IpAddr> for Address {
     fn from(address: IpAddr) -> Self {
         match address {
@@ -189,11 +286,16 @@ plain! {
     Address, 16;
     SourcePrefixKey, 20, address at 4;
     Source, 8, family at 4;
-    Service, 8, flags at 4;
+    Service, 16, flags at 4, cache_generation at 8, cache at 12, reserved at 14;
     Interface, 12, queue_count at 6, first_socket at 8;
     Served, 4;
     Judged, 48, destination at 16, epoch at 32, permissions at 40;
     Tally, 16, byte_count at 8;
+    HotCopy, 264, key at 8, cache_generation at 40, epoch at 44, cache at 48, reply_bytes at 50,
+        reply_sum at 52, channel at 54, key_bytes at 55, reply at 56;
+    HotSlot, 576, copies at 8, reserved at 536;
+    HotChannel, 16, epoch at 8;
+    HotWordsValue, 4160, flush_epoch at 8, reserved at 16, channels at 64;
     u32, 4;
     u64, 8;
 }

@@ -2,12 +2,15 @@
 //! fill and read them.
 //!
 //! * [`Steering`] decides which frames reach the data plane; the supervisor owns it.
+//! * [`HotSlots`], [`HotWords`] and [`HotHits`] are a worker's side of the hot set, whose keys the
+//!   steering program answers itself.
 //! * [`PassProgram`] passes everything; peers of a veth pair and bridge ports carry it.
 //! * [`VERDICTS`] is the one list of reasons; metrics and documents take their names from it.
 //! * [`intf`] mirrors `intf.h`, the contract with the C side.
 //!
 //! Source: `Documentation/networking/af_xdp.rst` and `Documentation/bpf/` of Linux 6.6 and later.
 
+mod hot;
 pub mod intf;
 mod link;
 mod pass;
@@ -18,10 +21,13 @@ mod tables;
 mod test_run;
 mod verdict;
 
+pub use hot::{HotError, HotHeld, HotHits, HotSlots, HotValue, HotWords, slot_of};
 pub use link::XdpLink;
 pub use pass::PassProgram;
 pub use prefix::{PrefixError, SourcePrefix};
-pub use steering::{Options, STEERING_FD_COUNT, STEERING_FD_NAMES, Steering, SteeringError};
+pub use steering::{
+    HOT_FD_NAMES, Options, STEERING_FD_COUNT, STEERING_FD_NAMES, Steering, SteeringError,
+};
 pub use sys::ProgramStatistics;
 pub use tables::VerdictTallies;
 pub use test_run::{TestContext, TestOutcome};

@@ -3,235 +3,23 @@
  *   frame -> link -> IP header -> our MAC? -> served address? -> fragment? -> transport -> our port?
  *     each "no" or "cannot tell" leaves to the kernel (XDP_PASS), untouched
  *   our port -> source sane and listed? -> lengths true? -> stamp -> socket of the arriving queue
- *     each "no" is a drop
+ *     each "no" is a drop                       \-> get of a hot key? -> answered (XDP_TX)
  *
  * Default deny holds for our ports only. The source list is consulted before anything else about a
  * packet for us is judged, so a forbidden source is always counted as one, however odd its packet.
- * classify() returns exactly one verdict; steer() counts it. Checksums are the worker's to verify.
+ * classify() returns exactly one verdict; steer() counts it. Checksums are the worker's to verify,
+ * except of what is answered here.
  */
-#include <linux/bpf.h>
-#include <linux/if_ether.h>
-#include <linux/in.h>
-#include <linux/ip.h>
-#include <linux/ipv6.h>
-#include <linux/udp.h>
-#include <stdbool.h>
-#include <bpf/bpf_endian.h>
-#include <bpf/bpf_helpers.h>
-#include "intf.h"
+#include "maps.h"
+#include "parse.h"
+#ifdef HOT_PATH
+#include "answer.h"
+#endif
 
 char LICENSE[] SEC("license") = "Dual MIT/GPL";
 
 /* Longest frame a UMEM chunk holds, Ethernet header included; set before loading. */
 const volatile __u32 frame_bytes_max = 1792;
-
-/* All maps: written by the supervisor, except judged and verdicts, which only this program writes. */
-struct {
-	__uint(type, BPF_MAP_TYPE_XSKMAP);
-	__uint(max_entries, SOCKETS_MAX);
-	__type(key, __u32);
-	__type(value, __u32);
-} xsks SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, SOURCES_EXACT_MAX);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__type(key, struct address);
-	__type(value, struct source);
-} sources_exact SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
-	__uint(max_entries, SOURCES_MAX);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__type(key, struct source_prefix);
-	__type(value, struct source);
-} sources SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, PORTS_MAX);
-	__type(key, __u32);
-	__type(value, struct service);
-} ports SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, SERVED_MAX);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__type(key, struct address);
-	__type(value, struct served);
-} served SEC(".maps");
-
-/* Counts the changes of sources_exact, sources and served; 0 is "no list yet". */
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, __u64);
-} list_epoch SEC(".maps");
-
-/* Remembers what the three lists said, by a hash of both addresses; an entry of another epoch is
- * worth nothing. Per CPU, so that it has one writer.
- */
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, JUDGED_MAX);
-	__type(key, __u32);
-	__type(value, struct judged);
-} judged SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, INTERFACES_MAX);
-	__type(key, __u32);
-	__type(value, struct interface);
-} interfaces SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, VERDICT_COUNT);
-	__type(key, __u32);
-	__type(value, struct tally);
-} verdicts SEC(".maps");
-
-struct vlan_tag {
-	__be16 control;
-	__be16 protocol;
-};
-
-struct extension_header {
-	__u8 next;
-	__u8 length; /* in 8-byte units beyond the first */
-	__u8 type;
-	__u8 segments_left; /* of a routing header */
-};
-
-/* What the parsers learn. Offsets count from the start of the frame. */
-struct flow {
-	struct address source;
-	struct address destination;
-	__u64 group_mac; /* where the destination is multicast */
-	__u32 ip_end; /* as the IP header claims it; nothing has checked it yet */
-	__u32 transport; /* offset of the transport header, or of the first extension header */
-	__u8 family; /* 4 or 6 */
-	__u8 protocol;
-	bool multicast;
-	bool fragment;
-	bool source_invalid;
-};
-
-/* Largest offset a transport header can have; a power of two so that the bound is a mask. */
-#define TRANSPORT_MASK 0x3fff
-_Static_assert(sizeof(struct ethhdr) + VLAN_TAGS_MAX * sizeof(struct vlan_tag) + sizeof(struct ipv6hdr) +
-		       EXTENSION_HEADERS_MAX * 2048 <= TRANSPORT_MASK, "the mask must not change an offset");
-
-static __always_inline bool is_vlan(__be16 protocol)
-{
-	return protocol == bpf_htons(ETH_P_8021Q) || protocol == bpf_htons(ETH_P_8021AD);
-}
-
-static __always_inline __u64 mac_number(const __u8 *mac)
-{
-	return (__u64)mac[0] << 40 | (__u64)mac[1] << 32 | (__u64)mac[2] << 24 | (__u64)mac[3] << 16 |
-	       (__u64)mac[4] << 8 | mac[5];
-}
-
-static __always_inline void map_ipv4(struct address *to, __be32 address)
-{
-	to->words[0] = 0;
-	to->words[1] = 0;
-	to->words[2] = bpf_htonl(0xffff);
-	to->words[3] = address;
-}
-
-static __always_inline bool is_mapped(const struct address *address)
-{
-	return !address->words[0] && !address->words[1] && address->words[2] == bpf_htonl(0xffff);
-}
-
-/* False when the header cannot be trusted to say where the packet goes. RFC 791. */
-static __always_inline bool parse_ipv4(struct flow *flow, void *data, void *end, __u32 at)
-{
-	struct iphdr *ip = data + at;
-
-	if ((void *)(ip + 1) > end || ip->version != 4 || ip->ihl < 5)
-		return false;
-	__u32 header_bytes = ip->ihl * 4;
-	if ((void *)ip + header_bytes > end)
-		return false;
-
-	__u32 source = bpf_ntohl(ip->saddr), destination = bpf_ntohl(ip->daddr);
-	flow->source_invalid = source >> 24 == 0 || source >> 24 == 127 || source >= 0xe0000000 ||
-			       source == destination;
-	flow->multicast = destination >> 28 == 0xe;
-	flow->group_mac = 0x01005e000000 | (destination & 0x7fffff); /* RFC 1112, 6.4 */
-	flow->fragment = ip->frag_off & bpf_htons(0x3fff);
-	flow->ip_end = at + bpf_ntohs(ip->tot_len);
-	flow->transport = at + header_bytes;
-	flow->protocol = ip->protocol;
-	flow->family = 4;
-	map_ipv4(&flow->source, ip->saddr);
-	map_ipv4(&flow->destination, ip->daddr);
-	return true;
-}
-
-/* The fixed header only; extension headers are followed once the packet is known to be for us.
- * An IPv4-mapped address never belongs on the wire and would match the keys of IPv4 packets:
- * as a destination it is not ours, as a source it is invalid. RFC 8200, RFC 4291 2.5.5.2.
- */
-static __always_inline bool parse_ipv6(struct flow *flow, void *data, void *end, __u32 at)
-{
-	struct ipv6hdr *ip = data + at;
-
-	if ((void *)(ip + 1) > end || ip->version != 6)
-		return false;
-
-	__builtin_memcpy(&flow->source, &ip->saddr, sizeof(flow->source));
-	__builtin_memcpy(&flow->destination, &ip->daddr, sizeof(flow->destination));
-	const __u32 *source = flow->source.words, *destination = flow->destination.words;
-	bool zero_or_loopback = !source[0] && !source[1] && !source[2] &&
-				(!source[3] || source[3] == bpf_htonl(1));
-	bool same = source[0] == destination[0] && source[1] == destination[1] &&
-		    source[2] == destination[2] && source[3] == destination[3];
-	flow->source_invalid = zero_or_loopback || same || ip->saddr.s6_addr[0] == 0xff ||
-			       is_mapped(&flow->source);
-	flow->multicast = ip->daddr.s6_addr[0] == 0xff;
-	flow->group_mac = 0x333300000000 | bpf_ntohl(destination[3]); /* RFC 2464, 7 */
-	flow->fragment = false;
-	flow->ip_end = at + sizeof(*ip) + bpf_ntohs(ip->payload_len);
-	flow->transport = at + sizeof(*ip);
-	flow->protocol = ip->nexthdr;
-	flow->family = 6;
-	return true;
-}
-
-/* Follows hop-by-hop (first only), destination and used-up routing headers. Returns VERDICT_COUNT
- * when flow->transport and flow->protocol are those of the transport.
- */
-static __always_inline enum verdict follow_extensions(struct flow *flow, void *data, void *end)
-{
-	for (int i = 0; i <= EXTENSION_HEADERS_MAX; i++) {
-		__u8 protocol = flow->protocol;
-
-		if (protocol == IPPROTO_FRAGMENT)
-			return VERDICT_fragment;
-		if (protocol != IPPROTO_HOPOPTS && protocol != IPPROTO_DSTOPTS && protocol != IPPROTO_ROUTING)
-			return VERDICT_COUNT;
-		if (i == EXTENSION_HEADERS_MAX || (protocol == IPPROTO_HOPOPTS && i > 0))
-			return VERDICT_extension_headers;
-
-		struct extension_header *header = data + (flow->transport & TRANSPORT_MASK);
-		if ((void *)(header + 1) > end)
-			return VERDICT_extension_headers;
-		if (protocol == IPPROTO_ROUTING && header->segments_left)
-			return VERDICT_extension_headers;
-		flow->protocol = header->next;
-		flow->transport += ((__u32)header->length + 1) * 8;
-	}
-	return VERDICT_extension_headers;
-}
 
 static __always_inline bool same_address(const struct address *a, const struct address *b)
 {
@@ -293,9 +81,30 @@ static __always_inline enum verdict redirect(struct xdp_md *ctx, const struct in
 									    VERDICT_no_socket;
 }
 
+#ifdef HOT_PATH
+/* Whether the request was answered: `data` and `end` are then another packet's. Counts the hit. */
+static __always_inline bool answer_from_hot_set(struct xdp_md *ctx, const struct flow *flow, void *data,
+						void *end, __u32 frame_bytes, const struct service *service)
+{
+	struct hot_get get;
+	struct hot_reply reply;
+
+	if (!hot_read(&get, flow, data, end))
+		return false;
+	__u32 slot = hot_index(get.key, service->cache);
+	if (!hot_find(&reply, &get, service, slot) || !answer(ctx, flow, &get, &reply, frame_bytes))
+		return false;
+	__u64 *hits = bpf_map_lookup_elem(&hot_hits, &slot);
+	if (hits)
+		++*hits;
+	return true;
+}
+#endif
+
 /* UDP to a service of ours from a listed source. */
 static __always_inline enum verdict judge_udp(struct xdp_md *ctx, const struct flow *flow, void *data,
-					      void *end, __u32 frame_bytes, __u32 flags,
+					      void *end, __u32 frame_bytes, const struct service *service,
+					      __u32 permissions __attribute__((unused)),
 					      const struct interface *interface)
 {
 	__u32 transport = flow->transport & TRANSPORT_MASK;
@@ -308,10 +117,15 @@ static __always_inline enum verdict judge_udp(struct xdp_md *ctx, const struct f
 	__u32 udp_bytes = bpf_ntohs(udp->len);
 	if (udp_bytes < sizeof(*udp) || transport + udp_bytes > flow->ip_end)
 		return VERDICT_udp_length;
-	if (flags & SERVICE_REPLIES && (!udp->source || replies(udp->source)))
+	if (service->flags & SERVICE_REPLIES && (!udp->source || replies(udp->source)))
 		return VERDICT_source_port;
 	if (frame_bytes > frame_bytes_max)
 		return VERDICT_too_long;
+#ifdef HOT_PATH
+	if (service->flags & SERVICE_HOT && permissions & PERMISSION_READ &&
+	    answer_from_hot_set(ctx, flow, data, end, frame_bytes, service))
+		return VERDICT_hot_hit;
+#endif
 	return redirect(ctx, interface);
 }
 
@@ -398,12 +212,13 @@ static __always_inline enum verdict classify(struct xdp_md *ctx, __u32 frame_byt
 		memory->destination = flow.destination;
 		memory->epoch = epoch;
 	}
-	bool listed = memory->permissions;
+	__u32 permissions = memory->permissions;
+	bool listed = permissions;
 	if (flow.protocol == IPPROTO_TCP)
 		return listed ? VERDICT_tcp_listed : VERDICT_tcp_source_unlisted;
 	if (!listed)
 		return VERDICT_source_unlisted;
-	return judge_udp(ctx, &flow, data, end, frame_bytes, service->flags, interface);
+	return judge_udp(ctx, &flow, data, end, frame_bytes, service, permissions, interface);
 }
 
 SEC("xdp")
@@ -422,5 +237,6 @@ int steer(struct xdp_md *ctx)
 		tally->byte_count += frame_bytes;
 	}
 	return verdict < VERDICT_FIRST_DROP ? XDP_PASS :
-	       verdict < VERDICT_FIRST_REDIRECT ? XDP_DROP : XDP_REDIRECT;
+	       verdict < VERDICT_FIRST_TX ? XDP_DROP :
+	       verdict < VERDICT_FIRST_REDIRECT ? XDP_TX : XDP_REDIRECT;
 }

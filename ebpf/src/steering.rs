@@ -6,7 +6,7 @@
 //!   Steering::from_fds ◄──┘      Steering::from_link ◄──┘
 //! ```
 //!
-//! The supervisor owns it and is the only writer of every map but `judged` and `verdicts`. A `Steering` is only
+//! The supervisor owns it and is the only writer of every map but `judged`, `verdicts` and the hot set's. A `Steering` is only
 //! descriptors: a new supervisor rebuilds it from the old one's, or from a link a worker kept, and
 //! goes on without the program missing a packet. What may be done to the maps is in `tables.rs`.
 
@@ -29,7 +29,7 @@ mod skeleton {
 }
 
 /// Descriptors that make up a [`Steering`].
-pub const STEERING_FD_COUNT: usize = 9;
+pub const STEERING_FD_COUNT: usize = 12;
 
 /// What each is, in the order of [`Steering::fds`]: the program, then the maps by name.
 pub const STEERING_FD_NAMES: [&str; STEERING_FD_COUNT] = [
@@ -42,11 +42,18 @@ pub const STEERING_FD_NAMES: [&str; STEERING_FD_COUNT] = [
     "interfaces",
     "verdicts",
     "list_epoch",
+    "hot",
+    "hot_words",
+    "hot_hits",
 ];
+
+/// The descriptors a worker may have, in the order of [`Steering::hot_fds`]: what it writes, and the
+/// hits it reads. Each is usable without any capability.
+pub const HOT_FD_NAMES: [&str; 3] = ["hot", "hot_words", "hot_hits"];
 
 /// What each map must look like, in the order of [`STEERING_FD_NAMES`] after the program: type, key
 /// bytes, value bytes, entries.
-const SHAPES: [(MapType, usize, usize, u32); STEERING_FD_COUNT - 1] = [
+const SHAPES: [Shape; STEERING_FD_COUNT - 1] = [
     (MapType::Xskmap, 4, 4, intf::SOCKETS_MAX),
     (MapType::Hash, size_of::<intf::Address>(), size_of::<intf::Source>(), intf::SOURCES_EXACT_MAX),
     (
@@ -60,6 +67,18 @@ const SHAPES: [(MapType, usize, usize, u32); STEERING_FD_COUNT - 1] = [
     (MapType::Hash, 4, size_of::<intf::Interface>(), intf::INTERFACES_MAX),
     (MapType::PercpuArray, 4, size_of::<intf::Tally>(), VERDICT_COUNT as u32),
     (MapType::Array, 4, size_of::<u64>(), 1),
+    HOT_SHAPES[0],
+    HOT_SHAPES[1],
+    HOT_SHAPES[2],
+];
+
+type Shape = (MapType, usize, usize, u32);
+
+/// The same in the order of [`HOT_FD_NAMES`].
+const HOT_SHAPES: [Shape; HOT_FD_NAMES.len()] = [
+    (MapType::Array, 4, size_of::<intf::HotSlot>(), intf::HOT_SLOTS),
+    (MapType::Array, 4, size_of::<intf::HotWordsValue>(), intf::HOT_CACHES as u32),
+    (MapType::PercpuArray, 4, size_of::<u64>(), intf::HOT_SLOTS),
 ];
 
 /// What cannot change once the program is loaded.
@@ -160,6 +179,10 @@ impl Steering {
         let skeleton = open.load().map_err(SteeringError::Load)?;
         let own = |fd: BorrowedFd<'_>| fd.try_clone_to_owned().map_err(SteeringError::Descriptor);
         let maps = &skeleton.maps;
+        // So that a link leads to them even where the program does not use them.
+        for map in [maps.hot.as_fd(), maps.hot_words.as_fd(), maps.hot_hits.as_fd()] {
+            sys::bind_map(skeleton.progs.steer.as_fd(), map).map_err(SteeringError::Descriptor)?;
+        }
         Self::from_fds([
             own(skeleton.progs.steer.as_fd())?,
             own(maps.xsks.as_fd())?,
@@ -170,6 +193,9 @@ impl Steering {
             own(maps.interfaces.as_fd())?,
             own(maps.verdicts.as_fd())?,
             own(maps.list_epoch.as_fd())?,
+            own(maps.hot.as_fd())?,
+            own(maps.hot_words.as_fd())?,
+            own(maps.hot_hits.as_fd())?,
         ])
     }
 
@@ -222,6 +248,12 @@ impl Steering {
         })
     }
 
+    /// Exactly the descriptors a worker may have, in the order of [`HOT_FD_NAMES`].
+    pub fn hot_fds(&self) -> [BorrowedFd<'_>; HOT_FD_NAMES.len()] {
+        let [.., slots, words, hits] = self.fds();
+        [slots, words, hits]
+    }
+
     /// Attaches to an interface of this network namespace, natively, for as long as the link lives.
     pub fn attach(&self, ifindex: u32) -> Result<XdpLink, SteeringError> {
         XdpLink::attach(self.program.as_fd(), ifindex).map_err(|source| {
@@ -267,10 +299,15 @@ fn wrong(name: &'static str, problem: String) -> SteeringError {
     SteeringError::WrongDescriptor { name, problem }
 }
 
+/// A received descriptor of the hot set's map at `place` in [`HOT_FD_NAMES`].
+pub(crate) fn check_hot_map(map: BorrowedFd<'_>, place: usize) -> Result<(), SteeringError> {
+    check_map(map, HOT_FD_NAMES[place], HOT_SHAPES[place])
+}
+
 fn check_map(
     map: BorrowedFd<'_>,
     name: &'static str,
-    (kind, key_bytes, value_bytes, entries): (MapType, usize, usize, u32),
+    (kind, key_bytes, value_bytes, entries): Shape,
 ) -> Result<(), SteeringError> {
     sys::require_kind(map, "bpf-map").map_err(|error| wrong(name, error.to_string()))?;
     let info = MapInfo::new(map).map_err(|error| wrong(name, error.to_string()))?;

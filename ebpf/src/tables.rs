@@ -9,8 +9,8 @@ use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use crate::intf::{
-    Address, Interface, PORTS_MAX, Permissions, Plain, SOCKETS_MAX, Served, Service, Source,
-    SourcePrefixKey, Tally,
+    Address, HOT_CACHES, Interface, PORTS_MAX, Permissions, Plain, SOCKETS_MAX, Served, Service,
+    Source, SourcePrefixKey, Tally,
 };
 use crate::prefix::SourcePrefix;
 use crate::steering::{STEERING_FD_NAMES, Steering, SteeringError};
@@ -204,10 +204,19 @@ impl Steering {
         Ok(())
     }
 
-    /// Puts a service on a port, for every address served; port 0 is refused.
+    /// Puts a service on a port, for every address served; refused are port 0 and a `HOT` service that
+    /// is not UDP, unicast and replying, or whose cache has an index the hot set does not know.
     pub fn set_service(&self, port: u16, service: Service) -> Result<(), SteeringError> {
         if port == 0 {
             return Err(SteeringError::Refused("port 0 cannot have a service".into()));
+        }
+        let needed = Service::UDP | Service::UNICAST | Service::REPLIES;
+        let hot = service.flags & Service::HOT != 0;
+        if hot && (service.flags & needed != needed || service.cache >= HOT_CACHES) {
+            return Err(SteeringError::Refused(format!(
+                "port {port}: the hot set answers for UDP caches 0 to {} only, not for {service:?}",
+                HOT_CACHES - 1
+            )));
         }
         self.put(Map::Ports, &u32::from(port), &service, port)
     }

@@ -32,11 +32,15 @@ pub struct TestOutcome {
     pub action: Action,
     /// The metadata before the packet; `None` unless it was redirected.
     pub metadata: Option<RxMeta>,
-    /// The packet, without the metadata.
+    /// The packet, without the metadata; the answer in its place if it was answered.
     pub packet: Vec<u8>,
     /// Mean time of one run.
     pub duration: Duration,
 }
+
+/// What the kernel leaves before a packet: more than the stamp, and more than an answer can grow.
+const HEADROOM_BYTES: usize = 256;
+const _: () = assert!(size_of::<RxMeta>() <= HEADROOM_BYTES);
 
 pub(crate) fn test_run(
     program: BorrowedFd<'_>,
@@ -50,7 +54,7 @@ pub(crate) fn test_run(
         rx_queue_index: context.rx_queue,
         ..Default::default()
     };
-    let mut out = vec![0; packet.len() + size_of::<RxMeta>()];
+    let mut out = vec![0; packet.len() + HEADROOM_BYTES];
     let (code, bytes, duration) =
         sys::program_test_run(program, packet, &mut md, &mut out, repeat)?;
     out.truncate(bytes);

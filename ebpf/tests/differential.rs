@@ -12,11 +12,15 @@ use etherparse::{NetSlice, SlicedPacket, TransportSlice};
 use nautilus_ebpf::{VERDICTS, Verdict};
 
 use support::frame::{DESTINATION, FRAGMENT, Frame, HOP_BY_HOP, ROUTING, TCP};
+use support::hot::{HOT_KEYS, get, read_answer, text};
 use support::mutate::{Random, mutate, readdress};
 use support::{
     CACHE_PORT, ECHO_PORT, FEED_PORT, GROUP_V4, GROUP_V6, LISTED_V4, LISTED_V6, OUR_V4, OUR_V6,
-    Rig, UNLISTED_V4, captures, data, ip, reference, scale,
+    Rig, UNLISTED_V4, captures, checksum, data, ip, reference, scale,
 };
+
+/// Sound shapes at the front of the corpus.
+const SHAPES: usize = 22;
 
 /// Frames to start from: every shape the fixtures have, and the captures readdressed to us.
 fn corpus() -> Vec<Vec<u8>> {
@@ -40,10 +44,18 @@ fn corpus() -> Vec<Vec<u8>> {
         chain(&[HOP_BY_HOP, DESTINATION]),
         chain(&[DESTINATION; 4]),
         chain(&[ROUTING, FRAGMENT]),
+        get(Frame::v4(CACHE_PORT), 1, b"h"),
+        get(Frame::v4(CACHE_PORT), 2, HOT_KEYS[3].as_bytes()).with(|f| f.tags = vec![0x8100]),
+        get(Frame::v6(CACHE_PORT), 3, b"md:nasdaq:AAPL:bbo"),
+        get(Frame::v6(CACHE_PORT), 4, b"hot:key").with(|f| f.tags = vec![0x8100]),
+        get(Frame::v4(CACHE_PORT), 5, b"cold:key"),
+        get(Frame::v4(CACHE_PORT), 6, b"hot:key").with(|f| f.options = vec![1; 4]),
+        get(Frame::v6(CACHE_PORT), 7, b"h").with(|f| f.tags = vec![0x88a8]),
     ]
     .iter()
     .map(Frame::bytes)
     .collect();
+    assert_eq!(corpus.len(), SHAPES);
     for folder in ["bad-packets", "marketdata/omi-pcap"] {
         let Some(folder) = data("mutations of captures", folder) else { continue };
         for (index, frame) in captures::frames(&folder).iter().enumerate() {
@@ -94,13 +106,21 @@ fn mutated_frames() {
     let mut verdicts: BTreeMap<Verdict, u64> = BTreeMap::new();
     for number in 0..frames {
         // Every other frame from the sound shapes, which are few, so that they are not drowned.
-        let reach = if number % 2 == 0 { 15 } else { corpus.len() };
-        let frame = mutate(&corpus[random.below(reach)], &mut random);
+        let reach = if number % 2 == 0 { SHAPES } else { corpus.len() };
+        let mut frame = mutate(&corpus[random.below(reach)], &mut random);
+        // Half of them with the checksums put right again, or no mutation would pass those.
+        if random.below(2) == 0 {
+            checksum::repair(&mut frame);
+        }
         let name = format!("seed {seed}, frame {number}");
-        let (verdict, _) = rig.run(&name, &frame);
+        let (verdict, outcome) = rig.run(&name, &frame);
         assert_eq!(verdict, reference::verdict(&frame), "{name}: {frame:02x?}");
-        if verdict == Verdict::Redirected {
+        if [Verdict::Redirected, Verdict::HotHit].contains(&verdict) {
             assert_sound(&frame);
+        }
+        if verdict == Verdict::HotHit {
+            let answer = read_answer(&name, &frame, &outcome.packet);
+            assert!(HOT_KEYS.iter().any(|key| text(key.as_bytes()) == answer), "{name}");
         }
         *verdicts.entry(verdict).or_default() += 1;
     }

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use super::checksum;
 use super::{GROUP_V4, LISTED_V4, LISTED_V6, OUR_MAC, OUR_V4, OUR_V6, PEER_MAC, ip};
 
 pub const UDP: u8 = 17;
@@ -11,10 +12,11 @@ pub const ROUTING: u8 = 43;
 pub const FRAGMENT: u8 = 44;
 pub const DESTINATION: u8 = 60;
 
-/// One UDP or TCP packet. Checksums are left 0: steering does not look at them.
+/// One UDP or TCP packet.
 #[derive(Clone)]
 pub struct Frame {
     pub to_mac: [u8; 6],
+    pub from_mac: [u8; 6],
     /// EtherTypes of the tags, outermost first.
     pub tags: Vec<u16>,
     pub source: IpAddr,
@@ -33,12 +35,15 @@ pub struct Frame {
     pub ip_length: Option<u16>,
     /// In place of the true UDP length.
     pub udp_length: Option<u16>,
+    /// Right checksums; else 0, for steering looks only at those of what it answers.
+    pub checksums: bool,
 }
 
 impl Frame {
     pub fn new(source: &str, destination: &str, port: u16) -> Self {
         Self {
             to_mac: OUR_MAC,
+            from_mac: PEER_MAC,
             tags: Vec::new(),
             source: ip(source),
             destination: ip(destination),
@@ -51,6 +56,7 @@ impl Frame {
             payload: b"\0\x01\0\0\0\x01\0\0get key\r\n".to_vec(),
             ip_length: None,
             udp_length: None,
+            checksums: false,
         }
     }
 
@@ -77,7 +83,7 @@ impl Frame {
 
     pub fn bytes(&self) -> Vec<u8> {
         let mut frame = self.to_mac.to_vec();
-        frame.extend(PEER_MAC);
+        frame.extend(self.from_mac);
         for (index, tag) in self.tags.iter().enumerate() {
             frame.extend(tag.to_be_bytes());
             frame.extend((0x6000 | (100 + index as u16)).to_be_bytes());
@@ -115,6 +121,9 @@ impl Frame {
             families => panic!("one family for both ends, not {families:?}"),
         }
         frame.extend(transport);
+        if self.checksums {
+            checksum::repair(&mut frame);
+        }
         frame
     }
 

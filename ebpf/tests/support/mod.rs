@@ -2,9 +2,13 @@
 #![allow(dead_code, reason = "each test binary uses a part")]
 
 pub mod captures;
+pub mod checksum;
+pub mod forge;
 pub mod frame;
+pub mod hot;
 pub mod mutate;
 pub mod reference;
+pub mod run_time;
 pub mod socket;
 pub mod veth;
 
@@ -12,7 +16,9 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use nautilus_ebpf::intf::{Interface, Permissions, Service, Tally};
-use nautilus_ebpf::{Options, Steering, TestContext, TestOutcome, VERDICTS, Verdict};
+use nautilus_ebpf::{
+    HotSlots, HotWords, Options, Steering, TestContext, TestOutcome, VERDICTS, Verdict,
+};
 
 use socket::RingSocket;
 
@@ -32,6 +38,8 @@ pub const GROUP_V6: &str = "ff15::6e61:1";
 pub const ECHO_PORT: u16 = 7007;
 pub const CACHE_PORT: u16 = 11211;
 pub const FEED_PORT: u16 = 26477;
+/// What is on `CACHE_PORT`.
+pub const HOT_SERVICE: Service = Service::hot_cache(2, hot::HOT_CACHE, hot::HOT_GENERATION);
 /// Longest frame for a socket.
 pub const FRAME_BYTES_MAX: u32 = 1792;
 
@@ -59,9 +67,12 @@ pub fn ip(text: &str) -> IpAddr {
     text.parse().expect("an address in a test")
 }
 
-/// A loaded program that serves the addresses above, with or without a socket on the queue.
+/// A loaded program that serves the addresses above, with or without a socket on the queue, and a
+/// worker's side of its hot set, which holds `hot::HOT_KEYS`.
 pub struct Rig {
     pub steering: Steering,
+    pub slots: HotSlots,
+    pub words: HotWords,
     _socket: Option<RingSocket>,
 }
 
@@ -81,7 +92,7 @@ impl Rig {
             steering.serve_address(ip(address)).unwrap();
         }
         steering.set_service(ECHO_PORT, Service::replying(1)).unwrap();
-        steering.set_service(CACHE_PORT, Service::replying(2)).unwrap();
+        steering.set_service(CACHE_PORT, HOT_SERVICE).unwrap();
         steering.set_service(FEED_PORT, Service::listening(3)).unwrap();
         for (prefix, allowed) in SOURCES {
             let permissions = if *allowed { Permissions::ALL } else { Permissions::NONE };
@@ -93,11 +104,20 @@ impl Rig {
         if let Some(socket) = &socket {
             steering.set_socket(5, socket.fd()).unwrap();
         }
-        Some(Self { steering, _socket: socket })
+        let [slots, words, _] = steering.hot_fds();
+        let mut slots = HotSlots::map(slots).unwrap();
+        let words = HotWords::map(words).unwrap();
+        words.set_flush_epoch(hot::HOT_CACHE, hot::HOT_EPOCH.into());
+        words.set_valid_until(hot::HOT_CACHE, u64::MAX);
+        for key in hot::HOT_KEYS.map(str::as_bytes) {
+            hot::publish(&mut slots, &hot::value(key, &hot::text(key)));
+        }
+        Some(Self { steering, slots, words, _socket: socket })
     }
 
     /// Runs the packet and checks all that holds for every packet: one verdict, the frame's bytes,
-    /// the verdict's own action, the packet unchanged, a stamp if and only if it was redirected.
+    /// the verdict's own action, the packet unchanged or, if answered, a sound answer, a stamp if and
+    /// only if it was redirected.
     pub fn run(&self, name: &str, packet: &[u8]) -> (Verdict, TestOutcome) {
         let before = self.steering.verdicts().unwrap();
         let clock_before = monotonic_ns();
@@ -123,7 +143,11 @@ impl Rig {
         let expected = Tally { packet_count: 1, byte_count: shown(packet).len() as u64 };
         assert_eq!(tally, expected, "{name}: {verdict:?}");
         assert_eq!(outcome.action, verdict.info().action, "{name}: {verdict:?}");
-        assert_eq!(outcome.packet, packet, "{name}: {verdict:?} changed the packet");
+        if verdict == Verdict::HotHit {
+            hot::read_answer(name, packet, &outcome.packet);
+        } else {
+            assert_eq!(outcome.packet, packet, "{name}: {verdict:?} changed the packet");
+        }
         match outcome.metadata {
             Some(meta) => {
                 assert_eq!(verdict, Verdict::Redirected, "{name}: metadata on a packet that stays");
@@ -159,7 +183,7 @@ pub fn is_root(test: &str) -> bool {
     root
 }
 
-fn monotonic_ns() -> u64 {
+pub fn monotonic_ns() -> u64 {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: `time` is writable and the clock exists.
     assert_eq!(unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) }, 0);

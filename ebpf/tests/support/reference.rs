@@ -4,10 +4,12 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use nautilus_ebpf::Verdict::{self, *};
+use nautilus_ebpf::intf::HOT_PATH;
 
+use super::hot::HOT_KEYS;
 use super::{
     CACHE_PORT, ECHO_PORT, FEED_PORT, FRAME_BYTES_MAX, GROUP_V4, GROUP_V6, OUR_MAC, OUR_V4, OUR_V6,
-    SOURCES, frame, ip,
+    SOURCES, checksum, frame, ip,
 };
 
 /// The verdict the rules give, for the maps of a `Rig` with a socket.
@@ -24,6 +26,8 @@ struct Ip {
     protocol: u8,
     /// After the fixed header and IPv4 options, to the end of the frame.
     rest: usize,
+    /// Of the fixed header and IPv4 options.
+    header_bytes: usize,
     /// Where the IP packet claims to end in the frame.
     end: usize,
 }
@@ -88,7 +92,46 @@ fn decide(frame: &[u8]) -> Result<Verdict, Verdict> {
     if frame.len() > FRAME_BYTES_MAX as usize {
         return Err(TooLong);
     }
+    let datagram = &frame[transport..transport + udp_bytes];
+    if HOT_PATH && port == CACHE_PORT && plain(frame, &packet) && hot(&packet, datagram) {
+        return Ok(HotHit);
+    }
     Ok(Redirected)
+}
+
+/// A link and an IP header that the hot set answers: at most one 802.1Q tag, a unicast sender, no
+/// options or extension headers, a right header checksum.
+fn plain(frame: &[u8], packet: &Ip) -> bool {
+    let header_at = packet.rest - packet.header_bytes;
+    let link = header_at == 14 || header_at == 18 && frame[12..14] == [0x81, 0x00];
+    let header = match packet.source {
+        IpAddr::V4(_) => {
+            packet.header_bytes == 20 && checksum::sum(&[&frame[header_at..packet.rest]]) == 0xffff
+        }
+        IpAddr::V6(_) => packet.protocol == 17,
+    };
+    link && header && frame[6] & 1 == 0
+}
+
+/// A right checksum, one datagram, and a `get` of one key that the rig published.
+fn hot(packet: &Ip, datagram: &[u8]) -> bool {
+    let right = match (packet.source, packet.destination) {
+        (IpAddr::V4(source), IpAddr::V4(destination)) => {
+            let addresses = [source.octets(), destination.octets()].concat();
+            datagram[6..8] == [0, 0] || checksum::udp_sum(&addresses, datagram) == 0xffff
+        }
+        (IpAddr::V6(source), IpAddr::V6(destination)) => {
+            let addresses = [source.octets(), destination.octets()].concat();
+            datagram[6..8] != [0, 0] && checksum::udp_sum(&addresses, datagram) == 0xffff
+        }
+        _ => unreachable!("one family"),
+    };
+    let key = datagram
+        .get(16..)
+        .and_then(|text| text.strip_prefix(b"get "))
+        .and_then(|text| text.strip_suffix(b"\r\n"));
+    let published = key.is_some_and(|key| HOT_KEYS.iter().any(|hot| hot.as_bytes() == key));
+    right && published && datagram[12..14] == [0, 1]
 }
 
 /// The EtherType behind at most two tags, and what follows it.
@@ -123,6 +166,7 @@ fn ipv4(frame: &[u8], at: usize) -> Option<Ip> {
         fragment: u16_at(header, 6)? & !0xc000 != 0,
         protocol: header[9],
         rest: at + header_bytes,
+        header_bytes,
         end: at + usize::from(u16_at(header, 2)?),
     })
 }
@@ -141,6 +185,7 @@ fn ipv6(frame: &[u8], at: usize) -> Option<Ip> {
         fragment: false,
         protocol: header[6],
         rest: at + 40,
+        header_bytes: 40,
         end: at + 40 + usize::from(u16_at(header, 4)?),
     })
 }

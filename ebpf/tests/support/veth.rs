@@ -62,8 +62,13 @@ impl Veth {
 }
 
 fn ip(arguments: &[&str]) {
-    let output = Command::new("ip").args(arguments).output().unwrap();
-    assert!(output.status.success(), "ip {arguments:?}: {output:?}");
+    run("ip", arguments);
+}
+
+/// Runs a command in this thread's namespace.
+pub fn run(command: &str, arguments: &[&str]) {
+    let output = Command::new(command).args(arguments).output().unwrap();
+    assert!(output.status.success(), "{command} {arguments:?}: {output:?}");
 }
 
 fn index(name: &std::ffi::CStr) -> u32 {

@@ -1,0 +1,227 @@
+/* The hot set: a request that it may answer, the slot of its key, and whether what the slot holds may
+ * be used. Reads the packet and never changes it; `false` anywhere sends the request on to the worker.
+ *
+ * A request is `get KEY\r\n` in one datagram with sound checksums, IPv4 without options or IPv6
+ * without extension headers, untagged or with one 802.1Q tag. Everything else memcached knows is the
+ * worker's, and so is every wrong checksum: it counts them.
+ *
+ * Slots need loads that stay in order, which BPF has only where the processor keeps them so: x86-64.
+ * Words are put together here as a little-endian machine sees them.
+ */
+#ifndef NAUTILUS_HOT_H
+#define NAUTILUS_HOT_H
+
+#include "maps.h"
+#include "parse.h"
+#include "sum.h"
+
+_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the hot path is for x86-64");
+
+/* Before the key: UDP header, memcached's UDP frame header, the verb. */
+#define FRAME_HEADER_BYTES 8
+#define VERB_GET 0x20746567 /* "get " */
+#define VERB_BYTES 4
+#define LINE_END 0x0a0d /* "\r\n" */
+#define LINE_END_BYTES 2
+#define KEY_AT (sizeof(struct udphdr) + FRAME_HEADER_BYTES + VERB_BYTES)
+
+/* Largest offsets of a request's IP and UDP header, as masks that change no such offset. */
+#define HOT_NETWORK_MASK 0x1f
+#define HOT_TRANSPORT_MASK 0x3f
+#define HOT_KEY_MASK 0x7f
+_Static_assert(sizeof(struct ethhdr) + sizeof(struct vlan_tag) <= HOT_NETWORK_MASK, "one tag");
+_Static_assert(sizeof(struct ethhdr) + sizeof(struct vlan_tag) + sizeof(struct ipv6hdr) <=
+		       HOT_TRANSPORT_MASK, "one tag and IPv6");
+
+/* What a request said that its answer needs. */
+struct hot_get {
+	__u64 key[HOT_KEY_WORDS]; /* ends with the last word, zeroes before it */
+	__u64 fixed_sum; /* addresses, protocol and ports: the same in the answer's checksum */
+	__u32 key_bytes;
+	__u32 ports; /* source and destination as they stood */
+	__u16 id; /* of the request, in its own order */
+};
+
+/* What the slot says the answer is. */
+struct hot_reply {
+	__u64 text[HOT_REPLY_WORDS];
+	__u32 text_bytes;
+	__u16 text_sum;
+};
+
+/* Everything about the frame around the request that an answer from here does not have. */
+static __always_inline bool hot_headers(const struct flow *flow, void *data, void *end)
+{
+	__u32 network = flow->network;
+	__u32 header_bytes = flow->family == 4 ? sizeof(struct iphdr) : sizeof(struct ipv6hdr);
+
+	if (flow->multicast || flow->transport != network + header_bytes ||
+	    network > sizeof(struct ethhdr) + sizeof(struct vlan_tag))
+		return false;
+	struct ethhdr *ethernet = data;
+	if ((void *)(ethernet + 1) > end || ethernet->h_source[0] & 1)
+		return false;
+	if (network != sizeof(struct ethhdr) && ethernet->h_proto != bpf_htons(ETH_P_8021Q))
+		return false;
+	if (flow->family == 6)
+		return true;
+
+	__u64 *ip = data + (network & HOT_NETWORK_MASK);
+	if ((void *)ip + sizeof(struct iphdr) > end)
+		return false;
+	return sum_fold(sum_of(ip[0]) + sum_of(ip[1]) + *(__u32 *)(ip + 2)) == 0xffff;
+}
+
+/* Reads a request with the key in four words that end at its end: what stands before a short key,
+ * headers, is masked away, so that no loop and no copy of unknown length is needed.
+ */
+static __always_inline bool hot_read(struct hot_get *get, const struct flow *flow, void *data, void *end)
+{
+	if (!hot_headers(flow, data, end))
+		return false;
+
+	__u32 transport = flow->transport & HOT_TRANSPORT_MASK;
+	void *udp = data + transport;
+	if (udp + KEY_AT > end)
+		return false;
+	__u64 header = *(__u64 *)udp, frame = *(__u64 *)(udp + sizeof(struct udphdr));
+	__u32 verb = *(__u32 *)(udp + KEY_AT - VERB_BYTES);
+	/* Datagrams of the request: exactly one. The worker looks at no more of it either. */
+	if ((frame >> 32 & 0xffff) != bpf_htons(1) || verb != VERB_GET)
+		return false;
+
+	__u16 length = header >> 32, checksum = header >> 48;
+	__u32 key_bytes = bpf_ntohs(length);
+	if (key_bytes <= KEY_AT + LINE_END_BYTES ||
+	    key_bytes > KEY_AT + LINE_END_BYTES + HOT_KEY_BYTES_MAX)
+		return false;
+	key_bytes -= KEY_AT + LINE_END_BYTES;
+	barrier_var(key_bytes);
+
+	__u32 at = (transport + KEY_AT + key_bytes - HOT_KEY_BYTES_MAX) & HOT_KEY_MASK;
+	__u64 *window = data + at;
+	if ((void *)(window + HOT_KEY_WORDS) + LINE_END_BYTES > end ||
+	    *(__u16 *)(window + HOT_KEY_WORDS) != LINE_END)
+		return false;
+	__u64 key_sum = LINE_END;
+#pragma unroll
+	for (int i = 0; i < HOT_KEY_WORDS; i++) {
+		int bytes = (int)key_bytes - (HOT_KEY_BYTES_MAX - 8 * (i + 1));
+		__u64 word = window[i];
+
+		if (bytes <= 0)
+			word = 0;
+		else if (bytes < 8)
+			word = word >> (64 - 8 * bytes) << (64 - 8 * bytes);
+		get->key[i] = word;
+		key_sum += sum_of(word);
+	}
+	get->key_bytes = key_bytes;
+	get->ports = header;
+	get->id = frame;
+
+	/* An IPv4 address stands as ::ffff:a.b.c.d, whose prefix adds 0xffff: nothing. */
+	__u64 fixed_sum = bpf_htons(IPPROTO_UDP) + (__u64)get->ports;
+#pragma unroll
+	for (int i = 0; i < 4; i++)
+		fixed_sum += (__u64)flow->source.words[i] + flow->destination.words[i];
+	get->fixed_sum = fixed_sum;
+	if (!checksum)
+		return flow->family == 4; /* RFC 768: none was made. RFC 8200, 8.1: not so in IPv6. */
+	/* The words end at the key's end; a key of odd length began between two bytes of a word. */
+	__u16 text_sum = sum_fold(key_sum);
+	if (key_bytes & 1)
+		text_sum = sum_shifted(text_sum);
+	return sum_fold(fixed_sum + 2 * (__u64)length + checksum + sum_of(frame) + verb + text_sum) == 0xffff;
+}
+
+/* `slot_of` in hot.rs is the same. */
+static __always_inline __u32 hot_index(const __u64 *key, __u16 cache)
+{
+	__u64 hash = cache;
+
+#pragma unroll
+	for (int i = 0; i < HOT_KEY_WORDS; i++) {
+		hash = (hash ^ key[i]) * 0x9e3779b97f4a7c15;
+		hash ^= hash >> 32;
+	}
+	return hash * 0xbb67ae8584caa73b >> 32 & (HOT_SLOTS - 1);
+}
+
+/* The three words of the cache, and the value's own end. Mirrors `check` of the cache's table: every
+ * deadline is a time from which on the value may not be used.
+ */
+static __always_inline bool hot_valid(__u16 cache, __u8 channel, __u32 epoch, __u64 expiry_ns)
+{
+	__u32 index = cache;
+	volatile struct hot_words *words = bpf_map_lookup_elem(&hot_words, &index);
+
+	if (!words)
+		return false;
+	volatile struct hot_channel *feed = &words->channels[channel];
+	if ((__u32)(words->flush_epoch + feed->epoch) != epoch)
+		return false;
+	__u64 until_ns = words->valid_until_ns;
+	if (expiry_ns && expiry_ns < until_ns)
+		until_ns = expiry_ns;
+	if (channel) {
+		__u64 feed_until_ns = feed->valid_until_ns;
+		if (feed_until_ns < until_ns)
+			until_ns = feed_until_ns;
+	}
+	/* The clock costs as much as all the rest: most values need none. */
+	return until_ns == ~0ull || (until_ns && bpf_ktime_get_ns() < until_ns);
+}
+
+/* Copies the slot of the key to the stack and checks it. Nothing else has been touched, so the worker
+ * can still have the request.
+ */
+static __always_inline bool hot_find(struct hot_reply *reply, const struct hot_get *get,
+				     const struct service *service, __u32 slot_index)
+{
+	struct hot_slot *slot = bpf_map_lookup_elem(&hot, &slot_index);
+	__u64 expiry_ns, version;
+	__u32 epoch;
+	__u8 channel;
+
+	if (!slot)
+		return false;
+#pragma clang loop unroll(disable)
+	for (int tries = 0;; tries++) {
+		if (tries == HOT_READ_TRIES)
+			return false;
+		/* SYNC POINT: pairs with the release store of `HotSlots::publish`. */
+		version = *(volatile __u64 *)&slot->version;
+		barrier();
+		volatile struct hot_copy *copy = &slot->copies[version & 1];
+		/* Another key, or one torn: either way not an answer. */
+		if (copy->key[3] != get->key[3] || copy->key[2] != get->key[2] ||
+		    copy->key[1] != get->key[1] || copy->key[0] != get->key[0] ||
+		    copy->key_bytes != get->key_bytes || copy->cache != service->cache ||
+		    copy->cache_generation != service->cache_generation)
+			return false;
+		expiry_ns = copy->expiry_ns;
+		epoch = copy->epoch;
+		channel = copy->channel;
+		reply->text_bytes = copy->reply_bytes;
+		reply->text_sum = copy->reply_sum;
+#pragma unroll
+		for (int i = 0; i < HOT_REPLY_WORDS; i++)
+			reply->text[i] = copy->reply[i];
+		/* Loads stay in order here: had the writer begun this copy again, it had moved the
+		 * version on before.
+		 */
+		barrier();
+		if (*(volatile __u64 *)&slot->version == version)
+			break;
+	}
+	/* Whoever holds the map can write it: nothing in it is believed to be in bounds. */
+	__u32 text_bytes = reply->text_bytes;
+	barrier_var(text_bytes);
+	if (!text_bytes || text_bytes > HOT_REPLY_BYTES_MAX)
+		return false;
+	reply->text_bytes = text_bytes;
+	return hot_valid(service->cache, channel, epoch, expiry_ns);
+}
+
+#endif
