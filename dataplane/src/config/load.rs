@@ -257,7 +257,7 @@ mod tests {
             ("[[interface]]", &["name", "queues", "addresses"]),
             ("[access]", &["sources"]),
             ("[echo]", &["port"]),
-            ("[cache]", &["id", "port", "max_memory_mb", "huge_pages"]),
+            ("[cache]", &["id", "port", "max_memory_mb", "huge_pages", "hot_set"]),
             ("[[feed]]", &["venue", "group", "port", "channel", "start", "max_orders"]),
             ("[control]", &["listen", "user"]),
         ] {

@@ -252,6 +252,13 @@ pub struct Cache {
     /// Memory on huge pages that the host has reserved; a refusal to start without enough of them.
     #[serde(default)]
     pub huge_pages: bool,
+    /// Keys that are asked for often are answered in XDP, where the port has it.
+    #[serde(default = "yes")]
+    pub hot_set: bool,
+}
+
+fn yes() -> bool {
+    true
 }
 
 fn default_cache_port() -> u16 {

@@ -27,7 +27,7 @@ pub fn write_value_line(key: &[u8], hit: &Hit, with_version: bool, out: &mut [u8
 }
 
 #[inline]
-fn write_line(
+pub(crate) fn write_line(
     key: &[u8],
     flags: u32,
     value_bytes: u32,

@@ -4,6 +4,8 @@
 //!   name in a message   what                          handed to
 //!   control             control region                every worker
 //!   cache               the cache's memory            every worker
+//!   hot, hot_words,     what XDP answers itself, and  every worker
+//!   hot_hits            how often it did
 //!   xsk.<n>, umem.<n>   socket and packet memory      every worker
 //!   link.<i>            the program on interface i    the active worker only
 //!   listener            worker-<pid>.sock             the active worker only
@@ -12,14 +14,14 @@
 //! Below Linux 6.4 no worker can map a bound socket: a standby is handed sockets of its own instead
 //! (`fresh.rs`), which take the place of these when it is promoted.
 //!
-//! Workers get no map of the steering program: whoever holds a map can change it. A new supervisor
+//! Workers get no other map of the steering program: whoever holds a map can change it. A new supervisor
 //! finds the maps through the link.
 
 use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 
 use nautilus_ebpf::intf::{self, Permissions, Service};
-use nautilus_ebpf::{Options, SourcePrefix, Steering, SteeringError, XdpLink};
+use nautilus_ebpf::{HOT_FD_NAMES, Options, SourcePrefix, Steering, SteeringError, XdpLink};
 use nautilus_shm::control_region::ControlRegion;
 use nautilus_shm::region::{Access, RegionError};
 use nautilus_shm::table::{TableRegion, TableWriter};
@@ -39,6 +41,12 @@ use crate::xsk::{Binding, BindingSpec, CopyMode, UmemSpec, XskError, XskFds};
 const SERVICE_ECHO: u32 = 1;
 const SERVICE_CACHE: u32 = 2;
 const SERVICE_FEED: u32 = 3;
+
+/// The cache's place in the hot set, and its generation there: maps live and die with the program, and
+/// a program with its one cache.
+pub const HOT_CACHE: u16 = 0;
+/// See [`HOT_CACHE`].
+pub const HOT_CACHE_GENERATION: u32 = 1;
 
 /// Why a resource could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -327,6 +335,11 @@ impl Resources {
         fds.push("control", self.control.fd().try_clone_to_owned()?);
         if let Some(cache) = &self.cache {
             fds.push("cache", cache.fd().try_clone_to_owned()?);
+            if let Some(steering) = &self.steering {
+                for (name, fd) in HOT_FD_NAMES.iter().zip(steering.hot_fds()) {
+                    fds.push(*name, fd.try_clone_to_owned()?);
+                }
+            }
         }
         for (index, (_, queue)) in self.queues_for_standby().enumerate() {
             let XskFds { socket, umem } = queue.fds.try_clone()?;
@@ -419,8 +432,13 @@ pub fn fill(steering: &Steering, config: &NodeConfig, mirror: &Mirror) -> Result
     steering.replace_sources(&sources).map_err(failed)?;
     let mut services = Vec::new();
     services.extend(config.echo.map(|echo| (echo.port, Service::replying(SERVICE_ECHO))));
-    services
-        .extend(config.cache.as_ref().map(|cache| (cache.port, Service::replying(SERVICE_CACHE))));
+    services.extend(config.cache.as_ref().map(|cache| {
+        let service = match cache.hot_set {
+            true => Service::hot_cache(SERVICE_CACHE, HOT_CACHE, HOT_CACHE_GENERATION),
+            false => Service::replying(SERVICE_CACHE),
+        };
+        (cache.port, service)
+    }));
     services.extend(config.feed.iter().map(|feed| (feed.port, Service::listening(SERVICE_FEED))));
     steering.replace_services(&services).map_err(failed)?;
     steering.replace_served_addresses(&served_addresses(config, mirror)).map_err(failed)

@@ -14,7 +14,7 @@
 //! items.
 
 use super::hash::KeyHash;
-use super::hot::{HotSet, ShortKey};
+use super::hot::{HotKey, HotSet};
 use super::intent::Change;
 use super::layout::{
     C_EXPIRY_NS, C_LENGTH, C_META, Meta, NIL, S_BYTES, S_FREE_CELLS, S_FREE_HEAD, S_GHOSTS,
@@ -174,7 +174,7 @@ pub(super) fn commit_removal<H: HotSet>(
     hot: &mut H,
     (place, cell): (Place, u32),
 ) {
-    let short = H::IS_THERE.then(|| ShortKey::of(words, shard, cell)).flatten();
+    let short = H::IS_THERE.then(|| HotKey::of(words, shard, cell)).flatten();
     let key = short.filter(|key| hot.holds(key.bytes()));
     match key {
         Some(key) => change.commit_hot(shard, place.slot, cell, || hot.empty(key.bytes())),

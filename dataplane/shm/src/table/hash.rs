@@ -38,6 +38,12 @@ impl KeyHash {
         Self(fold(state ^ K0, K2 ^ seed))
     }
 
+    /// All 64 bits.
+    #[inline]
+    pub fn bits(self) -> u64 {
+        self.0
+    }
+
     pub(super) fn shard(self, shards: u32) -> u32 {
         ((self.0 >> 16 & 0xffff) as u32 * shards) >> 16
     }

@@ -11,8 +11,13 @@
 
 use super::layout::{C_META, Meta, Shard};
 use super::payload::Cursor;
-use super::words::load;
+use super::validity;
+use super::words::{Words, load};
+use super::writer::{Hit, TableWriter};
 use crate::sync::AtomicU64;
+
+/// Longest value that can be hot: a reply has less room for it.
+const HOT_VALUE_BYTES_MAX: usize = 208;
 
 /// Longest key that can be hot.
 pub const HOT_KEY_BYTES_MAX: usize = 32;
@@ -42,7 +47,14 @@ pub trait HotSet {
     const IS_THERE: bool;
     /// Whether a change of this key must be told.
     fn holds(&self, key: &[u8]) -> bool;
-    /// Shows a new value of a key it holds, or nothing if the value does not fit.
+    /// Counts a look-up of a key (by its table's hash) that the worker has answered. True when the
+    /// value should be shown from now on: [`super::TableWriter::show`].
+    fn asked(&mut self, hash: u64, key: &[u8], hit: &Hit) -> bool;
+    /// Begins what begins with time. Bounded.
+    fn housekeeping(&mut self, now_ns: u64);
+    /// Looks at the next slot: a key in it that was answered from it since the last look.
+    fn next_used(&mut self) -> Option<HotKey>;
+    /// Shows a value of a key, in place of whatever its slot showed; nothing if it does not fit.
     fn publish(&mut self, key: &[u8], value: &HotValue<'_>);
     /// Forgets a key, if it holds it.
     fn empty(&mut self, key: &[u8]);
@@ -63,6 +75,14 @@ impl HotSet for () {
     fn holds(&self, _key: &[u8]) -> bool {
         false
     }
+    #[inline(always)]
+    fn asked(&mut self, _hash: u64, _key: &[u8], _hit: &Hit) -> bool {
+        false
+    }
+    fn housekeeping(&mut self, _now_ns: u64) {}
+    fn next_used(&mut self) -> Option<HotKey> {
+        None
+    }
     fn publish(&mut self, _key: &[u8], _value: &HotValue<'_>) {}
     fn empty(&mut self, _key: &[u8]) {}
     fn set_channel(&mut self, _channel: u8, _valid_until_ns: u64) {}
@@ -71,14 +91,75 @@ impl HotSet for () {
     fn set_valid_until(&mut self, _valid_until_ns: u64) {}
 }
 
-/// The key of an item if it is short enough to be hot.
-pub(super) struct ShortKey {
+/// One that is only there where the port has one.
+impl<H: HotSet> HotSet for Option<H> {
+    const IS_THERE: bool = H::IS_THERE;
+
+    #[inline]
+    fn holds(&self, key: &[u8]) -> bool {
+        self.as_ref().is_some_and(|hot| hot.holds(key))
+    }
+    #[inline]
+    fn asked(&mut self, hash: u64, key: &[u8], hit: &Hit) -> bool {
+        self.as_mut().is_some_and(|hot| hot.asked(hash, key, hit))
+    }
+    fn housekeeping(&mut self, now_ns: u64) {
+        if let Some(hot) = self {
+            hot.housekeeping(now_ns);
+        }
+    }
+    fn next_used(&mut self) -> Option<HotKey> {
+        self.as_mut()?.next_used()
+    }
+    fn publish(&mut self, key: &[u8], value: &HotValue<'_>) {
+        if let Some(hot) = self {
+            hot.publish(key, value);
+        }
+    }
+    fn empty(&mut self, key: &[u8]) {
+        if let Some(hot) = self {
+            hot.empty(key);
+        }
+    }
+    fn set_channel(&mut self, channel: u8, valid_until_ns: u64) {
+        if let Some(hot) = self {
+            hot.set_channel(channel, valid_until_ns);
+        }
+    }
+    fn set_channel_epoch(&mut self, channel: u8, epoch: u64) {
+        if let Some(hot) = self {
+            hot.set_channel_epoch(channel, epoch);
+        }
+    }
+    fn set_flush_epoch(&mut self, epoch: u64) {
+        if let Some(hot) = self {
+            hot.set_flush_epoch(epoch);
+        }
+    }
+    fn set_valid_until(&mut self, valid_until_ns: u64) {
+        if let Some(hot) = self {
+            hot.set_valid_until(valid_until_ns);
+        }
+    }
+}
+
+/// A key that is short enough to be hot.
+#[derive(Clone, Copy, Debug)]
+pub struct HotKey {
     bytes: [u8; HOT_KEY_BYTES_MAX],
     length: usize,
 }
 
-impl ShortKey {
-    pub fn of(words: &[AtomicU64], shard: &Shard, cell: u32) -> Option<Self> {
+impl HotKey {
+    /// None when it is too long.
+    pub fn new(key: &[u8]) -> Option<Self> {
+        let mut bytes = [0; HOT_KEY_BYTES_MAX];
+        bytes.get_mut(..key.len())?.copy_from_slice(key);
+        Some(Self { bytes, length: key.len() })
+    }
+
+    /// The key of an item.
+    pub(super) fn of(words: &[AtomicU64], shard: &Shard, cell: u32) -> Option<Self> {
         let meta = Meta::unpack(load(words, shard.cell(cell) + C_META));
         let length = usize::from(meta.key_bytes);
         let mut key = Self { bytes: [0; HOT_KEY_BYTES_MAX], length };
@@ -87,7 +168,48 @@ impl ShortKey {
         Some(key)
     }
 
+    /// The key.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes[..self.length]
+    }
+}
+
+impl<W: Words, H: HotSet> TableWriter<W, H> {
+    /// Shows a value that was just found in the hot set. Changes nothing that anybody could see: both
+    /// places show the same.
+    pub fn show(&mut self, key: &[u8], hit: &Hit) {
+        let mut bytes = [0; HOT_VALUE_BYTES_MAX];
+        let Some(value) = bytes.get_mut(..hit.value_bytes as usize) else { return };
+        self.read(&mut self.value(hit), value);
+        let &Hit { flags, version, expiry_ns, channel, text_sum, .. } = hit;
+        let epoch = validity::epoch(self.memory.words(), channel);
+        self.hot
+            .publish(key, &HotValue { value, flags, version, expiry_ns, epoch, channel, text_sum });
+    }
+
+    /// Bounded work for the hot set: `slots` of it are looked at, and what was answered from them
+    /// counts as asked for.
+    pub fn keep_hot(&mut self, now_ns: u64, slots: u32) {
+        self.hot.housekeeping(now_ns);
+        for _ in 0..slots {
+            if let Some(key) = self.hot.next_used() {
+                self.get(self.hash(key.bytes()), key.bytes(), now_ns);
+            }
+        }
+    }
+
+    /// Tells the hot set all that [`validity`] says, for a successor that does not know whether its
+    /// predecessor died between the two.
+    pub(super) fn mirror_validity(&mut self) {
+        if !H::IS_THERE {
+            return;
+        }
+        let words = self.memory.words();
+        for channel in 1..=u8::MAX {
+            self.hot.set_channel_epoch(channel, validity::channel_epoch(words, channel));
+            self.hot.set_channel(channel, validity::channel_word(words, channel));
+        }
+        self.hot.set_flush_epoch(validity::flush_epoch(words));
+        self.hot.set_valid_until(validity::valid_until(words));
     }
 }

@@ -31,6 +31,13 @@ impl HotSet for OneHot {
         // Loom forgets a reader's load of a word that the writer has loaded since.
         key == KEY && (cfg!(loom) || self.shown() != 0)
     }
+    fn asked(&mut self, _: u64, _: &[u8], _: &Hit) -> bool {
+        false
+    }
+    fn housekeeping(&mut self, _: u64) {}
+    fn next_used(&mut self) -> Option<HotKey> {
+        None
+    }
     fn publish(&mut self, key: &[u8], value: &HotValue<'_>) {
         assert_eq!(key, KEY);
         self.show(value.version);

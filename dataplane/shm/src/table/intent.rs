@@ -17,7 +17,7 @@
 //! [`RECORD_ENTRIES_MAX`] stores, whatever the table's size. Every store of a change is a release
 //! store, so the compiler keeps the order above, and a kill stops a core between two instructions.
 
-use super::hot::{HotSet, ShortKey};
+use super::hot::{HotKey, HotSet};
 use super::layout::{LayoutError, S_INTENT, SHARD_HEADER_WORDS, Shard, upper};
 use super::probe::SLOT_BUSY;
 use super::words::{load, store};
@@ -133,7 +133,7 @@ pub(super) fn recover(
     }
     if is_hot {
         // The hot copy may be the old or the new one; without it the table alone says what holds.
-        let key = ShortKey::of(words, shard, cell).ok_or(damaged)?;
+        let key = HotKey::of(words, shard, cell).ok_or(damaged)?;
         hot.empty(key.bytes());
         fence(Ordering::Release);
     }

@@ -29,7 +29,7 @@ mod writer;
 
 pub use check::{CheckError, Checked, check};
 pub use hash::KeyHash;
-pub use hot::{HOT_KEY_BYTES_MAX, HotSet, HotValue};
+pub use hot::{HOT_KEY_BYTES_MAX, HotKey, HotSet, HotValue};
 pub use layout::{
     CHANNELS, KEY_BYTES_MAX, LAYOUT_NUMBERS, Layout, LayoutError, SHARDS_MAX, VALUE_BYTES_MAX,
     cells_for,

@@ -72,6 +72,11 @@ pub(super) fn channel_epoch(words: &[AtomicU64], channel: u8) -> u64 {
     load(words, T_CHANNEL_EPOCHS + usize::from(channel))
 }
 
+/// A channel's word.
+pub(super) fn channel_word(words: &[AtomicU64], channel: u8) -> u64 {
+    load(words, T_CHANNELS + usize::from(channel))
+}
+
 /// How often everything was forgotten.
 pub(super) fn flush_epoch(words: &[AtomicU64]) -> u64 {
     load(words, T_FLUSH_EPOCH)

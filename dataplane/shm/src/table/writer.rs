@@ -139,7 +139,9 @@ impl<W: Words, H: HotSet> TableWriter<W, H> {
         for index in 0..layout.shards {
             recover(memory.words(), &layout.shard(index), &mut hot)?;
         }
-        Ok(Self::over(memory, layout, seed, hot))
+        let mut this = Self::over(memory, layout, seed, hot);
+        this.mirror_validity();
+        Ok(this)
     }
 
     /// The measures of the table.

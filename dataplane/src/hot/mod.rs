@@ -1,0 +1,19 @@
+//! The hot set of a cache, the worker's side: which keys are answered before their packets reach the
+//! worker, and what is shown of them (`ebpf/README.md` has the other side).
+//!
+//! ```text
+//!   get, answered by the worker -> Admission: asked often? -> TableWriter::show -> XdpHotSet -> slots
+//!   change of a hot key --------------------> TableWriter::apply ------------------^
+//!   answers in XDP -> per-CPU counts -> helper thread -> HitCounts -> Admission, eviction
+//! ```
+//!
+//! The worker that owns the cache is the only writer of its slots and words.
+
+mod admission;
+mod hits;
+mod set;
+mod sketch;
+
+pub use admission::Admission;
+pub use hits::HitCounts;
+pub use set::XdpHotSet;

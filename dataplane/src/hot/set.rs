@@ -1,0 +1,149 @@
+//! The slots and words of one cache, as its table tells them what changes.
+
+use std::os::fd::BorrowedFd;
+
+use nautilus_ebpf::intf::{HOT_REPLY_BYTES_MAX, HOT_SLOTS};
+use nautilus_ebpf::{HotSlots, HotValue as Shown, HotWords, SteeringError, slot_of};
+use nautilus_shm::table::{HOT_KEY_BYTES_MAX, Hit, HotKey, HotSet, HotValue};
+
+use super::{Admission, HitCounts};
+use crate::memcached::reply::{VALUE_LINE_BYTES_MAX, write_line};
+
+/// What follows a value.
+const TAIL: &[u8] = b"\r\nEND\r\n";
+
+/// Key and value of the largest reply that can be hot: `VALUE`, three spaces, a digit of flags, one to
+/// three of the length and a line end are in front, the tail behind.
+const SHOWN_BYTES_MAX: usize = HOT_REPLY_BYTES_MAX - 6 - 2 - 1 - 1 - 2 - TAIL.len();
+
+/// The hot set of one cache.
+#[derive(Debug)]
+pub struct XdpHotSet {
+    slots: HotSlots,
+    words: HotWords,
+    cache: u16,
+    generation: u32,
+    admission: Admission,
+    hits: HitCounts,
+    /// Hits of each slot that are in the table's frequencies already.
+    folded: Box<[u64]>,
+    /// The next slot to be folded.
+    next: u32,
+}
+
+impl XdpHotSet {
+    /// Maps the slots and words behind these descriptors; `cache` and `generation` are those of the
+    /// cache's service in the steering program.
+    pub fn map(
+        slots: BorrowedFd<'_>,
+        words: BorrowedFd<'_>,
+        (cache, generation): (u16, u32),
+        hits: HitCounts,
+    ) -> Result<Self, SteeringError> {
+        Ok(Self {
+            slots: HotSlots::map(slots)?,
+            words: HotWords::map(words)?,
+            cache,
+            generation,
+            admission: Admission::new(hits.clone()),
+            folded: (0..HOT_SLOTS).map(|slot| hits.of(slot)).collect(),
+            hits,
+            next: 0,
+        })
+    }
+
+    /// The slot of a key, and whether it is the key's.
+    #[inline]
+    fn place(&self, key: &[u8]) -> Option<(u32, bool)> {
+        let slot = slot_of(self.cache, key)?;
+        let held = self.slots.holds(slot);
+        let own = held.is_some_and(|held| {
+            held.key() == key && held.cache == self.cache && held.generation == self.generation
+        });
+        Some((slot, own))
+    }
+}
+
+impl HotSet for XdpHotSet {
+    const IS_THERE: bool = true;
+
+    #[inline]
+    fn holds(&self, key: &[u8]) -> bool {
+        self.place(key).is_some_and(|(_, own)| own)
+    }
+
+    fn publish(&mut self, key: &[u8], value: &HotValue<'_>) {
+        let Some(slot) = slot_of(self.cache, key) else { return };
+        let mut text = [0; VALUE_LINE_BYTES_MAX + HOT_REPLY_BYTES_MAX];
+        let line = write_line(key, value.flags, value.value.len() as u32, None, &mut text);
+        let end = line + value.value.len();
+        let bytes = end + TAIL.len();
+        let shown = bytes <= HOT_REPLY_BYTES_MAX && {
+            text[line..end].copy_from_slice(value.value);
+            text[end..bytes].copy_from_slice(TAIL);
+            let shown = Shown {
+                cache: self.cache,
+                generation: self.generation,
+                epoch: value.epoch,
+                channel: value.channel,
+                expiry_ns: value.expiry_ns,
+                key,
+                reply_text: &text[..bytes],
+                reply_sum: value.text_sum,
+            };
+            self.slots.publish(slot, &shown).is_ok()
+        };
+        if !shown && self.holds(key) {
+            self.slots.empty(slot);
+        }
+    }
+
+    fn empty(&mut self, key: &[u8]) {
+        if let Some((slot, true)) = self.place(key) {
+            self.slots.empty(slot);
+        }
+    }
+
+    #[inline]
+    fn asked(&mut self, hash: u64, key: &[u8], hit: &Hit) -> bool {
+        if key.len() + hit.value_bytes as usize > SHOWN_BYTES_MAX || key.len() > HOT_KEY_BYTES_MAX {
+            return false;
+        }
+        let Some((slot, own)) = self.place(key) else { return false };
+        let taken = !own && self.slots.holds(slot).is_some();
+        // Its own slot: the request came while the copy changed, or its feed was suspect.
+        !own && self.admission.asked(hash, slot, taken)
+    }
+
+    fn housekeeping(&mut self, now_ns: u64) {
+        self.admission.housekeeping(now_ns);
+    }
+
+    fn next_used(&mut self) -> Option<HotKey> {
+        let slot = self.next;
+        self.next = (slot + 1) % HOT_SLOTS;
+        let hits = self.hits.of(slot);
+        if std::mem::replace(&mut self.folded[slot as usize], hits) == hits {
+            return None;
+        }
+        let held = self.slots.holds(slot)?;
+        let own = held.cache == self.cache && held.generation == self.generation;
+        own.then(|| HotKey::new(held.key()))?
+    }
+
+    fn set_channel(&mut self, channel: u8, valid_until_ns: u64) {
+        self.words.set_channel(self.cache, channel, valid_until_ns);
+    }
+
+    fn set_channel_epoch(&mut self, channel: u8, epoch: u64) {
+        self.words.set_channel_epoch(self.cache, channel, epoch);
+    }
+
+    fn set_flush_epoch(&mut self, epoch: u64) {
+        self.words.set_flush_epoch(self.cache, epoch);
+    }
+
+    fn set_valid_until(&mut self, valid_until_ns: u64) {
+        self.words.set_valid_until(self.cache, valid_until_ns);
+    }
+}
