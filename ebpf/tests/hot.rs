@@ -316,6 +316,8 @@ fn sources_and_services() {
     let set = |service| rig.steering.set_service(CACHE_PORT, service);
     set(Service::replying(2)).unwrap();
     rig.expect("a service without a hot set", &request, Redirected);
+    set(Service { flags: HOT_SERVICE.flags & !Service::HOT, ..HOT_SERVICE }).unwrap();
+    rig.expect("the cache with its hot set switched off", &request, Redirected);
     set(Service::hot_cache(2, HOT_CACHE, HOT_GENERATION + 1)).unwrap();
     rig.expect("the cache's successor", &request, Redirected);
     set(Service::hot_cache(2, HOT_CACHE + 1, HOT_GENERATION)).unwrap();

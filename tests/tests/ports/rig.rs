@@ -103,7 +103,8 @@ impl Rig {
             for address in node(1).both() {
                 steering.serve_address(address).unwrap();
             }
-            let service = Service { id: 1, flags: Service::UDP | Service::UNICAST };
+            let flags = Service::UDP | Service::UNICAST;
+            let service = Service { flags, ..Service::replying(1) };
             steering.set_service(ECHO_PORT, service).unwrap();
             let spec = BindingSpec {
                 ifindex,
