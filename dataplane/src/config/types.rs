@@ -252,6 +252,10 @@ pub struct Cache {
     /// Memory on huge pages that the host has reserved; a refusal to start without enough of them.
     #[serde(default)]
     pub huge_pages: bool,
+    /// User names or uids on this host that may map it read-only, at most [`super::READERS_MAX`];
+    /// root and the supervisor's own user always may.
+    #[serde(default)]
+    pub readers: Vec<String>,
 }
 
 fn default_cache_port() -> u16 {
