@@ -7,6 +7,7 @@
 //! ```text
 //!   reader                              supervisor
 //!     | Request {verb}         8 bytes  |
+//!     | or CacheRequest       72 bytes  |
 //!     |-------------------------------->|  uid on the list? -> descriptors reopened read-only
 //!     | Reply header          32 bytes  |
 //!     | + payload        <= 4096 bytes  |
@@ -14,14 +15,21 @@
 //!     |<--------------------------------|
 //! ```
 //!
-//! | verb   | payload                               | descriptors, in this order                  |
-//! | ------ | ------------------------------------- | ------------------------------------------- |
-//! | attach | one [`CacheName`] per cache            | control region, then one region per cache   |
-//! | status | UTF-8 text for an operator             | none                                        |
+//! | verb   | for (own: the supervisor's user) | payload                     | descriptors, in this order                |
+//! | ------ | ------------------------------- | --------------------------- | ----------------------------------------- |
+//! | attach | root, own, `control.user`       | one [`CacheName`] per cache | control region, then one region per cache |
+//! | status | root, own, `control.user`       | UTF-8 text for an operator  | none                                      |
+//! | cache  | these, `cache.readers`          | its [`CacheName`]           | the region of that cache, nothing else    |
+//!
+//! A refusal's payload may be UTF-8 text that says why.
 //!
 //! Every descriptor is opened read-only. This module holds bytes and bounds only, no I/O: the
 //! supervisor writes replies, `control` and same-host readers parse them, and neither trusts the
 //! other's lengths.
+
+mod cache;
+
+pub use cache::{Ask, CACHE_REQUEST_BYTES, CacheRequest};
 
 /// Name of the socket inside a node's run directory.
 pub const SUPERVISOR_SOCKET: &str = "supervisor.sock";
@@ -66,6 +74,8 @@ pub enum Verb {
     Attach = 1,
     /// A line of text on what the supervisor is doing.
     Status = 2,
+    /// A read-only descriptor of one cache, named in a [`CacheRequest`].
+    Cache = 3,
 }
 
 impl Verb {
@@ -74,6 +84,7 @@ impl Verb {
         match byte {
             1 => Some(Self::Attach),
             2 => Some(Self::Status),
+            3 => Some(Self::Cache),
             _ => None,
         }
     }
@@ -93,6 +104,8 @@ pub enum Code {
     Version = 3,
     /// The node is still being set up; ask again.
     NotReady = 4,
+    /// The node has no cache of the name asked for.
+    NoCache = 5,
 }
 
 impl Code {
@@ -104,6 +117,7 @@ impl Code {
             2 => Some(Self::BadRequest),
             3 => Some(Self::Version),
             4 => Some(Self::NotReady),
+            5 => Some(Self::NoCache),
             _ => None,
         }
     }
@@ -116,6 +130,7 @@ impl Code {
             Self::BadRequest => "the supervisor did not understand the request",
             Self::Version => "the supervisor speaks another version of the attach protocol",
             Self::NotReady => "the node is still being set up",
+            Self::NoCache => "this node has no such cache",
         }
     }
 }
@@ -151,7 +166,8 @@ pub enum AttachError {
     Fds(u32),
 }
 
-/// A request: magic (u32), version (u8), verb (u8), two zero bytes.
+/// A request of [`Verb::Attach`] or [`Verb::Status`]: magic (u32), version (u8), verb (u8), two zero
+/// bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Request {
     /// What is asked for.

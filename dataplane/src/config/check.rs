@@ -26,6 +26,9 @@ const FEEDS_MAX: usize = 16;
 const HANG_LIMIT_MS_MIN: u64 = 100;
 const HANG_LIMIT_MS_MAX: u64 = 60_000;
 
+/// Users on a cache's list of readers.
+pub const READERS_MAX: usize = 64;
+
 /// Prefixes of the source list; the steering maps are made for as many.
 const SOURCES_MAX: usize = 1024;
 
@@ -167,6 +170,12 @@ fn check_services(config: &NodeConfig) -> Result<(), Problem> {
         id("cache.id", &cache.id)?;
         port("cache.port", cache.port)?;
         within("cache.max_memory_mb", cache.max_memory_mb.into(), 8, 65_536)?;
+        if cache.readers.len() > READERS_MAX {
+            return refuse("cache.readers", format!("more than {READERS_MAX} users"));
+        }
+        if let Some(index) = cache.readers.iter().position(String::is_empty) {
+            return refuse(format!("cache.readers[{index}]"), "is empty; write a user name or uid");
+        }
         if let Some((_, other)) = taken.iter().find(|(taken, _)| *taken == cache.port) {
             return refuse("cache.port", format!("{} is also {other}", cache.port));
         }

@@ -194,6 +194,8 @@ mod tests {
         ("[echo]\nport = 70000\n", "n.toml:2: echo.port: invalid value: integer `70000`"),
         ("[echo]\nport = 0\n", "n.toml:2: echo.port: 0 is not a port"),
         ("[cache]\nid = \"q\"\nmax_memory_mb = 1\n", "n.toml:3: cache.max_memory_mb: 1 is not"),
+        ("[cache]\nid = \"q\"\nreaders = [\"a\", \"\"]\n", "n.toml:3: cache.readers[1]: is empty"),
+        ("[cache]\nid = \"q\"\nreaders = \"a\"\n", "n.toml:3: cache.readers: invalid type"),
         (
             "[cache]\nid = \"q\"\nhuge_pages = \"auto\"\n",
             "n.toml:3: cache.huge_pages: invalid type",
@@ -257,7 +259,7 @@ mod tests {
             ("[[interface]]", &["name", "queues", "addresses"]),
             ("[access]", &["sources"]),
             ("[echo]", &["port"]),
-            ("[cache]", &["id", "port", "max_memory_mb", "huge_pages", "hot_set"]),
+            ("[cache]", &["id", "port", "max_memory_mb", "huge_pages", "hot_set", "readers"]),
             ("[[feed]]", &["venue", "group", "port", "channel", "start", "max_orders"]),
             ("[control]", &["listen", "user"]),
         ] {

@@ -15,6 +15,7 @@ mod resolve;
 mod types;
 
 pub use auto::Auto;
+pub use check::READERS_MAX;
 pub use load::{ConfigError, load, parse, place_of};
 pub use resolve::{Choice, HostFacts, ResolveError, Resolved};
 pub use types::{

@@ -65,6 +65,8 @@ pub struct Resolved {
     pub worker_gid: u32,
     /// Uid that may attach besides root.
     pub control_uid: u32,
+    /// Uids that may read the cache besides root and the supervisor's own user.
+    pub cache_readers: Vec<u32>,
     /// Bytes of one UMEM frame.
     pub chunk_bytes: u32,
     /// UMEM on huge pages.
@@ -87,6 +89,14 @@ pub enum ResolveError {
     /// The worker would have every privilege of the supervisor.
     #[error("worker.user: {0:?} is root; the worker needs no privilege, name an ordinary user")]
     RootWorker(String),
+    /// Somebody who could do more than read, or whom the kernel cannot tell from others.
+    #[error("cache.readers: {name:?} is {what}; give the reading program a user of its own")]
+    Reader {
+        /// What was written.
+        name: String,
+        /// Whom it means.
+        what: &'static str,
+    },
     /// The CPU is offline or outside the supervisor's affinity mask.
     #[error("worker.core: CPU {core} is not one this process may use ({allowed:?})")]
     Core {
@@ -118,6 +128,7 @@ impl ResolveError {
         match self {
             Self::User { key, .. } => key,
             Self::RootWorker(_) => "worker.user",
+            Self::Reader { .. } => "cache.readers",
             Self::Core { .. } => "worker.core",
             Self::Chunk { .. } => "port.chunk_bytes",
         }
@@ -163,6 +174,7 @@ impl Resolved {
             return Err(ResolveError::RootWorker(config.worker.user.clone()));
         }
         let (control_uid, _) = user("control.user", &config.control.user)?;
+        let cache_readers = cache_readers(&config, host, worker_uid)?;
         Ok(Self {
             run_dir,
             core,
@@ -170,6 +182,7 @@ impl Resolved {
             worker_uid,
             worker_gid,
             control_uid,
+            cache_readers,
             chunk_bytes,
             huge_pages,
             choices,
@@ -249,6 +262,31 @@ fn huge_pages(
     }
 }
 
+/// What the kernel reports for a peer whose user has no number in our user namespace (the default of
+/// `/proc/sys/kernel/overflowuid`).
+const OVERFLOW_UID: u32 = 65_534;
+
+fn cache_readers(
+    config: &NodeConfig,
+    host: &HostFacts,
+    worker_uid: u32,
+) -> Result<Vec<u32>, ResolveError> {
+    let mut uids = Vec::new();
+    for name in config.cache.iter().flat_map(|cache| &cache.readers) {
+        let (uid, _) = user("cache.readers", name)?;
+        let refused = |what| ResolveError::Reader { name: name.clone(), what };
+        if uid == worker_uid && worker_uid != host.uid {
+            // It could trace the worker, whose mapping is writable.
+            return Err(refused("the worker's user"));
+        }
+        if uid == OVERFLOW_UID {
+            return Err(refused("the user of everybody from another user namespace"));
+        }
+        uids.push(uid);
+    }
+    Ok(uids)
+}
+
 /// A user name or uid, as (uid, gid). A bare uid unknown to the host has the gid of the same number.
 fn user(key: &'static str, name: &str) -> Result<(u32, u32), ResolveError> {
     if let Ok(uid) = name.parse::<u32>() {
@@ -312,6 +350,21 @@ mod tests {
         let mut config = NodeConfig::default();
         config.worker.user = "no-such-user-here".into();
         assert!(matches!(Resolved::new(config, &host()), Err(ResolveError::User { .. })));
+        let with_readers = |worker: &str, readers: &[&str]| {
+            let text = format!(
+                "[worker]\nuser = {worker:?}\n[cache]\nid = \"q\"\nreaders = {readers:?}\n"
+            );
+            Resolved::new(crate::config::parse(&text, "n.toml").unwrap(), &host())
+        };
+        assert_eq!(with_readers("999", &["root", "1005"]).unwrap().cache_readers, [0, 1005]);
+        for (readers, says) in [
+            (&["1005", "999"][..], "the worker's user"),
+            (&["65534"], "another user namespace"),
+            (&["no-such-user-here"], "cache.readers: there is no user"),
+        ] {
+            let message = with_readers("999", readers).unwrap_err().to_string();
+            assert!(message.contains(says), "{message}");
+        }
         let mut config = NodeConfig::default();
         config.worker.user = "root".into();
         assert!(matches!(Resolved::new(config, &host()), Err(ResolveError::RootWorker(_))));

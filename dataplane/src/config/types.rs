@@ -255,6 +255,10 @@ pub struct Cache {
     /// Keys that are asked for often are answered in XDP, where the port has it.
     #[serde(default = "yes")]
     pub hot_set: bool,
+    /// User names or uids on this host that may map it read-only, at most [`super::READERS_MAX`];
+    /// root and the supervisor's own user always may.
+    #[serde(default)]
+    pub readers: Vec<String>,
 }
 
 fn yes() -> bool {

@@ -1,19 +1,94 @@
 //! Readers at `supervisor.sock` (protocol: [`nautilus_shm::attach`]).
 //!
-//! Anyone may connect; who may have descriptors is decided by `SO_PEERCRED`. Nothing here blocks:
-//! one packet in, one packet out, and a reader that does not take its answer is dropped.
+//! Anyone may connect; who may have descriptors is decided by `SO_PEERCRED` and [`Access`]: readers of
+//! a cache are given that cache and nothing else. Nothing here blocks: one packet in, one packet out,
+//! and a reader that does not take its answer is dropped.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use nautilus_shm::attach::{Code, PACKET_BYTES_MAX, ReplyHeader, Request, Verb};
+use nautilus_shm::attach::{
+    Ask, AttachError, CacheName, Code, PACKET_BYTES_MAX, ReplyHeader, cache_name,
+};
 use nix::sys::socket::{getsockopt, sockopt};
 
 use super::sys::{accept_packet_socket, recv_packet, send_packet};
+use crate::config::Resolved;
 
-/// Connections held at once; the oldest goes when one more comes, so an idle stranger cannot keep
-/// control out.
+/// Connections held at once; one goes when one more comes, so an idle stranger cannot keep control
+/// out: the oldest of those who may do least.
 const READERS_MAX: usize = 16;
+
+/// Who may have what. Nobody else is given anything.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Access {
+    /// May have every region, as root may.
+    pub control_uid: u32,
+    /// The supervisor's own user, which need not be root with the socket port. It may have every
+    /// region, too: it could look into its own memory anyway.
+    pub own_uid: u32,
+    /// The node's caches by id, and who may read each.
+    pub caches: Vec<(String, Vec<u32>)>,
+}
+
+/// What a peer may do, least first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Rank {
+    Stranger,
+    CacheReader,
+    Control,
+}
+
+impl Access {
+    /// As the node file says.
+    pub fn of(resolved: &Resolved) -> Self {
+        let cache = resolved.config.cache.as_ref();
+        let readers = || resolved.cache_readers.clone();
+        Self {
+            control_uid: resolved.control_uid,
+            own_uid: nix::unistd::geteuid().as_raw(),
+            caches: cache.map(|cache| (cache.id.clone(), readers())).into_iter().collect(),
+        }
+    }
+
+    fn rank(&self, uid: u32) -> Rank {
+        if [0, self.control_uid, self.own_uid].contains(&uid) {
+            Rank::Control
+        } else if self.caches.iter().any(|(_, uids)| uids.contains(&uid)) {
+            Rank::CacheReader
+        } else {
+            Rank::Stranger
+        }
+    }
+
+    fn may_read(&self, uid: u32, readers: &[u32]) -> bool {
+        self.rank(uid) == Rank::Control || readers.contains(&uid)
+    }
+
+    /// `Ok` for what this uid may ask, else the answer it gets instead.
+    fn allows(&self, uid: u32, ask: &Ask) -> Result<(), Denied> {
+        let Ask::Cache(name) = ask else {
+            let control = self.rank(uid) == Rank::Control;
+            return if control { Ok(()) } else { Err(Denied::Refused("control.user")) };
+        };
+        let named = self.caches.iter().find(|(id, _)| cache_name(id) == *name);
+        match named {
+            Some((_, readers)) if self.may_read(uid, readers) => Ok(()),
+            // Who may read nothing is not told which caches there are.
+            None if self.rank(uid) != Rank::Stranger => Err(Denied::NoCache),
+            _ => Err(Denied::Refused("cache.readers")),
+        }
+    }
+}
+
+/// Why something asked for is not given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Denied {
+    /// By the list under this key of the node file.
+    Refused(&'static str),
+    /// There is no such cache.
+    NoCache,
+}
 
 /// What an answer is made of.
 #[derive(Debug, Default)]
@@ -32,7 +107,12 @@ pub enum Outcome {
     /// A status text was given.
     Told,
     /// This uid is not on the list.
-    Refused(u32),
+    Refused {
+        /// Who asked.
+        uid: u32,
+        /// Key of the node file with the list.
+        list: &'static str,
+    },
     /// Not a request, or the reader is gone.
     Closed,
 }
@@ -42,20 +122,16 @@ pub enum Outcome {
 pub struct Readers {
     listener: OwnedFd,
     connections: Vec<(OwnedFd, u32)>,
-    allowed_uid: u32,
-    own_uid: u32,
+    access: Access,
     pid: u32,
     generation: u64,
 }
 
 impl Readers {
-    /// Serves `listener` (non-blocking) for root, `allowed_uid`, and whoever runs this process: with
-    /// the socket port that need not be root, and it could look into its own memory anyway.
-    pub fn new(listener: OwnedFd, allowed_uid: u32, generation: u64) -> Self {
+    /// Serves `listener` (non-blocking) for root and whom `access` names.
+    pub fn new(listener: OwnedFd, access: Access, generation: u64) -> Self {
         let connections = Vec::new();
-        let own_uid = nix::unistd::geteuid().as_raw();
-        let pid = std::process::id();
-        Self { listener, connections, allowed_uid, own_uid, pid, generation }
+        Self { listener, connections, access, pid: std::process::id(), generation }
     }
 
     /// Descriptors to poll: the listener, then the connections.
@@ -69,7 +145,14 @@ impl Readers {
         while let Ok(fd) = accept_packet_socket(self.listener.as_fd()) {
             let Ok(peer) = getsockopt(&fd, sockopt::PeerCredentials) else { continue };
             if self.connections.len() == READERS_MAX {
-                self.connections.remove(0);
+                let ranks = self.connections.iter().map(|(_, uid)| self.access.rank(*uid));
+                let least = ranks.enumerate().min_by_key(|(_, rank)| *rank);
+                match least {
+                    Some((index, rank)) if rank <= self.access.rank(peer.uid()) => {
+                        self.connections.remove(index);
+                    }
+                    _ => continue,
+                }
             }
             self.connections.push((fd, peer.uid()));
         }
@@ -79,7 +162,7 @@ impl Readers {
     pub fn answer(
         &mut self,
         index: usize,
-        make: impl FnOnce(Verb) -> io::Result<Answer>,
+        make: impl FnOnce(&Ask) -> io::Result<Answer>,
     ) -> Outcome {
         let Some((fd, uid)) = self.connections.get(index) else { return Outcome::Closed };
         let uid = *uid;
@@ -94,27 +177,26 @@ impl Readers {
         &self,
         fd: BorrowedFd<'_>,
         uid: u32,
-        make: impl FnOnce(Verb) -> io::Result<Answer>,
+        make: impl FnOnce(&Ask) -> io::Result<Answer>,
     ) -> Outcome {
         let packet = match recv_packet(fd, PACKET_BYTES_MAX) {
             Ok(packet) if !packet.bytes.is_empty() => packet,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Outcome::Told,
             _ => return Outcome::Closed,
         };
-        let (code, answer, outcome) = match Request::decode(&packet.bytes) {
-            Err(nautilus_shm::attach::AttachError::Version(_)) => {
-                (Code::Version, Answer::default(), Outcome::Told)
-            }
+        let (code, answer, outcome) = match Ask::decode(&packet.bytes) {
+            Err(AttachError::Version(_)) => (Code::Version, Answer::default(), Outcome::Told),
             Err(_) => (Code::BadRequest, Answer::default(), Outcome::Told),
-            Ok(_) if ![0, self.allowed_uid, self.own_uid].contains(&uid) => {
-                (Code::Refused, Answer::default(), Outcome::Refused(uid))
-            }
-            Ok(request) => match make(request.verb) {
-                Ok(answer) if request.verb == Verb::Attach => {
-                    (Code::Ok, answer, Outcome::Attached(uid))
+            Ok(ask) => match self.access.allows(uid, &ask) {
+                Err(Denied::Refused(list)) => {
+                    (Code::Refused, refusal(uid, list), Outcome::Refused { uid, list })
                 }
-                Ok(answer) => (Code::Ok, answer, Outcome::Told),
-                Err(_) => (Code::NotReady, Answer::default(), Outcome::Told),
+                Err(Denied::NoCache) => (Code::NoCache, Answer::default(), Outcome::Told),
+                Ok(()) => match make(&ask) {
+                    Ok(answer) if ask == Ask::Status => (Code::Ok, answer, Outcome::Told),
+                    Ok(answer) => (Code::Ok, answer, Outcome::Attached(uid)),
+                    Err(_) => (Code::NotReady, Answer::default(), Outcome::Told),
+                },
             },
         };
         let header = ReplyHeader {
@@ -130,6 +212,83 @@ impl Readers {
         match send_packet(fd, &bytes, &fds) {
             Ok(()) => outcome,
             Err(_) => Outcome::Closed,
+        }
+    }
+}
+
+/// What somebody is told who is not on a list.
+fn refusal(uid: u32, list: &str) -> Answer {
+    Answer {
+        payload: format!("uid {uid} is not in {list} of the node file").into_bytes(),
+        fds: Vec::new(),
+    }
+}
+
+/// What is given to a reader of one cache: its memory, if the node has made it.
+pub fn cache_answer(
+    name: &CacheName,
+    memory: Option<&nautilus_shm::table::TableRegion>,
+) -> io::Result<Answer> {
+    let memory = memory.ok_or(io::ErrorKind::NotFound)?;
+    Ok(Answer { payload: name.to_vec(), fds: vec![memory.reopen_read_only()?] })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CONTROL: u32 = 500;
+    const OWN: u32 = 501;
+    const READER: u32 = 1000;
+    const OTHER_READER: u32 = 1001;
+    const STRANGER: u32 = 1002;
+
+    fn access() -> Access {
+        Access {
+            control_uid: CONTROL,
+            own_uid: OWN,
+            caches: vec![("quotes".into(), vec![READER]), ("orders".into(), vec![OTHER_READER])],
+        }
+    }
+
+    #[test]
+    fn a_reader_of_a_cache_is_given_that_cache_and_nothing_else() {
+        let quotes = Ask::Cache(cache_name("quotes"));
+        let orders = Ask::Cache(cache_name("orders"));
+        let absent = Ask::Cache(cache_name("quote"));
+        let refused = |list| Err(Denied::Refused(list));
+        for (uid, node, of_quotes, of_orders, of_absent) in [
+            (0, Ok(()), Ok(()), Ok(()), Err(Denied::NoCache)),
+            (CONTROL, Ok(()), Ok(()), Ok(()), Err(Denied::NoCache)),
+            (OWN, Ok(()), Ok(()), Ok(()), Err(Denied::NoCache)),
+            (
+                READER,
+                refused("control.user"),
+                Ok(()),
+                refused("cache.readers"),
+                Err(Denied::NoCache),
+            ),
+            (
+                OTHER_READER,
+                refused("control.user"),
+                refused("cache.readers"),
+                Ok(()),
+                Err(Denied::NoCache),
+            ),
+            (
+                STRANGER,
+                refused("control.user"),
+                refused("cache.readers"),
+                refused("cache.readers"),
+                refused("cache.readers"),
+            ),
+        ] {
+            let access = access();
+            assert_eq!(access.allows(uid, &Ask::Attach), node, "uid {uid}");
+            assert_eq!(access.allows(uid, &Ask::Status), node, "uid {uid}");
+            assert_eq!(access.allows(uid, &quotes), of_quotes, "uid {uid}");
+            assert_eq!(access.allows(uid, &orders), of_orders, "uid {uid}");
+            assert_eq!(access.allows(uid, &absent), of_absent, "uid {uid}");
         }
     }
 }

@@ -7,7 +7,7 @@
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 
-use nautilus_shm::attach::{SUPERVISOR_SOCKET, Verb, cache_name};
+use nautilus_shm::attach::{Ask, SUPERVISOR_SOCKET, cache_name};
 use nautilus_shm::cells::SupervisorIdentity;
 use nautilus_shm::clock::monotonic_ns;
 use nautilus_shm::control_region::SUPERVISOR_PROCESS;
@@ -19,7 +19,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
-use super::attach::{Answer, Outcome, Readers};
+use super::attach::{Access, Answer, Outcome, Readers, cache_answer};
 use super::counters;
 use super::hang::HangWatch;
 use super::host::{Host, HostError, allowed_cores, huge_pages, settle};
@@ -189,6 +189,9 @@ impl Node {
                 (resources, Workers::new(Some(seat), reaper), generation)
             }
             None => {
+                if resolved.config.cache.is_some() {
+                    run_dir.outlast_readers();
+                }
                 let (resources, said) = Resources::open(&resolved, &mirror)?;
                 notes.extend(said);
                 (resources, Workers::new(None, reaper), 1)
@@ -202,7 +205,7 @@ impl Node {
         };
         resources.control.supervisor().set_identity(&identity);
         let listener = run_dir.listen(&run_dir.path().join(SUPERVISOR_SOCKET), 0o666)?;
-        let readers = Readers::new(listener, resolved.control_uid, generation);
+        let readers = Readers::new(listener, Access::of(&resolved), generation);
         let interfaces = Interfaces::new(&resolved, &mirror);
         let this = Self {
             resolved,
@@ -430,20 +433,21 @@ impl Node {
             status((&self.resolved, &self.mirror, &self.resources), &self.workers, self.started_ns);
         let cache = self.resources.cache.as_ref();
         let cache = self.resolved.config.cache.as_ref().map(|cache| cache.id.as_str()).zip(cache);
-        let outcome = self.readers.answer(index, |verb| match verb {
-            Verb::Attach => Ok(Answer {
+        let outcome = self.readers.answer(index, |ask| match ask {
+            Ask::Attach => Ok(Answer {
                 payload: cache.map(|(id, _)| cache_name(id).to_vec()).unwrap_or_default(),
                 fds: std::iter::once(control.reopen_read_only())
                     .chain(cache.map(|(_, memory)| memory.reopen_read_only()))
                     .collect::<std::io::Result<_>>()?,
             }),
-            Verb::Status => Ok(Answer { payload: status.into_bytes(), fds: Vec::new() }),
+            Ask::Status => Ok(Answer { payload: status.into_bytes(), fds: Vec::new() }),
+            Ask::Cache(name) => cache_answer(name, cache.map(|(_, memory)| memory)),
         });
         match outcome {
             Outcome::Attached(_) => self.count(metrics::ATTACHES),
-            Outcome::Refused(uid) => {
+            Outcome::Refused { uid, list } => {
                 self.count(metrics::ATTACHES_REFUSED);
-                let text = format!("uid {uid} may not attach (control.user)");
+                let text = format!("uid {uid} may not attach ({list})");
                 self.publish(&Event::new(EventKind::Refused, (uid.into(), 0), text));
             }
             Outcome::Told | Outcome::Closed => {}
@@ -468,6 +472,10 @@ impl Node {
         }
         let Self { run_dir, resources, workers, .. } = self;
         workers.reap_all();
+        if let Some(cache) = &resources.cache {
+            // Its readers must not take it for the live one for another second.
+            let _ = cache.beat(0);
+        }
         drop(resources);
         run_dir.clear();
     }

@@ -397,7 +397,11 @@ fn make_cache(cache: &Cache) -> Result<TableRegion, OpenError> {
     let memory = TableRegion::attach(copy, Access::ReadWrite).map_err(|error| said(&error))?;
     let mut seed = [0; 8];
     std::io::Read::read_exact(&mut std::fs::File::open("/dev/urandom")?, &mut seed)?;
-    TableWriter::create(memory, 1, u64::from_le_bytes(seed)).map_err(|error| said(&error))?;
+    let mut table =
+        TableWriter::create(memory, 1, u64::from_le_bytes(seed)).map_err(|error| said(&error))?;
+    // Microseconds: no shard makes more than one version in each, all its life on average.
+    let since_1970 = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+    table.begin_versions(since_1970.as_micros() as u64);
     Ok(region)
 }
 

@@ -1,9 +1,10 @@
 //! The node's run directory: one supervisor at a time, and nothing left behind.
 //!
 //! ```text
-//!   <run_dir>/lock               held (flock) while a supervisor lives; its pid inside
-//!   <run_dir>/supervisor.sock    readers attach here
-//!   <run_dir>/worker-<pid>.sock  where a worker gives everything back to the next supervisor
+//!   <run_dir>/                   made 0755: readers of another user must reach the socket
+//!   <run_dir>/lock               0600, held (flock) while a supervisor lives; its pid inside
+//!   <run_dir>/supervisor.sock    0666: readers attach here, by their credentials
+//!   <run_dir>/worker-<pid>.sock  0600: where a worker gives everything back to the next supervisor
 //! ```
 //!
 //! Only these names are ever removed. A clean stop removes them all and the directory if that
@@ -21,6 +22,7 @@ use nix::sys::socket::{
 };
 
 use nautilus_shm::attach::SUPERVISOR_SOCKET;
+use nautilus_shm::table::DETACHED_AGE_NS;
 
 /// Connections waiting to be accepted.
 const BACKLOG: i32 = 16;
@@ -65,6 +67,7 @@ pub enum RunDirError {
 #[derive(Debug)]
 pub struct RunDir {
     path: PathBuf,
+    left_by_dead: bool,
     /// Dropped last: the lock goes when everything else has gone.
     _lock: File,
 }
@@ -73,15 +76,15 @@ impl RunDir {
     /// Takes the directory, making it where it is missing.
     pub fn take(path: &Path) -> Result<Self, RunDirError> {
         let file = |step, source| RunDirError::File { step, path: path.to_owned(), source };
-        let made = DirBuilder::new().recursive(true).mode(0o755).create(path);
-        made.map_err(|source| file("make", source))?;
+        make(path).map_err(|source| file("make", source))?;
         let ours = nix::unistd::geteuid().as_raw();
         let uid = path.metadata().map_err(|source| file("look at", source))?.uid();
         if uid != ours {
             return Err(RunDirError::Owner { path: path.to_owned(), uid, ours });
         }
         let lock = Self::lock(path)?;
-        Ok(Self { path: path.to_owned(), _lock: lock })
+        let left_by_dead = path.join(SUPERVISOR_SOCKET).exists();
+        Ok(Self { path: path.to_owned(), left_by_dead, _lock: lock })
     }
 
     fn lock(dir: &Path) -> Result<File, RunDirError> {
@@ -93,9 +96,12 @@ impl RunDir {
                 .write(true)
                 .create(true)
                 .truncate(false)
-                .mode(0o644)
+                .mode(0o600)
                 .open(&path)
                 .map_err(|source| failed("open", source))?;
+            // Whoever can open it can lock it, and keep the next supervisor out.
+            let private = file.set_permissions(std::fs::Permissions::from_mode(0o600));
+            private.map_err(|source| failed("set the mode of", source))?;
             match file.try_lock() {
                 Ok(()) => {}
                 Err(std::fs::TryLockError::WouldBlock) => {
@@ -119,6 +125,16 @@ impl RunDir {
     /// The directory.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Waits until whoever still maps the cache of a dead node takes it for dead: a new cache must not
+    /// acknowledge a write while the old value can be read. The old heartbeat stands still since the lock
+    /// is ours. Returns at once where no supervisor died that had begun to hand out memory: a clean stop
+    /// takes the socket away.
+    pub fn outlast_readers(&self) {
+        if self.left_by_dead {
+            std::thread::sleep(std::time::Duration::from_nanos(DETACHED_AGE_NS));
+        }
     }
 
     /// The socket through which worker `pid` gives its descriptors back.
@@ -190,6 +206,22 @@ impl RunDir {
     }
 }
 
+/// Makes a directory and its parents where they are missing, open to readers whatever the umask is.
+/// One that exists keeps the mode it was given.
+fn make(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    if let Some(parent) = path.parent() {
+        make(parent)?;
+    }
+    match DirBuilder::new().mode(0o755).create(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+        Err(error) => Err(error),
+        Ok(()) => std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)),
+    }
+}
+
 fn worker_pid(name: &str) -> Option<u32> {
     name.strip_prefix("worker-")?.strip_suffix(".sock")?.parse().ok()
 }
@@ -215,11 +247,14 @@ mod tests {
         let message = RunDir::take(&path).unwrap_err().to_string();
         assert!(message.contains(&format!("supervisor {} runs", std::process::id())), "{message}");
 
+        assert!(!dir.left_by_dead);
         let live = dir.listen(&dir.worker_socket(7), 0o600).unwrap();
         drop(dir.listen(&dir.worker_socket(8), 0o600).unwrap());
         std::fs::write(path.join("notes"), "not ours").unwrap();
-        let mode = dir.worker_socket(7).metadata().unwrap().permissions().mode();
-        assert_eq!(mode & 0o777, 0o600);
+        let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(&dir.worker_socket(7)), 0o600);
+        assert_eq!(mode(&path.join("lock")), 0o600);
+        assert_eq!((mode(&path), mode(path.parent().unwrap())), (0o755, 0o755));
         let orphans = dir.orphans().unwrap();
         assert_eq!(orphans.iter().map(|(pid, _)| *pid).collect::<Vec<_>>(), [7]);
         assert!(!dir.worker_socket(8).exists());
@@ -230,5 +265,22 @@ mod tests {
         std::fs::remove_file(path.join("notes")).unwrap();
         RunDir::take(&path).unwrap().clear();
         assert!(!path.exists());
+
+        // As a supervisor that is killed leaves it.
+        let dir = RunDir::take(&path).unwrap();
+        drop(dir.listen(&path.join(SUPERVISOR_SOCKET), 0o666).unwrap());
+        drop(dir);
+        let dir = RunDir::take(&path).unwrap();
+        let begun = std::time::Instant::now();
+        dir.outlast_readers();
+        assert!(begun.elapsed().as_nanos() >= u128::from(DETACHED_AGE_NS));
+        dir.clear();
+
+        // What the operator made stays as it is, and so does the umask.
+        let private = root.path().join("private");
+        DirBuilder::new().mode(0o700).create(&private).unwrap();
+        let dir = RunDir::take(&private).unwrap();
+        assert_eq!(mode(&private), 0o700);
+        dir.clear();
     }
 }

@@ -43,6 +43,8 @@ pub struct NodeFile {
     pub cache_port: u16,
     /// Memory of the cache table.
     pub cache_memory_mb: u32,
+    /// Users that may map the cache.
+    pub cache_readers: Vec<String>,
     /// Frames of one queue.
     pub frames: u32,
 }
@@ -62,6 +64,7 @@ impl NodeFile {
             echo_port: ECHO_PORT,
             cache_port: CACHE_PORT,
             cache_memory_mb: 64,
+            cache_readers: Vec::new(),
             frames: 4096,
         }
     }
@@ -92,7 +95,8 @@ impl NodeFile {
              {interfaces}\
              [access]\nsources = [{sources}]\n\n\
              [echo]\nport = {echo_port}\n\n\
-             [cache]\nid = {CACHE_ID:?}\nport = {cache_port}\nmax_memory_mb = {memory}\n\n\
+             [cache]\nid = {CACHE_ID:?}\nport = {cache_port}\nmax_memory_mb = {memory}\n\
+             readers = [{readers}]\n\n\
              [[feed]]\nvenue = {FEED_VENUE:?}\ngroup = \"{group}\"\nport = {feed_port}\nchannel = 1\n",
             id = self.id,
             run_dir = self.run_dir,
@@ -101,6 +105,7 @@ impl NodeFile {
             frames = self.frames,
             sources = quoted(&self.sources),
             memory = self.cache_memory_mb,
+            readers = quoted(&self.cache_readers),
             echo_port = self.echo_port,
             cache_port = self.cache_port,
         )

@@ -51,6 +51,7 @@ pub struct ServiceStatus {
 struct Shared {
     process: Option<Process>,
     restarts: u32,
+    held: bool,
 }
 
 /// A process under watch. Dropping it ends the process for good.
@@ -76,7 +77,8 @@ impl Service {
         log: PathBuf,
     ) -> Result<Self, LabError> {
         let plan = Plan { run, namespace: namespace.cloned(), program, arguments, log };
-        let shared = Arc::new(Mutex::new(Shared { process: Some(plan.start()?), restarts: 0 }));
+        let shared =
+            Arc::new(Mutex::new(Shared { process: Some(plan.start()?), restarts: 0, held: false }));
         let (stop, stopped) = channel();
         let watched = Arc::clone(&shared);
         let watcher = std::thread::Builder::new()
@@ -97,6 +99,17 @@ impl Service {
         if let Some(process) = lock(&self.shared).process.as_mut() {
             process.signal(nix::sys::signal::Signal::SIGKILL);
         }
+    }
+
+    /// Kills the process and leaves it dead until [`Self::release`].
+    pub fn kill_and_hold(&self) {
+        lock(&self.shared).held = true;
+        self.kill();
+    }
+
+    /// Lets a held process be started again.
+    pub fn release(&self) {
+        lock(&self.shared).held = false;
     }
 }
 
@@ -122,6 +135,7 @@ fn watch(plan: &Plan, shared: &Mutex<Shared>, stopped: &Receiver<()>) {
                 shared.process = None;
                 pause = RESTART_PAUSE;
             }
+            None if shared.held => {}
             None => {
                 match plan.start() {
                     Ok(process) => {

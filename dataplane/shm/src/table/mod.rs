@@ -8,6 +8,7 @@
 //! `README.md` beside this file says how the parts keep the promises of a kill, and what to read
 //! first.
 
+mod ahead;
 mod apply;
 mod check;
 mod evict;
@@ -24,9 +25,12 @@ mod reader;
 mod region;
 mod sweep;
 mod validity;
+mod versions;
+mod watch;
 mod words;
 mod writer;
 
+pub use ahead::Ahead;
 pub use check::{CheckError, Checked, check};
 pub use hash::KeyHash;
 pub use hot::{HOT_KEY_BYTES_MAX, HotKey, HotSet, HotValue};
@@ -39,6 +43,7 @@ pub use reader::{DETACHED_AGE_NS, READER_RETRIES_MAX, ReadError, ReadHit, TableR
 #[cfg(not(loom))]
 pub use region::{CACHE_MAGIC, TableRegion};
 pub use validity::{ChannelState, NO_LEASE};
+pub use watch::Watch;
 pub use words::{Words, heap_words};
 pub use writer::{Guess, Hit, TableWriter, Usage, ValueReader, WriterCounts};
 

@@ -65,9 +65,9 @@ pub enum ReadError {
 /// A read-only view of a table. Stores nothing, so a read-only mapping will do.
 #[derive(Debug)]
 pub struct TableReader<W> {
-    memory: W,
-    shards: Box<[Shard]>,
-    seed: u64,
+    pub(super) memory: W,
+    pub(super) shards: Box<[Shard]>,
+    pub(super) seed: u64,
 }
 
 /// One probe lost a race.

@@ -1,7 +1,8 @@
 //! The memfd of one cache.
 
+use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 use super::layout::LAYOUT_NUMBERS;
 use super::words::Words;
@@ -40,8 +41,10 @@ impl TableRegion {
 
     /// Maps the cache behind a received descriptor; its size is that of the file.
     pub fn attach(fd: OwnedFd, access: Access) -> Result<Self, RegionError> {
-        let file = std::fs::metadata(format!("/proc/self/fd/{}", fd.as_raw_fd()));
-        let bytes = file.map_err(RegionError::Examine)?.len() as usize;
+        // Not by name: a process that changed its user cannot look into its own /proc/self/fd.
+        let file = File::from(fd);
+        let bytes = file.metadata().map_err(RegionError::Examine)?.len() as usize;
+        let fd = OwnedFd::from(file);
         let least_bytes = 1 << 20;
         if bytes < least_bytes {
             return Err(RegionError::TooSmall { expected_bytes: least_bytes, actual_bytes: bytes });

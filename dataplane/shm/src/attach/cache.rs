@@ -1,0 +1,97 @@
+//! The request for one cache, and telling the requests apart.
+
+use super::{AttachError, CACHE_NAME_BYTES, CacheName, REQUEST_BYTES, Request, Verb, check, word};
+
+/// Bytes of a [`CacheRequest`].
+pub const CACHE_REQUEST_BYTES: usize = REQUEST_BYTES + CACHE_NAME_BYTES;
+
+/// A request of [`Verb::Cache`]: the eight bytes of a [`Request`], then the cache's name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CacheRequest {
+    /// Which cache.
+    pub name: CacheName,
+}
+
+impl CacheRequest {
+    /// The packet.
+    pub fn encode(&self) -> [u8; CACHE_REQUEST_BYTES] {
+        let mut packet = [0; CACHE_REQUEST_BYTES];
+        packet[..REQUEST_BYTES].copy_from_slice(&Request { verb: Verb::Cache }.encode());
+        packet[REQUEST_BYTES..].copy_from_slice(&self.name);
+        packet
+    }
+}
+
+/// Any request, as the supervisor reads it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ask {
+    /// [`Verb::Attach`].
+    Attach,
+    /// [`Verb::Status`].
+    Status,
+    /// [`Verb::Cache`] of this name.
+    Cache(CacheName),
+}
+
+impl Ask {
+    /// Reads a packet: exactly as long as its verb says.
+    pub fn decode(packet: &[u8]) -> Result<Self, AttachError> {
+        let wrong_length = Err(AttachError::Length(packet.len()));
+        if packet.len() < REQUEST_BYTES {
+            return wrong_length;
+        }
+        check(word(packet, 0), packet[4])?;
+        let (head, rest) = packet.split_at(REQUEST_BYTES);
+        match (Verb::from_byte(head[5]), CacheName::try_from(rest)) {
+            (None, _) => Err(AttachError::Verb(head[5])),
+            (Some(Verb::Attach), _) if rest.is_empty() => Ok(Self::Attach),
+            (Some(Verb::Status), _) if rest.is_empty() => Ok(Self::Status),
+            (Some(Verb::Cache), Ok(name)) => Ok(Self::Cache(name)),
+            _ => wrong_length,
+        }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::super::cache_name;
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn every_request_is_told_apart_by_verb_and_length() {
+        let cache = CacheRequest { name: cache_name("quotes") }.encode();
+        assert_eq!(Ask::decode(&cache), Ok(Ask::Cache(cache_name("quotes"))));
+        for (verb, ask) in [(Verb::Attach, Ask::Attach), (Verb::Status, Ask::Status)] {
+            let packet = Request { verb }.encode();
+            assert_eq!(Ask::decode(&packet), Ok(ask));
+            // A name behind it does not turn it into another request.
+            let mut longer = cache;
+            longer[..REQUEST_BYTES].copy_from_slice(&packet);
+            assert_eq!(Ask::decode(&longer), Err(AttachError::Length(CACHE_REQUEST_BYTES)));
+        }
+        let bare = Request { verb: Verb::Cache }.encode();
+        assert_eq!(Ask::decode(&bare), Err(AttachError::Length(REQUEST_BYTES)));
+        assert_eq!(Ask::decode(&cache[..71]), Err(AttachError::Length(71)));
+        let with = |at: usize, byte: u8| {
+            let mut packet = cache;
+            packet[at] = byte;
+            Ask::decode(&packet)
+        };
+        assert!(matches!(with(3, 0), Err(AttachError::Magic(_))));
+        assert_eq!(with(4, 2), Err(AttachError::Version(2)));
+        assert_eq!(with(5, 9), Err(AttachError::Verb(9)));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_a_request_or_an_error(
+            bytes in proptest::collection::vec(any::<u8>(), 0..CACHE_REQUEST_BYTES + 2),
+        ) {
+            let _ = Ask::decode(&bytes);
+            let mut ours = Request { verb: Verb::Cache }.encode().to_vec();
+            ours.extend_from_slice(&bytes);
+            prop_assert_eq!(Ask::decode(&ours).is_ok(), bytes.len() == CACHE_NAME_BYTES);
+        }
+    }
+}
