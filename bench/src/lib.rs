@@ -7,6 +7,7 @@ pub mod generator;
 pub mod order;
 pub mod plot;
 pub mod probe;
+pub mod replay;
 pub mod report;
 pub mod results;
 pub mod row;

@@ -35,7 +35,7 @@ pub struct Row {
 }
 
 /// The other side of a pair.
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Peer {
     /// Printed name.
@@ -179,7 +179,7 @@ mod tests {
     fn the_file_is_whole() {
         let rows = Rows::parse(ROWS_TOML).unwrap();
         let ids: Vec<_> = rows.row.iter().map(|row| row.id.as_str()).collect();
-        assert_eq!(ids, ["A2", "A6", "B1", "B3"]);
+        assert_eq!(ids, ["A2", "A5", "A6", "B1", "B3"]);
         assert!(rows.get("a2").is_some() && rows.get("A9").is_none());
     }
 
@@ -192,6 +192,10 @@ mod tests {
             (measure.must.unwrap(), measure.goal.unwrap())
         };
         assert_eq!(limits("A2", "requests_per_s"), (1.8, 2.2));
+        for measure in &rows.get("A5").unwrap().measure[..8] {
+            assert_eq!((measure.must, measure.judged), (Some(1.0), Judged::Ratio));
+        }
+        assert_eq!(limits("A5", "hit_ratio_market_day"), (0.95, 0.95));
         assert_eq!(limits("A6", "ns_per_op"), (200.0, 100.0));
         assert_eq!(limits("B1", "packets_per_s"), (0.9, 1.0));
         assert_eq!(limits("B1", "p99"), (1.1, 0.9));

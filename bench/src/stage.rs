@@ -237,7 +237,7 @@ pub fn supervisor() -> anyhow::Result<std::path::PathBuf> {
 }
 
 /// Looks for a program on the path.
-fn find_peer(peer: &Peer) -> Result<std::path::PathBuf, String> {
+pub fn find_peer(peer: &Peer) -> Result<std::path::PathBuf, String> {
     let look = || {
         let path = std::env::var_os("PATH").unwrap_or_default();
         std::env::split_paths(&path).map(|folder| folder.join(&peer.program)).find(|p| p.exists())

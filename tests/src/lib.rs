@@ -8,6 +8,7 @@ pub mod command;
 pub mod feed_source;
 pub mod forge;
 pub mod frames;
+pub mod history;
 pub mod lab;
 pub mod load;
 pub mod memcached;

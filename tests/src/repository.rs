@@ -12,17 +12,22 @@ pub fn root() -> PathBuf {
 }
 
 /// The folder with real inputs that lie beside the repository: `$NAUTILUS_DATA`, else
-/// `../shared/data`. None, with a printed `SKIPPED` line naming `what`, when it is absent.
-pub fn data_or_skip(what: &str) -> Option<PathBuf> {
+/// `../shared/data`.
+pub fn data() -> Option<PathBuf> {
     let folder = match std::env::var_os("NAUTILUS_DATA") {
         Some(folder) => PathBuf::from(folder),
         None => root().join("../shared/data"),
     };
-    if folder.is_dir() {
-        return Some(folder);
+    folder.is_dir().then_some(folder)
+}
+
+/// [`data`], with a printed `SKIPPED` line naming `what` when it is absent.
+pub fn data_or_skip(what: &str) -> Option<PathBuf> {
+    let folder = data();
+    if folder.is_none() {
+        println!("SKIPPED {what}: no data folder beside the repository (or set NAUTILUS_DATA)");
     }
-    println!("SKIPPED {what}: no data folder beside the repository (or set NAUTILUS_DATA)");
-    None
+    folder
 }
 
 /// Whether the long form of the shows was asked for (`scripts/test.sh --long`).

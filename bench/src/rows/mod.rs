@@ -1,6 +1,7 @@
 //! The rows: each sets its sides up, measures halves, and takes everything down when dropped.
 
 pub mod a2;
+pub mod a5;
 pub mod a6;
 pub mod b1;
 pub mod b3;
@@ -12,6 +13,7 @@ use crate::run::Bench;
 pub fn set_up(row: &Row, quick: bool) -> anyhow::Result<Box<dyn Bench>> {
     match row.id.as_str() {
         "A2" => Ok(Box::new(a2::A2::set_up(row, quick)?)),
+        "A5" => Ok(Box::new(a5::A5::set_up(row, quick)?)),
         "A6" => Ok(Box::new(a6::A6::new(quick))),
         "B1" => Ok(Box::new(b1::B1::set_up(row, quick)?)),
         "B3" => Ok(Box::new(b3::B3::set_up(quick)?)),

@@ -1,0 +1,167 @@
+//! The peer: memcached in a process of its own, asked over a unix socket.
+//!
+//! Equal memory: `-m` bounds what memcached gives to items, headers and slab waste included; its hash
+//! table and buffers (about 7 MiB) come on top and are not counted against it. Our table has
+//! everything inside its memory.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::{Child, Command};
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+
+use super::{Access, Cache};
+
+const READY: Duration = Duration::from_secs(10);
+
+/// One running memcached; dropping ends it.
+pub struct Memcached {
+    child: Child,
+    socket: UnixStream,
+    answers: BufReader<UnixStream>,
+    /// Not sent yet: fills of the last batch.
+    outgoing: Vec<u8>,
+    line: Vec<u8>,
+    stores_count: u64,
+    value: Vec<u8>,
+    _folder: tempfile::TempDir,
+}
+
+impl Memcached {
+    /// Starts one. `command` has `{memory_mb}` and `{socket}` in it.
+    pub fn start(command: &str, memory_mb: u32) -> anyhow::Result<Self> {
+        let folder = tempfile::tempdir()?;
+        // It gives up root before it makes its socket.
+        std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o777))?;
+        let path = folder.path().join("memcached.sock");
+        let command = command
+            .replace("{memory_mb}", &memory_mb.to_string())
+            .replace("{socket}", &path.display().to_string());
+        let mut words = command.split_whitespace();
+        let program = words.next().context("the peer's command is empty")?;
+        let mut child = Command::new(program)
+            .args(words)
+            .spawn()
+            .with_context(|| format!("starting {command}"))?;
+        let socket = match connect(&path) {
+            Ok(socket) => socket,
+            Err(error) => {
+                end(&mut child);
+                return Err(error.context(command));
+            }
+        };
+        let answers = BufReader::new(socket.try_clone()?);
+        let (outgoing, line, value) = (Vec::new(), Vec::new(), vec![b'v'; 1 << 17]);
+        let _folder = folder;
+        Ok(Self { child, socket, answers, outgoing, line, stores_count: 0, value, _folder })
+    }
+
+    fn set(&mut self, access: &Access) {
+        self.stores_count += 1;
+        self.outgoing.extend_from_slice(b"set ");
+        self.outgoing.extend_from_slice(access.key.as_bytes());
+        let head = format!(" 0 0 {} noreply\r\n", access.value_bytes);
+        self.outgoing.extend_from_slice(head.as_bytes());
+        self.outgoing.extend_from_slice(&self.value[..access.value_bytes as usize]);
+        self.outgoing.extend_from_slice(b"\r\n");
+    }
+
+    fn send(&mut self) -> anyhow::Result<()> {
+        self.socket.write_all(&self.outgoing).context("asking memcached")?;
+        self.outgoing.clear();
+        Ok(())
+    }
+
+    /// The next line, without its end.
+    fn answer(&mut self) -> anyhow::Result<&[u8]> {
+        self.line.clear();
+        self.answers.read_until(b'\n', &mut self.line).context("hearing memcached")?;
+        self.line.strip_suffix(b"\r\n").context("memcached closed the connection")
+    }
+
+    /// Checks that everything was stored, in the memory that was asked for.
+    pub fn check(&mut self, memory_mb: u32) -> anyhow::Result<()> {
+        self.outgoing.extend_from_slice(b"stats\r\n");
+        self.send()?;
+        let mut stats = BTreeMap::new();
+        loop {
+            let line = String::from_utf8_lossy(self.answer()?).into_owned();
+            match line.split(' ').collect::<Vec<_>>()[..] {
+                ["STAT", name, value] => stats.insert(name.to_owned(), value.to_owned()),
+                ["END"] => break,
+                _ => anyhow::bail!("memcached answered {line:?} to stats"),
+            };
+        }
+        let number = |name: &str| -> anyhow::Result<u64> {
+            let value = stats.get(name).with_context(|| format!("memcached has no {name}"))?;
+            Ok(value.parse()?)
+        };
+        let failed = number("store_no_memory")? + number("store_too_large")?;
+        anyhow::ensure!(failed == 0, "memcached refused {failed} values");
+        let stored = number("cmd_set")?;
+        anyhow::ensure!(stored == self.stores_count, "{stored} of {} arrived", self.stores_count);
+        let limit = number("limit_maxbytes")?;
+        anyhow::ensure!(limit == u64::from(memory_mb) << 20, "memcached uses {limit} bytes");
+        Ok(())
+    }
+}
+
+impl Cache for Memcached {
+    fn batch(&mut self, batch: &[Access]) -> anyhow::Result<u64> {
+        for access in batch {
+            if access.write {
+                self.set(access);
+            } else {
+                // A read like any other, to the peer's queues too; it only leaves the value out.
+                self.outgoing.extend_from_slice(b"mg ");
+                self.outgoing.extend_from_slice(access.key.as_bytes());
+                self.outgoing.extend_from_slice(b"\r\n");
+            }
+        }
+        let reads = || batch.iter().filter(|access| !access.write);
+        if reads().next().is_none() {
+            return Ok(0);
+        }
+        self.send()?;
+        let mut hits_count = 0;
+        for access in reads() {
+            match self.answer()? {
+                b"HD" => hits_count += 1,
+                b"EN" => self.set(access),
+                other => {
+                    anyhow::bail!("memcached answered {:?}", String::from_utf8_lossy(other));
+                }
+            }
+        }
+        Ok(hits_count)
+    }
+}
+
+impl Drop for Memcached {
+    fn drop(&mut self) {
+        end(&mut self.child);
+    }
+}
+
+/// Nothing of it is needed: it may be gone already.
+fn end(child: &mut Child) {
+    let _ = child.kill();
+    let _ = child.wait();
+}
+
+fn connect(path: &Path) -> anyhow::Result<UnixStream> {
+    let deadline = Instant::now() + READY;
+    loop {
+        match UnixStream::connect(path) {
+            Ok(socket) => return Ok(socket),
+            Err(error) if Instant::now() > deadline => {
+                return Err(error).with_context(|| format!("no socket {}", path.display()));
+            }
+            Err(_) => std::thread::sleep(Duration::from_millis(10)),
+        }
+    }
+}
