@@ -179,7 +179,7 @@ mod tests {
     fn the_file_is_whole() {
         let rows = Rows::parse(ROWS_TOML).unwrap();
         let ids: Vec<_> = rows.row.iter().map(|row| row.id.as_str()).collect();
-        assert_eq!(ids, ["A2", "A5", "A6", "B1", "B3"]);
+        assert_eq!(ids, ["A1", "A2", "A5", "A6", "B1", "B3"]);
         assert!(rows.get("a2").is_some() && rows.get("A9").is_none());
     }
 
@@ -191,6 +191,8 @@ mod tests {
             let measure = rows.get(id).unwrap().measure.iter().find(|m| m.name == name).unwrap();
             (measure.must.unwrap(), measure.goal.unwrap())
         };
+        assert_eq!(limits("A1", "p50"), (0.33, 0.20));
+        assert_eq!(limits("A1", "p99"), (0.12, 0.067));
         assert_eq!(limits("A2", "requests_per_s"), (1.8, 2.2));
         for measure in &rows.get("A5").unwrap().measure[..8] {
             assert_eq!((measure.must, measure.judged), (Some(1.0), Judged::Ratio));

@@ -58,7 +58,7 @@ pub fn value(number: u64) -> [u8; VALUE_BYTES] {
     std::array::from_fn(|at| key[at % KEY_BYTES])
 }
 
-fn header(slot: u16, payload: &mut [u8]) {
+pub(crate) fn header(slot: u16, payload: &mut [u8]) {
     payload[..HEADER_BYTES].copy_from_slice(&[0, 0, 0, 0, 0, 1, 0, 0]);
     payload[..2].copy_from_slice(&slot.to_be_bytes());
 }

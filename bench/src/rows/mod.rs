@@ -1,5 +1,6 @@
 //! The rows: each sets its sides up, measures halves, and takes everything down when dropped.
 
+pub mod a1;
 pub mod a2;
 pub mod a5;
 pub mod a6;
@@ -12,6 +13,7 @@ use crate::run::Bench;
 /// Sets up a row. What it needs and does not find is an error that names it.
 pub fn set_up(row: &Row, quick: bool) -> anyhow::Result<Box<dyn Bench>> {
     match row.id.as_str() {
+        "A1" => Ok(Box::new(a1::A1::set_up(row, quick)?)),
         "A2" => Ok(Box::new(a2::A2::set_up(row, quick)?)),
         "A5" => Ok(Box::new(a5::A5::set_up(row, quick)?)),
         "A6" => Ok(Box::new(a6::A6::new(quick))),
