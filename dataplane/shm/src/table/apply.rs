@@ -131,7 +131,11 @@ impl<W: Words, H: HotSet> TableWriter<W, H> {
                     let epoch = validity::epoch(words, channel);
                     let value =
                         HotValue { value, flags, version, expiry_ns, epoch, channel, text_sum };
-                    let publish = || hot.publish(mutation.key, &value);
+                    let silent = mutation.marks.stale || mutation.marks.won;
+                    let publish = || match silent {
+                        true => hot.empty(mutation.key),
+                        false => hot.publish(mutation.key, &value),
+                    };
                     change.commit_hot(shard, found.place.slot, found.item.cell, publish);
                 } else {
                     change.commit(shard);
@@ -197,9 +201,9 @@ fn fill(words: &[AtomicU64], shard: &Shard, item: &NewItem<'_>, now_ns: u64) -> 
         stamp: access_stamp(now_ns),
         queue: item.queue as u8,
         frequency: item.frequency,
-        fetched: false,
-        stale: false,
-        won: false,
+        fetched: mutation.marks.fetched,
+        stale: mutation.marks.stale,
+        won: mutation.marks.won,
         channel: mutation.channel,
         key_bytes: mutation.key.len() as u8,
     };

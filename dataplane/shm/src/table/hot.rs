@@ -176,8 +176,11 @@ impl HotKey {
 
 impl<W: Words, H: HotSet> TableWriter<W, H> {
     /// Shows a value that was just found in the hot set. Changes nothing that anybody could see: both
-    /// places show the same.
+    /// places show the same. A value that is stale or won stays out.
     pub fn show(&mut self, key: &[u8], hit: &Hit) {
+        if hit.is_stale || hit.is_won {
+            return;
+        }
         let mut bytes = [0; HOT_VALUE_BYTES_MAX];
         let Some(value) = bytes.get_mut(..hit.value_bytes as usize) else { return };
         self.read(&mut self.value(hit), value);

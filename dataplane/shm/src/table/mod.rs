@@ -38,7 +38,7 @@ pub use layout::{
     CHANNELS, KEY_BYTES_MAX, LAYOUT_NUMBERS, Layout, LayoutError, SHARDS_MAX, VALUE_BYTES_MAX,
     cells_for,
 };
-pub use mutation::{ApplyError, Mutation, Op};
+pub use mutation::{ApplyError, Marks, Mutation, Op};
 pub use reader::{DETACHED_AGE_NS, READER_RETRIES_MAX, ReadError, ReadHit, TableReader};
 #[cfg(not(loom))]
 pub use region::{CACHE_MAGIC, TableRegion};
@@ -53,6 +53,8 @@ mod hot_test;
 mod kill_test;
 #[cfg(all(test, loom))]
 mod loom_test;
+#[cfg(all(test, not(loom)))]
+mod marks_test;
 #[cfg(all(test, not(loom)))]
 mod model_test;
 #[cfg(all(test, not(loom)))]

@@ -16,6 +16,17 @@ pub enum Op<'a> {
     Invalidate,
 }
 
+/// What is noted of a value beside its bytes. A `Set` starts with none unless it says otherwise.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Marks {
+    /// It was asked for since it was stored.
+    pub fetched: bool,
+    /// It has been invalidated: it may be read, and should be fetched anew.
+    pub stale: bool,
+    /// A reader has been told to fetch it anew.
+    pub won: bool,
+}
+
 /// One change of one key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mutation<'a> {
@@ -39,13 +50,27 @@ pub struct Mutation<'a> {
     /// 16 bits of the caller's, stored and returned: the ones'-complement sum of the text that the
     /// value is answered with, so that a reply need not be added up.
     pub text_sum: u16,
+    /// What a `Set` notes of its value. A value that is stale or won is kept out of the hot set, whose
+    /// answers cannot say so.
+    pub marks: Marks,
 }
 
 impl<'a> Mutation<'a> {
     /// A change of a client's key; fields that matter to `op` are then set by name.
     pub const fn new(key: &'a [u8], op: Op<'a>) -> Self {
-        let (cache, version, epoch, expiry_ns) = (0, 0, 0, 0);
-        Self { cache, key, op, version, epoch, expiry_ns, flags: 0, channel: 0, text_sum: 0 }
+        let marks = Marks { fetched: false, stale: false, won: false };
+        Self {
+            cache: 0,
+            key,
+            op,
+            version: 0,
+            epoch: 0,
+            expiry_ns: 0,
+            flags: 0,
+            channel: 0,
+            text_sum: 0,
+            marks,
+        }
     }
 }
 

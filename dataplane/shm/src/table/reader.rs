@@ -3,9 +3,10 @@
 use super::evict::expired;
 use super::hash::KeyHash;
 use super::layout::{
-    C_EXPIRY_NS, C_LENGTH, C_META, C_VERSION, KEY_BYTES_MAX, LayoutError, Meta, Shard,
-    VALUE_BYTES_MAX, lower, upper,
+    C_EXPIRY_NS, C_LENGTH, C_META, C_VERSION, C_WRITTEN, KEY_BYTES_MAX, LayoutError, Meta, Shard,
+    VALUE_BYTES_MAX, X_LAST, lower, upper,
 };
+use super::mutation::Marks;
 use super::payload::Cursor;
 use super::probe::{SLOT_BUSY, buckets, link_at, same_generation, slot_cell, slot_tag, slots};
 use super::validity::{self, Invalid};
@@ -34,6 +35,15 @@ pub struct ReadHit {
     pub expiry_ns: u64,
     /// 0 = client-owned.
     pub channel: u8,
+    /// When it was stored, `CLOCK_MONOTONIC` microseconds.
+    pub written_us: u64,
+    /// Second of `CLOCK_MONOTONIC` in which it was last asked for, as the writer knows it, exact to
+    /// 34 s. [`TableReader::look`] only; else 0.
+    pub last_access_s: u32,
+    /// What is noted of it.
+    pub marks: Marks,
+    /// Whether its feed is suspect. [`TableReader::look`] only.
+    pub is_suspect: bool,
 }
 
 /// Why a read gave no value.
@@ -82,7 +92,24 @@ impl<W: Words> TableReader<W> {
 
     /// Copies the value of `key` to the front of `out`. `now_ns` is `CLOCK_MONOTONIC`, read after the
     /// request arrived. Bounded: at most [`READER_RETRIES_MAX`] probes.
+    #[inline]
     pub fn get(&self, key: &[u8], now_ns: u64, out: &mut [u8]) -> Result<ReadHit, ReadError> {
+        self.read::<false>(key, now_ns, out)
+    }
+
+    /// [`Self::get`] that also gives values whose feed is suspect, and says so, and when a value was
+    /// last asked for.
+    pub fn look(&self, key: &[u8], now_ns: u64, out: &mut [u8]) -> Result<ReadHit, ReadError> {
+        self.read::<true>(key, now_ns, out)
+    }
+
+    #[inline]
+    fn read<const DETAILS: bool>(
+        &self,
+        key: &[u8],
+        now_ns: u64,
+        out: &mut [u8],
+    ) -> Result<ReadHit, ReadError> {
         if let Some(heartbeat_ns) = self.memory.heartbeat_ns()
             && now_ns.saturating_sub(heartbeat_ns) > DETACHED_AGE_NS
         {
@@ -91,7 +118,7 @@ impl<W: Words> TableReader<W> {
         let hash = KeyHash::new(self.seed, key);
         let shard = &self.shards[hash.shard(self.shards.len() as u32) as usize];
         for _ in 0..READER_RETRIES_MAX {
-            if let Ok(result) = self.probe(shard, hash, key, now_ns, out) {
+            if let Ok(result) = self.probe::<DETAILS>(shard, hash, key, now_ns, out) {
                 return result;
             }
             spin_loop();
@@ -99,7 +126,8 @@ impl<W: Words> TableReader<W> {
         Err(ReadError::WriterBusy)
     }
 
-    fn probe(
+    #[inline]
+    fn probe<const DETAILS: bool>(
         &self,
         shard: &Shard,
         hash: KeyHash,
@@ -119,7 +147,8 @@ impl<W: Words> TableReader<W> {
                 if slot_tag(word) != hash.tag() || lower(word) == 0 {
                     continue;
                 }
-                if let Some(result) = copy(words, shard, (slot, word), key, now_ns, out)? {
+                if let Some(result) = copy::<DETAILS>(words, shard, (slot, word), key, now_ns, out)?
+                {
                     return Ok(result);
                 }
             }
@@ -135,7 +164,7 @@ impl<W: Words> TableReader<W> {
 }
 
 /// Copies the item of one slot if it is the key's. `Ok(None)`: it is another key's.
-fn copy(
+fn copy<const DETAILS: bool>(
     words: &[AtomicU64],
     shard: &Shard,
     (slot, slot_word): (usize, u64),
@@ -157,6 +186,8 @@ fn copy(
     let version = load(words, at + C_VERSION);
     let expiry_ns = load(words, at + C_EXPIRY_NS);
     let length = load(words, at + C_LENGTH);
+    let written = load(words, at + C_WRITTEN);
+    let last = if DETAILS { load(words, shard.side(cell) + X_LAST) } else { 0 };
     let value_bytes = lower(length) as usize;
     if usize::from(meta.key_bytes) > KEY_BYTES_MAX || value_bytes > VALUE_BYTES_MAX {
         return Err(Raced);
@@ -179,15 +210,25 @@ fn copy(
     if !same_key {
         return Ok(None);
     }
-    let hit =
-        ReadHit { value_bytes, flags: upper(length), version, expiry_ns, channel: meta.channel };
-    let result = match validity::check(words, meta.epoch, meta.channel, now_ns) {
+    let state = validity::check(words, meta.epoch, meta.channel, now_ns);
+    let hit = ReadHit {
+        value_bytes,
+        flags: upper(length),
+        version,
+        expiry_ns,
+        channel: meta.channel,
+        written_us: written >> 16,
+        last_access_s: upper(last),
+        marks: Marks { fetched: meta.fetched, stale: meta.stale, won: meta.won },
+        is_suspect: state == Err(Invalid::Suspect),
+    };
+    let result = match state {
         Err(Invalid::LeaseExpired) => Err(ReadError::LeaseExpired),
         Err(Invalid::Flushed) => Err(ReadError::Miss),
         _ if expired(expiry_ns, now_ns) => Err(ReadError::Miss),
-        Err(Invalid::Suspect) => Err(ReadError::Suspect),
-        Ok(()) if !fits => Err(ReadError::BufferTooSmall { value_bytes }),
-        Ok(()) => Ok(hit),
+        Err(Invalid::Suspect) if !DETAILS => Err(ReadError::Suspect),
+        _ if !fits => Err(ReadError::BufferTooSmall { value_bytes }),
+        _ => Ok(hit),
     };
     Ok(Some(result))
 }

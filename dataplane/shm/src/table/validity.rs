@@ -91,6 +91,11 @@ pub(super) fn valid_until(words: &[AtomicU64]) -> u64 {
 /// leaves it suspect, and whoever takes the channel over begins it again.
 pub(super) fn begin_channel(words: &[AtomicU64], channel: u8) {
     set_channel(words, channel, ChannelState::Suspect);
+    forget_channel(words, channel);
+}
+
+/// Turns every item of a channel into a miss; those of channel 0 are the clients'.
+pub(super) fn forget_channel(words: &[AtomicU64], channel: u8) {
     let at = T_CHANNEL_EPOCHS + usize::from(channel);
     words[at].store(load(words, at).wrapping_add(1), Ordering::Release);
 }

@@ -2,7 +2,7 @@
 
 use super::evict::{FREQUENCY_MAX, expired};
 use super::hash::KeyHash;
-use super::hot::HotSet;
+use super::hot::{HotKey, HotSet};
 use super::intent::recover;
 use super::layout::{
     C_EXPIRY_NS, C_LENGTH, C_META, C_VERSION, C_WRITTEN, Layout, LayoutError, Meta, NIL, S_BYTES,
@@ -249,6 +249,17 @@ impl<W: Words, H: HotSet> TableWriter<W, H> {
         usable(words, shard, &item, now_ns).then(|| hit(words, shard, &item))
     }
 
+    /// The value of a key whose feed is suspect: what [`Self::get`] and [`Self::peek`] do not give.
+    pub fn suspect(&self, hash: KeyHash, key: &[u8], now_ns: u64) -> Option<Hit> {
+        let words = self.memory.words();
+        let shard = shard_of(&self.shards, hash);
+        let item = find(words, shard, hash, key)?.item;
+        let expiry_ns = load(words, shard.cell(item.cell) + C_EXPIRY_NS);
+        let state = validity::check(words, item.meta.epoch, item.meta.channel, now_ns);
+        let suspect = state == Err(Invalid::Suspect) && !expired(expiry_ns, now_ns);
+        suspect.then(|| hit(words, shard, &item))
+    }
+
     /// Second of `CLOCK_MONOTONIC` in which the value was last asked for, or stored. Exact to 34 s, as
     /// memcached is to 60. Touches a cache line that a look-up does not.
     pub fn last_access_s(&self, hit: &Hit) -> u32 {
@@ -256,11 +267,17 @@ impl<W: Words, H: HotSet> TableWriter<W, H> {
         upper(load(self.memory.words(), side + X_LAST))
     }
 
-    /// Notes that a reader of this invalidated value was told to fetch it anew. One store; it is no
-    /// change of the value, and is forgotten with it.
+    /// Notes that a reader of this value was told to fetch it anew. One store; it is no change of the
+    /// value, and is forgotten with it. A hot copy, whose answers could not say so, goes first.
     pub fn mark_won(&mut self, hit: &Hit) {
         let words = self.memory.words();
-        let at = self.shards[hit.shard as usize].cell(hit.cell) + C_META;
+        let shard = &self.shards[hit.shard as usize];
+        if H::IS_THERE
+            && let Some(key) = HotKey::of(words, shard, hit.cell)
+        {
+            self.hot.empty(key.bytes());
+        }
+        let at = shard.cell(hit.cell) + C_META;
         store(words, at, Meta { won: true, ..Meta::unpack(load(words, at)) }.pack());
     }
 
@@ -318,6 +335,13 @@ impl<W: Words, H: HotSet> TableWriter<W, H> {
         let words = self.memory.words();
         self.hot.set_flush_epoch(validity::flush_epoch(words) + 1);
         validity::flush(words);
+    }
+
+    /// Turns every item that clients own into a miss, with one store; what feeds publish stays.
+    pub fn flush_clients(&mut self) {
+        let words = self.memory.words();
+        self.hot.set_channel_epoch(0, validity::channel_epoch(words, 0) + 1);
+        validity::forget_channel(words, 0);
     }
 
     /// Sets the lease deadline, [`NO_LEASE`] for none.
