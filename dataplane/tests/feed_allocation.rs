@@ -42,7 +42,7 @@ struct Sink {
 impl Keyspace for Sink {
     fn begin_channel(&mut self, _channel: u8) {}
 
-    fn put(&mut self, _key: &[u8], _value: &[u8], _channel: u8) -> Result<(), PutError> {
+    fn put(&mut self, _key: &[u8], _value: &[u8], _channel: u8, _: u64) -> Result<(), PutError> {
         self.puts += 1;
         // Refusals take other paths, which must not allocate either.
         if self.puts.is_multiple_of(100) { Err(PutError::NoRoom) } else { Ok(()) }

@@ -6,6 +6,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use nautilus_dataplane::app::CacheApp;
 use nautilus_dataplane::app::echo::Echo;
 use nautilus_dataplane::net::Endpoint;
 use nautilus_dataplane::port::sim::{SimFaults, SimWorld};
@@ -13,6 +14,7 @@ use nautilus_dataplane::port::socket::{SocketPort, SocketSpec};
 use nautilus_dataplane::port::{Link, Path, Port, SimPort};
 use nautilus_dataplane::worker::{Served, Worker};
 use nautilus_shm::cells::PollPolicy;
+use nautilus_shm::table::{TableWriter, heap_words};
 
 struct Counting;
 
@@ -92,6 +94,53 @@ fn a_turn_over_the_simulated_port_allocates_nothing() {
         while world.client_receives(&mut reply).is_some() {}
     });
     assert_eq!(seen, 0);
+}
+
+/// Every command, hits and misses, long answers and values put together.
+#[test]
+fn a_turn_of_the_cache_allocates_nothing() {
+    const CACHE_PORT: u16 = 11_211;
+    let texts = [
+        "set a 0 0 2\r\n10\r\nset b 0 100 600\r\n{}\r\nset c 0 0 0\r\n\r\n",
+        "get a\r\n",
+        "gets a b c d\r\nget b b b b b b b b b b\r\ngat 10 a b\r\n",
+        "append b 0 0 600\r\n{}\r\nprepend b 0 0 1\r\nx\r\nget b\r\n",
+        "incr a 5\r\ndecr a 100\r\ncas a 0 0 1 7\r\nx\r\nadd d 0 0 1\r\nx\r\nreplace d 0 0 1\r\ny\r\n",
+        "touch a 10\r\nstats\r\nstats items\r\nversion\r\nverbosity 1\r\nfoo\r\n",
+        "mg b v t s f c k h l O1 @v @a @m9 @s\r\nmg none N10 v\r\nmg YQ== b k v R9 T9\r\n",
+        "ms a 2 T10 c k\r\n11\r\nma a D5 v t c\r\nma n N10 J5 v\r\nmd b I\r\nmg b v\r\nmd b q\r\n",
+        "me a\r\nmn\r\ndelete d\r\nflush_all 10\r\nflush_all\r\nquit\r\n",
+    ];
+    let datagrams: Vec<Vec<u8>> = texts
+        .iter()
+        .map(|text| text.replace("{}", &"v".repeat(600)))
+        .map(|text| [&[0, 1, 0, 0, 0, 1, 0, 0], text.as_bytes()].concat())
+        .collect();
+    let faults = SimFaults { loss_permille: 0, duplicate_permille: 0, reorder_permille: 100 };
+    let world = SimWorld::new(7, faults);
+    let path = Path {
+        from: Endpoint::v4([198, 18, 0, 2], 999),
+        to: Endpoint::v4([198, 18, 0, 1], CACHE_PORT),
+        link: Link::default(),
+    };
+    let table = TableWriter::create(heap_words(4 << 20), 1, 1).unwrap();
+    let apps = (Some(Served { ports: vec![CACHE_PORT], app: CacheApp::new(table, 0) }), ());
+    let mut worker = Worker::new(SimPort::new(world.clone()), apps, (), PollPolicy::Busy);
+    let mut reply = Vec::with_capacity(2048);
+    let (mut seen, mut answers) = (0, 0);
+    for _ in 0..500 {
+        for datagram in &datagrams {
+            world.borrow_mut().client_sends(&path, datagram);
+        }
+        let before = touches();
+        worker.turn();
+        seen += touches() - before;
+        while world.borrow_mut().client_receives(&mut reply).is_some() {
+            answers += 1;
+        }
+    }
+    assert_eq!(seen, 0);
+    assert!(answers > 500 * 35, "{answers} answers");
 }
 
 #[test]

@@ -38,8 +38,9 @@ pub trait Keyspace {
     fn begin_channel(&mut self, channel: u8);
 
     /// Publishes a value. `channel` is not 0, which stands for keys that clients own; a key that
-    /// clients own becomes the feed's.
-    fn put(&mut self, key: &[u8], value: &[u8], channel: u8) -> Result<(), PutError>;
+    /// clients own becomes the feed's. `now_ns` is `CLOCK_MONOTONIC`, when the value came about: its age
+    /// is counted from there.
+    fn put(&mut self, key: &[u8], value: &[u8], channel: u8, now_ns: u64) -> Result<(), PutError>;
 
     /// Publishes the state of a channel with one store. Every channel starts suspect.
     fn set_channel(&mut self, channel: u8, state: ChannelState);

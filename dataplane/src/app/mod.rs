@@ -1,15 +1,13 @@
 //! What a node serves. An application takes bursts and a clock, never a socket.
 
 pub mod cache;
-mod cache_counts;
 pub mod echo;
 pub mod feed;
 pub mod keyspace;
 
 use crate::port::{Burst, Transmit};
 
-pub use cache::CacheApp;
-pub use cache_counts::CacheCounts;
+pub use cache::{CacheApp, CacheCounts};
 pub use keyspace::{ChannelState, Keyspace, PutError};
 
 /// One application of the run loop.

@@ -325,13 +325,18 @@ impl Channel {
             Value::Bbo => {
                 publication.bbo = self.books.bbo(locate);
                 let record = BboRecord { origin, bbo: publication.bbo };
-                keyspace.put(key.as_bytes(), &record.encode(), channel)
+                keyspace.put(key.as_bytes(), &record.encode(), channel, capture_ns)
             }
             Value::Last => {
                 let trade = self.books.last_trade(locate);
                 origin.source_sequence = publication.trade_sequence;
                 origin.exchange_ns = trade.map_or(0, |trade| trade.exchange_ns);
-                keyspace.put(key.as_bytes(), &LastRecord { origin, trade }.encode(), channel)
+                keyspace.put(
+                    key.as_bytes(),
+                    &LastRecord { origin, trade }.encode(),
+                    channel,
+                    capture_ns,
+                )
             }
         };
         let held = &mut publication.held[value as usize];

@@ -47,6 +47,32 @@ pub struct Origin {
     pub session: Session,
 }
 
+/// Bytes of a record that [`Capture::of`] looks at.
+pub const CAPTURE_BYTES: usize = 24;
+
+/// When a record was captured and from what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Capture {
+    /// As in [`Origin`].
+    pub capture_ns: u64,
+    /// As in [`Origin`].
+    pub source_sequence: u64,
+}
+
+impl Capture {
+    /// Reads the front of a value of `value_bytes` bytes; `None` for what is no record.
+    pub fn of(front: &[u8; CAPTURE_BYTES], value_bytes: u32) -> Option<Self> {
+        let mut reader = Reader { bytes: front, at: 0 };
+        let (version, bytes) = (reader.u16(), reader.u16());
+        if version != LAYOUT_VERSION || u32::from(bytes) != value_bytes {
+            return None;
+        }
+        let _locate_and_flags = (reader.u16(), reader.u16());
+        let source_sequence = reader.u64();
+        Some(Self { capture_ns: reader.u64(), source_sequence })
+    }
+}
+
 /// The best bid/offer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BboRecord {

@@ -7,7 +7,7 @@ use nautilus_ebpf::{HotSlots, HotValue as Shown, HotWords, SteeringError, slot_o
 use nautilus_shm::table::{HOT_KEY_BYTES_MAX, Hit, HotKey, HotSet, HotValue};
 
 use super::{Admission, HitCounts};
-use crate::memcached::reply::{VALUE_LINE_BYTES_MAX, write_line};
+use crate::memcached::reply::{VALUE_LINE_BYTES_MAX, write_value_line};
 
 /// What follows a value.
 const TAIL: &[u8] = b"\r\nEND\r\n";
@@ -75,7 +75,7 @@ impl HotSet for XdpHotSet {
     fn publish(&mut self, key: &[u8], value: &HotValue<'_>) {
         let Some(slot) = slot_of(self.cache, key) else { return };
         let mut text = [0; VALUE_LINE_BYTES_MAX + HOT_REPLY_BYTES_MAX];
-        let line = write_line(key, value.flags, value.value.len() as u32, None, &mut text);
+        let line = write_value_line(key, value.flags, value.value.len() as u32, None, &mut text);
         let end = line + value.value.len();
         let bytes = end + TAIL.len();
         let shown = bytes <= HOT_REPLY_BYTES_MAX && {

@@ -1,21 +1,52 @@
-//! Decimal numbers in command lines and replies, without allocation.
+//! Decimal numbers in command lines, values and replies, without allocation.
 
-/// Parses what C's `strtoll` accepts of a whole word: an optional sign and digits.
-pub fn signed(word: &[u8]) -> Option<i64> {
-    let digits = word.strip_prefix(b"+").unwrap_or(word);
-    if word.len() > digits.len() && digits.first().is_some_and(|byte| b"+-".contains(byte)) {
-        return None;
-    }
-    std::str::from_utf8(digits).ok()?.parse().ok()
+/// What C's `isspace` says in the usual locale. A word has no spaces, a stored value may.
+const fn is_space(byte: u8) -> bool {
+    matches!(byte, b'\t'..=b'\r' | b' ')
 }
 
-/// Parses an unsigned number with an optional plus sign.
-pub fn unsigned(word: &[u8]) -> Option<u64> {
-    let digits = word.strip_prefix(b"+").unwrap_or(word);
-    if word.len() > digits.len() && digits.first().is_some_and(|byte| b"+-".contains(byte)) {
-        return None;
+/// A number at the front of a word: its sign and its digits' value, as C's `strto...` reads it. What
+/// may follow is white space, and behind it anything; a NUL ends the text.
+fn front(word: &[u8]) -> Option<(bool, u64)> {
+    let start = word.iter().position(|&byte| !is_space(byte))?;
+    let word = &word[start..];
+    let (negative, digits) = match word.split_first()? {
+        (b'-', digits) => (true, digits),
+        (b'+', digits) => (false, digits),
+        _ => (false, word),
+    };
+    let mut value = None;
+    for &byte in digits {
+        if !byte.is_ascii_digit() {
+            if !is_space(byte) && byte != 0 {
+                return None;
+            }
+            break;
+        }
+        let before = value.unwrap_or(0u64);
+        value = Some(before.checked_mul(10)?.checked_add(u64::from(byte - b'0'))?);
     }
-    std::str::from_utf8(digits).ok()?.parse().ok()
+    Some((negative, value?))
+}
+
+/// Parses what memcached's `safe_strtol` accepts of a word.
+pub fn signed(word: &[u8]) -> Option<i64> {
+    match front(word)? {
+        (true, value) => 0i64.checked_sub_unsigned(value),
+        (false, value) => i64::try_from(value).ok(),
+    }
+}
+
+/// Parses what memcached's `safe_strtoull` accepts of a word: a negative number only if it comes out
+/// as one that is not too large.
+pub fn unsigned(word: &[u8]) -> Option<u64> {
+    match front(word)? {
+        (false, value) => Some(value),
+        (true, value) => {
+            let value = value.wrapping_neg();
+            (value <= i64::MAX as u64).then_some(value)
+        }
+    }
 }
 
 /// Digits of the largest `u64`.
@@ -46,11 +77,18 @@ mod tests {
         for (word, value) in [("0", 0), ("-1", -1), ("+5", 5), ("007", 7)] {
             assert_eq!(signed(word.as_bytes()), Some(value), "{word}");
         }
-        for word in ["", "+", "-", "++1", "+-1", "1a", "0x1", " 1", "9999999999999999999999"] {
+        for (word, value) in [(" 1", 1), ("1\t", 1), ("\t-1\rx", -1), ("5\0x", 5), ("-0", 0)] {
+            assert_eq!(signed(word.as_bytes()), Some(value), "{word}");
+        }
+        assert_eq!(signed(b"-9223372036854775808"), Some(i64::MIN));
+        for word in ["", "+", "-", "++1", "+-1", "1a", "0x1", " ", "9999999999999999999999"] {
             assert_eq!(signed(word.as_bytes()), None, "{word}");
         }
         assert_eq!(unsigned(b"18446744073709551615"), Some(u64::MAX));
+        assert_eq!(unsigned(b"18446744073709551616"), None);
         assert_eq!(unsigned(b"-1"), None);
+        assert_eq!(unsigned(b"-0"), Some(0));
+        assert_eq!(unsigned(b"-18446744073709551615"), Some(1));
         for value in [0, 9, 10, 99, 100, 12_345, u64::MAX] {
             let mut out = [0; DIGITS_MAX];
             let count = write(value, &mut out);

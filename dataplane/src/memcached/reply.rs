@@ -1,6 +1,6 @@
-//! The text of a hit, whole or cut into frames.
+//! The text of a hit, and the sum of it that is kept with the value.
 
-use nautilus_shm::table::{Hit, TableWriter, ValueReader, Words};
+use nautilus_shm::table::Hit;
 
 use super::number;
 use crate::net::checksum;
@@ -21,13 +21,7 @@ pub fn value_line_bytes(key: &[u8], hit: &Hit, with_version: bool) -> usize {
 /// Writes `VALUE <key> <flags> <bytes> [<version>]\r\n` and returns its length, at most
 /// [`VALUE_LINE_BYTES_MAX`].
 #[inline]
-pub fn write_value_line(key: &[u8], hit: &Hit, with_version: bool, out: &mut [u8]) -> usize {
-    let version = with_version.then_some(hit.version);
-    write_line(key, hit.flags, hit.value_bytes, version, out)
-}
-
-#[inline]
-pub(crate) fn write_line(
+pub fn write_value_line(
     key: &[u8],
     flags: u32,
     value_bytes: u32,
@@ -70,7 +64,7 @@ fn copy_short(key: &[u8], out: &mut [u8]) {
 /// even place of a datagram. Kept with the value, so that answering does not add it up again.
 pub fn text_sum(key: &[u8], flags: u32, value: &[u8]) -> u16 {
     let mut line = [0; VALUE_LINE_BYTES_MAX];
-    let line_bytes = write_line(key, flags, value.len() as u32, None, &mut line);
+    let line_bytes = write_value_line(key, flags, value.len() as u32, None, &mut line);
     let mut sum = 0;
     let mut odd = false;
     for part in [&line[..line_bytes], value, b"\r\nEND\r\n"] {
@@ -81,91 +75,6 @@ pub fn text_sum(key: &[u8], flags: u32, value: &[u8]) -> u16 {
         odd ^= part.len() % 2 == 1;
     }
     checksum::fold(sum)
-}
-
-/// A hit and where its key stands in the request.
-#[derive(Clone, Copy, Debug)]
-pub struct KeyHit {
-    /// The value.
-    pub hit: Hit,
-    /// Offset of the key in the command's keys.
-    pub key_offset: u32,
-    /// Length of the key.
-    pub key_bytes: u8,
-}
-
-/// Which part of a hit's text is next.
-enum Part {
-    Line,
-    Value(ValueReader),
-    End,
-}
-
-/// Writes the answer to a `get` piece by piece.
-pub struct ReplyText<'a> {
-    keys: &'a [u8],
-    hits: &'a [KeyHit],
-    with_version: bool,
-    part: Part,
-    /// Bytes of the current part that are written already.
-    offset: usize,
-}
-
-impl<'a> ReplyText<'a> {
-    /// The text of these hits, then `END`.
-    pub fn new(keys: &'a [u8], hits: &'a [KeyHit], with_version: bool) -> Self {
-        Self { keys, hits, with_version, part: Part::Line, offset: 0 }
-    }
-
-    /// Fills `out` with the next bytes; returns how many there were.
-    pub fn fill<W: Words>(&mut self, table: &TableWriter<W>, out: &mut [u8]) -> usize {
-        let mut at = 0;
-        while at < out.len() {
-            let Some((first, later)) = self.hits.split_first() else {
-                at += self.copy(END, &mut out[at..]);
-                break;
-            };
-            match &mut self.part {
-                Part::Line => {
-                    let start = first.key_offset as usize;
-                    let key = &self.keys[start..start + usize::from(first.key_bytes)];
-                    let mut line = [0; VALUE_LINE_BYTES_MAX];
-                    let bytes = write_value_line(key, &first.hit, self.with_version, &mut line);
-                    at += self.copy(&line[..bytes], &mut out[at..]);
-                    if self.offset == bytes {
-                        self.turn(Part::Value(table.value(&first.hit)));
-                    }
-                }
-                Part::Value(reader) => {
-                    at += table.read(reader, &mut out[at..]);
-                    if reader.left_bytes() == 0 {
-                        self.turn(Part::End);
-                    }
-                }
-                Part::End => {
-                    at += self.copy(b"\r\n", &mut out[at..]);
-                    if self.offset == 2 {
-                        self.hits = later;
-                        self.turn(Part::Line);
-                    }
-                }
-            }
-        }
-        at
-    }
-
-    fn turn(&mut self, part: Part) {
-        self.part = part;
-        self.offset = 0;
-    }
-
-    fn copy(&mut self, text: &[u8], out: &mut [u8]) -> usize {
-        let text = &text[self.offset..];
-        let count = text.len().min(out.len());
-        out[..count].copy_from_slice(&text[..count]);
-        self.offset += count;
-        count
-    }
 }
 
 #[cfg(test)]

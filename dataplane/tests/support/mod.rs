@@ -84,7 +84,7 @@ impl Keyspace for MapKeyspace {
         self.live_until_ns.remove(&channel);
     }
 
-    fn put(&mut self, key: &[u8], value: &[u8], channel: u8) -> Result<(), PutError> {
+    fn put(&mut self, key: &[u8], value: &[u8], channel: u8, _: u64) -> Result<(), PutError> {
         self.puts += 1;
         if self.full {
             return Err(PutError::NoRoom);

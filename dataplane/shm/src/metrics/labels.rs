@@ -146,12 +146,50 @@ labels! {
         Get ["get"],
         /// `gets`, one per key.
         Gets ["gets"],
+        /// `gat`, one per key.
+        Gat ["gat"],
+        /// `gats`, one per key.
+        Gats ["gats"],
         /// `set`.
         Set ["set"],
+        /// `add`.
+        Add ["add"],
+        /// `replace`.
+        Replace ["replace"],
+        /// `append`.
+        Append ["append"],
+        /// `prepend`.
+        Prepend ["prepend"],
+        /// `cas`.
+        Cas ["cas"],
         /// `delete`.
         Delete ["delete"],
+        /// `incr`.
+        Incr ["incr"],
+        /// `decr`.
+        Decr ["decr"],
+        /// `touch`.
+        Touch ["touch"],
+        /// `flush_all`.
+        FlushAll ["flush_all"],
+        /// `stats`.
+        Stats ["stats"],
         /// `version`.
         Version ["version"],
+        /// `verbosity`.
+        Verbosity ["verbosity"],
+        /// `mg`.
+        Mg ["mg"],
+        /// `ms`.
+        Ms ["ms"],
+        /// `md`.
+        Md ["md"],
+        /// `ma`.
+        Ma ["ma"],
+        /// `me`.
+        Me ["me"],
+        /// `mn`.
+        Mn ["mn"],
     }
 
     /// How a cache request was refused.
@@ -170,6 +208,10 @@ labels! {
         ReplyTooLarge ["reply_too_large"],
         /// The UDP frame header is missing or names a request of several datagrams.
         FrameHeader ["frame_header"],
+        /// A client wanted to change what a feed publishes.
+        FeedOwned ["feed_owned"],
+        /// More requests of a kind that costs much than are answered in a time.
+        Throttled ["throttled"],
     }
 
     /// Why bytes of a feed were not decoded.

@@ -1,0 +1,140 @@
+//! What the cache application counts: by verb, by error, and what came of it. `stats` shows the sums
+//! since the last `stats reset`; the metric bank is given what was added since the last publication.
+
+use nautilus_shm::metrics::labels::{CacheError, CacheVerb, Label};
+use nautilus_shm::metrics::{MetricBank, table};
+use nautilus_shm::table::{Usage, WriterCounts};
+
+/// Memory of one cell in use, index included: what [`table::CACHE_USED_BYTES`] counts.
+pub(super) const CELL_BYTES: u64 = 176;
+
+/// What came of requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Outcome {
+    Hit,
+    Miss,
+    SplitReply,
+    Stored,
+    DeleteHit,
+    DeleteMiss,
+    IncrHit,
+    IncrMiss,
+    DecrHit,
+    DecrMiss,
+    CasHit,
+    CasMiss,
+    CasBadVersion,
+    TouchHit,
+    TouchMiss,
+}
+
+const OUTCOMES: usize = Outcome::TouchMiss as usize + 1;
+
+/// Plain numbers, so that counting is one addition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Sums {
+    verbs: [u64; CacheVerb::ALL.len()],
+    errors: [u64; CacheError::ALL.len()],
+    outcomes: [u64; OUTCOMES],
+    writer: WriterCounts,
+}
+
+impl Default for Sums {
+    fn default() -> Self {
+        Self {
+            verbs: [0; CacheVerb::ALL.len()],
+            errors: [0; CacheError::ALL.len()],
+            outcomes: [0; OUTCOMES],
+            writer: WriterCounts::default(),
+        }
+    }
+}
+
+/// The counts of one cache since its worker began to serve it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CacheCounts {
+    sums: Sums,
+    published: Sums,
+    reset: Sums,
+}
+
+impl CacheCounts {
+    #[inline(always)]
+    pub(super) fn verb(&mut self, verb: CacheVerb) {
+        self.sums.verbs[verb as usize] += 1;
+    }
+
+    #[inline(always)]
+    pub(super) fn error(&mut self, error: CacheError) {
+        self.sums.errors[error as usize] += 1;
+    }
+
+    #[inline(always)]
+    pub(super) fn outcome(&mut self, outcome: Outcome) {
+        self.sums.outcomes[outcome as usize] += 1;
+    }
+
+    /// Requests of a verb since the last `stats reset`; a `get` of several keys counts once a key.
+    pub fn requests(&self, verb: CacheVerb) -> u64 {
+        self.sums.verbs[verb as usize] - self.reset.verbs[verb as usize]
+    }
+
+    /// Refusals since the last `stats reset`.
+    pub fn errors(&self, error: CacheError) -> u64 {
+        self.sums.errors[error as usize] - self.reset.errors[error as usize]
+    }
+
+    /// What came of requests since the last `stats reset`.
+    pub fn outcomes(&self, outcome: Outcome) -> u64 {
+        self.sums.outcomes[outcome as usize] - self.reset.outcomes[outcome as usize]
+    }
+
+    /// What the table's writer counted since the last `stats reset`.
+    pub(super) fn writer(&self, writer: WriterCounts) -> WriterCounts {
+        since(writer, self.reset.writer)
+    }
+
+    pub(super) fn reset(&mut self, writer: WriterCounts) {
+        self.reset = Sums { writer, ..self.sums };
+    }
+
+    /// Adds what is new to the bank.
+    pub(super) fn publish(&mut self, bank: &MetricBank<'_>, writer: WriterCounts, usage: &Usage) {
+        let (sums, published) = (&self.sums, &self.published);
+        for &verb in CacheVerb::ALL {
+            let count = sums.verbs[verb as usize] - published.verbs[verb as usize];
+            bank.add(table::CACHE_REQUESTS.of(verb), count);
+        }
+        for &error in CacheError::ALL {
+            let count = sums.errors[error as usize] - published.errors[error as usize];
+            bank.add(table::CACHE_ERRORS.of(error), count);
+        }
+        let outcomes = [
+            (table::CACHE_HITS, Outcome::Hit),
+            (table::CACHE_MISSES, Outcome::Miss),
+            (table::CACHE_SPLIT_REPLIES, Outcome::SplitReply),
+        ];
+        for (metric, outcome) in outcomes {
+            let count = sums.outcomes[outcome as usize] - published.outcomes[outcome as usize];
+            bank.add(metric, count);
+        }
+        let new = since(writer, published.writer);
+        bank.add(table::CACHE_EVICTIONS, new.evictions_count);
+        bank.add(table::CACHE_SUSPECTS, new.suspects_count);
+        bank.add(table::CACHE_EXPIRATIONS, new.expirations_count);
+        bank.set(table::CACHE_ITEMS, usage.items_count);
+        bank.set(table::CACHE_USED_BYTES, usage.used_cells_count * CELL_BYTES);
+        bank.set(table::CACHE_LIMIT_BYTES, usage.cells_count * CELL_BYTES);
+        self.published = Sums { writer, ..self.sums };
+    }
+}
+
+fn since(now: WriterCounts, then: WriterCounts) -> WriterCounts {
+    WriterCounts {
+        evictions_count: now.evictions_count - then.evictions_count,
+        slot_evictions_count: now.slot_evictions_count - then.slot_evictions_count,
+        suspects_count: now.suspects_count - then.suspects_count,
+        expirations_count: now.expirations_count - then.expirations_count,
+    }
+}

@@ -1,0 +1,147 @@
+//! Answers as datagrams: one whose text is made in place, or several that are cut from pieces.
+
+use nautilus_shm::table::{Hit, HotSet, TableWriter, ValueReader, Words};
+
+use super::sink::Sink;
+use crate::memcached::FrameHeader;
+use crate::memcached::frame::{FRAME_HEADER_BYTES, FRAME_TEXT_BYTES_MAX, REPLY_FRAMES_MAX};
+use crate::net::checksum;
+use crate::port::{Filled, Path, Transmit};
+
+/// Bytes of the longest reply.
+pub(super) const REPLY_TEXT_BYTES_MAX: usize = REPLY_FRAMES_MAX * FRAME_TEXT_BYTES_MAX;
+
+/// Values of one reply: each has at least one byte of its own and the 15 of `VALUE k 0 1` and the line
+/// ends.
+const VALUES_MAX: usize = REPLY_TEXT_BYTES_MAX / 16;
+
+/// Where one answer goes.
+pub(super) struct Reply<'a, T> {
+    pub tx: &'a mut T,
+    pub path: Path,
+    pub header: FrameHeader,
+}
+
+impl<T: Transmit> Reply<'_, T> {
+    /// Sends one datagram. What the port cannot send, it counts.
+    #[inline]
+    pub fn frame<F: Into<Filled>>(
+        &mut self,
+        sequence: u16,
+        total: u16,
+        write: impl FnOnce(&mut [u8]) -> F,
+    ) {
+        let header = self.header.reply(sequence, total);
+        let _ = self.tx.send(&self.path, |out| {
+            out[..FRAME_HEADER_BYTES].copy_from_slice(&header);
+            let text = &mut out[FRAME_HEADER_BYTES..][..FRAME_TEXT_BYTES_MAX];
+            let Filled { bytes, sum } = write(text).into();
+            let with_header = |sum: u16| checksum::fold(checksum::add(sum.into(), &header));
+            Filled { bytes: FRAME_HEADER_BYTES + bytes, sum: sum.map(with_header) }
+        });
+    }
+
+    pub fn line(&mut self, text: &[u8]) {
+        self.frame(0, 1, |out| {
+            out[..text.len()].copy_from_slice(text);
+            text.len()
+        });
+    }
+}
+
+/// The pieces of one answer until its length is known. Allocated for the longest reply; what would go
+/// beyond that is only counted.
+pub(super) struct Pieces {
+    text: Vec<u8>,
+    /// Values, and how much of the text stands before each.
+    values: Vec<(usize, ValueReader)>,
+    bytes: usize,
+}
+
+impl Pieces {
+    pub fn new() -> Self {
+        Self {
+            text: Vec::with_capacity(REPLY_TEXT_BYTES_MAX),
+            values: Vec::with_capacity(VALUES_MAX),
+            bytes: 0,
+        }
+    }
+
+    pub fn clear(&mut self) {
+        self.text.clear();
+        self.values.clear();
+        self.bytes = 0;
+    }
+
+    /// Datagrams that the answer takes; 0 for no answer.
+    pub fn datagrams(&self) -> usize {
+        self.bytes.div_ceil(FRAME_TEXT_BYTES_MAX)
+    }
+
+    /// Sends the answer in as many datagrams as it needs, numbered from 0. It must not be longer than
+    /// [`REPLY_TEXT_BYTES_MAX`].
+    pub fn send<W: Words, H: HotSet>(
+        &mut self,
+        table: &TableWriter<W, H>,
+        reply: &mut Reply<'_, impl Transmit>,
+    ) {
+        let total = self.datagrams();
+        let mut place = Place { text: 0, value: 0 };
+        for sequence in 0..total {
+            reply.frame(sequence as u16, total as u16, |out| self.fill(&mut place, table, out));
+        }
+    }
+
+    /// Fills `out` with the next bytes; returns how many there were.
+    fn fill<W: Words, H: HotSet>(
+        &mut self,
+        place: &mut Place,
+        table: &TableWriter<W, H>,
+        out: &mut [u8],
+    ) -> usize {
+        let mut at = 0;
+        while at < out.len() {
+            let next = self.values.get_mut(place.value);
+            let text_end = next.as_ref().map_or(self.text.len(), |(before, _)| *before);
+            let text = &self.text[place.text..text_end];
+            if !text.is_empty() {
+                let count = text.len().min(out.len() - at);
+                out[at..at + count].copy_from_slice(&text[..count]);
+                place.text += count;
+                at += count;
+                continue;
+            }
+            let Some((_, value)) = next else { break };
+            at += table.read(value, &mut out[at..]);
+            if value.left_bytes() == 0 {
+                place.value += 1;
+            }
+        }
+        at
+    }
+
+    fn add(&mut self, bytes: usize) -> bool {
+        self.bytes += bytes;
+        self.bytes <= REPLY_TEXT_BYTES_MAX
+    }
+}
+
+/// How far an answer is sent.
+struct Place {
+    text: usize,
+    value: usize,
+}
+
+impl<W: Words, H: HotSet> Sink<TableWriter<W, H>> for Pieces {
+    fn text(&mut self, text: &[u8]) {
+        if self.add(text.len()) {
+            self.text.extend_from_slice(text);
+        }
+    }
+
+    fn value(&mut self, table: &TableWriter<W, H>, hit: &Hit) {
+        if hit.value_bytes > 0 && self.add(hit.value_bytes as usize) {
+            self.values.push((self.text.len(), table.value(hit)));
+        }
+    }
+}
