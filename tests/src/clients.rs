@@ -12,6 +12,9 @@ use crate::memcached::Client;
 /// Longest any of them may take.
 const CLIENT_SECONDS_MAX: &str = "60";
 
+/// Operations of one run of `memcaslap`, a fifth of whose values are verified.
+const SLAP_OPERATIONS: u64 = 20_000;
+
 /// Bytes of the file that `memccp` copies: one datagram with its command line.
 const FILE_BYTES: usize = 900;
 
@@ -26,6 +29,31 @@ pub fn run_all(test: &str, client: &NetNs, folder: &Folder, address: Ipv4Addr, p
         let words =
             format!("--servers={server} --udp --test=set --concurrency=2 --execute-number=500");
         inside(client, &program).arg_words(&words).run();
+    }
+    if let Some(program) = installed(test, "memcaslap") {
+        let words = format!("-s {server} -U -T 1 -c 8 -x {SLAP_OPERATIONS} -v 0.2");
+        let mut run = inside(client, &program).arg_words(&words);
+        let said = run.0.output().expect("memcaslap starts");
+        let said = String::from_utf8_lossy(&said.stdout);
+        let told = |name: &str| {
+            let line = said.lines().find_map(|line| line.strip_prefix(name));
+            line.and_then(|rest| rest.trim().parse::<u64>().ok())
+        };
+        assert_eq!(
+            told("cmd_get:").zip(told("cmd_set:")).map(|(get, set)| get + set),
+            Some(SLAP_OPERATIONS),
+            "memcaslap: {said}"
+        );
+        for wrong in [
+            "get_misses:",
+            "verify_misses:",
+            "verify_failed:",
+            "packet_disorder:",
+            "packet_drop:",
+            "udp_timeout:",
+        ] {
+            assert_eq!(told(wrong), Some(0), "memcaslap: {said}");
+        }
     }
     if let Some(program) = installed(test, "memccp") {
         let bytes: Vec<u8> = (0..FILE_BYTES).map(|index| b'a' + (index % 26) as u8).collect();
