@@ -190,7 +190,7 @@ struct hot_words {
 	__u64 valid_until_ns; /* CLOCK_MONOTONIC, the lease; ~0 for a cache that needs none */
 	__u64 flush_epoch; /* how often everything was forgotten */
 	__u64 reserved[6]; /* 0 */
-	struct hot_channel channels[HOT_CHANNELS]; /* of channel 0 only the epoch counts; it stays 0 */
+	struct hot_channel channels[HOT_CHANNELS]; /* of channel 0, the clients', only the epoch counts */
 };
 _Static_assert(sizeof(struct hot_words) == 4160, "hot_words");
 _Static_assert(offsetof(struct hot_words, channels) == 64, "hot_words.channels");

@@ -35,6 +35,7 @@ impl A2 {
         let mut sides = vec!["nautilus xdp".to_owned()];
         let node = |file: &mut NodeFile| {
             file.cache_memory_mb = CACHE_MEMORY_MB;
+            file.hot_set = false;
             file.to_toml()
         };
         let ours = stage.link(PORT)?;

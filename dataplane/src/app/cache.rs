@@ -60,6 +60,10 @@ const LOOKUPS_TOGETHER: usize = 16;
 /// second. Too low: a full table takes long to give memory back. Too high: requests wait behind it.
 const SWEEP_BUCKETS: u32 = 2;
 
+/// Slots of the hot set that one housekeeping looks at for keys answered there. Too low: the eviction
+/// takes a hot key for a cold one. Too high: requests wait behind it.
+const HOT_SLOTS_KEPT: u32 = 8;
+
 const END: &[u8] = b"END\r\n";
 const OK: &[u8] = b"OK\r\n";
 const META_MISS: &[u8] = b"EN";
@@ -224,6 +228,12 @@ impl<W: Words, H: HotSet> CacheApp<W, H> {
             out[end..end + 7].copy_from_slice(b"\r\nEND\r\n");
             Filled { bytes: end + 7, sum: (!with_version).then_some(hit.text_sum) }
         });
+        if H::IS_THERE && !with_version {
+            let table = &mut self.core.table;
+            if table.hot_mut().asked(place.0.bits(), key, &hit) {
+                table.show(key, &hit);
+            }
+        }
         None
     }
 

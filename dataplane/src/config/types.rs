@@ -253,16 +253,12 @@ pub struct Cache {
     #[serde(default)]
     pub huge_pages: bool,
     /// Keys that are asked for often are answered in XDP, where the port has it.
-    #[serde(default = "yes")]
-    pub hot_set: bool,
+    #[serde(default)]
+    pub hot_set: Auto<bool>,
     /// User names or uids on this host that may map it read-only, at most [`super::READERS_MAX`];
     /// root and the supervisor's own user always may.
     #[serde(default)]
     pub readers: Vec<String>,
-}
-
-fn yes() -> bool {
-    true
 }
 
 fn default_cache_port() -> u16 {

@@ -21,6 +21,7 @@ use crate::feed::book::BookLimits;
 use crate::feed::channel::ChannelSpec;
 use crate::feed::metrics::FeedMetrics;
 use crate::feed::session::Start;
+use crate::hot::XdpHotSet;
 use crate::net::Endpoint;
 use crate::port::{Burst, Transmit};
 use crate::worker::Apps;
@@ -45,13 +46,18 @@ const FEED: usize = 2;
 pub(super) struct Prepared {
     echo_port: Option<u16>,
     cache: Option<(u16, TableRegion)>,
+    hot: Option<XdpHotSet>,
     feed: Option<Feed>,
     feed_lines: Vec<Endpoint>,
 }
 
 impl Prepared {
-    /// Maps the cache and allocates the books.
-    pub fn new(config: &NodeConfig, cache: Option<TableRegion>) -> Result<Self, StandbyError> {
+    /// Allocates the books.
+    pub fn new(
+        config: &NodeConfig,
+        cache: Option<TableRegion>,
+        hot: Option<XdpHotSet>,
+    ) -> Result<Self, StandbyError> {
         let mut specs = Vec::new();
         for feed in &config.feed {
             let venue = Venue::new(&feed.venue).ok_or(StandbyError::Venue)?;
@@ -76,6 +82,7 @@ impl Prepared {
         Ok(Self {
             echo_port: config.echo.map(|echo| echo.port),
             cache: config.cache.as_ref().map(|cache| cache.port).zip(cache),
+            hot,
             feed: (!specs.is_empty()).then(|| Feed::new(&specs)),
             feed_lines: specs.iter().map(|spec| spec.line).collect(),
         })
@@ -89,7 +96,8 @@ impl Prepared {
     ) -> Result<NodeApps<'a>, StandbyError> {
         let cache = match self.cache {
             Some((port, memory)) => {
-                let writer = TableWriter::attach(memory).map_err(StandbyError::Table)?;
+                let writer =
+                    TableWriter::attach_with(memory, self.hot).map_err(StandbyError::Table)?;
                 Some((port, CacheApp::new(writer, realtime_offset_ns())))
             }
             None => None,
@@ -125,7 +133,7 @@ pub(super) struct NodeApps<'a> {
     echo_port: Option<u16>,
     echo: Echo,
     echoed_published: u64,
-    cache: Option<(u16, CacheApp<TableRegion>)>,
+    cache: Option<(u16, CacheApp<TableRegion, Option<XdpHotSet>>)>,
     feed: Option<Feed>,
     feed_lines: Vec<Endpoint>,
     feed_metrics: FeedMetrics,
@@ -238,6 +246,7 @@ mod tests {
         let prepared = Prepared {
             echo_port: None,
             cache: Some((11_211, TableRegion::attach(fd, Access::ReadWrite).unwrap())),
+            hot: None,
             feed: Some(Feed::new(&[FeedSpec { line, channel }])),
             feed_lines: vec![line],
         };

@@ -17,6 +17,7 @@
 
 mod apps;
 mod helper;
+mod hot;
 mod serve;
 
 use std::io;
@@ -81,6 +82,9 @@ pub enum StandbyError {
     /// A venue that the node file's check should have refused.
     #[error("feed.venue cannot be part of a key")]
     Venue,
+    /// The maps of the hot set.
+    #[error("hot set: {0}")]
+    Hot(#[from] nautilus_ebpf::SteeringError),
     /// A kernel socket of the `socket` port.
     #[error(transparent)]
     Kernel(#[from] crate::port::socket::SocketError),
@@ -100,6 +104,7 @@ struct Standby {
     region: &'static ControlRegion,
     mapped: serve::Mapped,
     apps: apps::Prepared,
+    hits: Option<hot::Hits>,
     /// Duplicates of everything handed over, for a later supervisor.
     held: Fds,
 }
@@ -118,18 +123,23 @@ pub fn live(socket: OwnedFd) -> Result<(), StandbyError> {
 }
 
 fn run(socket: OwnedFd) -> Result<(), StandbyError> {
-    let Some(standby) = prepare(socket)? else { return Ok(()) };
+    let Some(mut standby) = prepare(socket)? else { return Ok(()) };
     let (hand, charge) = sync_channel::<Charge>(1);
     let stop = Arc::new(AtomicBool::new(false));
     // Started before the main thread is pinned: it keeps the supervisor's CPUs, which leave out the
     // worker's core.
     helper::start(charge, stop.clone()).map_err(system("start the helper thread"))?;
+    let (go, promoted) = sync_channel::<()>(1);
+    if let Some(hits) = standby.hits.take() {
+        hot::start(hits, promoted).map_err(system("start the thread of the hot set"))?;
+    }
     let notes = pin(standby.assignment.core);
     send(standby.socket.as_fd(), &FromWorker::Ready { notes }, &[])?;
     kill_point("worker.ready");
     let Some((generation, handed)) = wait(&standby)? else { return Ok(()) };
     kill_point("worker.promoted");
-    let Standby { socket, assignment, config, region, mapped, apps, mut held } = standby;
+    let _ = go.send(());
+    let Standby { socket, assignment, config, region, mapped, apps, mut held, .. } = standby;
     let apps = apps.take_over(region, assignment.worker_index as usize)?;
     held.append(handed);
     let serving = |since_ns| {
@@ -174,8 +184,9 @@ fn prepare(socket: OwnedFd) -> Result<Option<Standby>, StandbyError> {
         Some(_) => Some(TableRegion::attach(fds.take("cache")?, Access::ReadWrite)?),
         None => None,
     };
-    let apps = apps::Prepared::new(&config, cache)?;
-    Ok(Some(Standby { socket, assignment, config, region, mapped, apps, held }))
+    let (hot, hits) = hot::prepare(&config, &mut fds)?;
+    let apps = apps::Prepared::new(&config, cache, hot)?;
+    Ok(Some(Standby { socket, assignment, config, region, mapped, apps, hits, held }))
 }
 
 /// Pins the calling thread. A refusal is survived and said.

@@ -424,6 +424,18 @@ pub fn served_addresses(config: &NodeConfig, mirror: &Mirror) -> Vec<IpAddr> {
     served
 }
 
+/// Whether hot keys are answered by the program. A veth whose other end has no XDP program loses what is
+/// sent from XDP without a word, and nobody can see that from here.
+fn has_hot_set(config: &NodeConfig, wanted: &Auto<bool>, mirror: &Mirror) -> bool {
+    let is_veth = |wanted: &Interface| {
+        mirror.link_named(&wanted.name).is_some_and(|link| link.kind == "veth")
+    };
+    match wanted {
+        Auto::Is(wanted) => *wanted,
+        Auto::Auto => !config.interface.iter().any(is_veth),
+    }
+}
+
 /// Writes sources, services and addresses into the steering program.
 pub fn fill(steering: &Steering, config: &NodeConfig, mirror: &Mirror) -> Result<(), OpenError> {
     let failed = |source| OpenError::Steering { name: "(all)".into(), source };
@@ -437,7 +449,7 @@ pub fn fill(steering: &Steering, config: &NodeConfig, mirror: &Mirror) -> Result
     let mut services = Vec::new();
     services.extend(config.echo.map(|echo| (echo.port, Service::replying(SERVICE_ECHO))));
     services.extend(config.cache.as_ref().map(|cache| {
-        let service = match cache.hot_set {
+        let service = match has_hot_set(config, &cache.hot_set, mirror) {
             true => Service::hot_cache(SERVICE_CACHE, HOT_CACHE, HOT_CACHE_GENERATION),
             false => Service::replying(SERVICE_CACHE),
         };

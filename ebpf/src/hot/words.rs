@@ -85,10 +85,9 @@ impl HotWords {
         self.channel(cache, channel, 0).load(Ordering::Acquire)
     }
 
-    /// How often the channel was begun anew: its replies of another epoch are not used. Panics for
-    /// channel 0.
+    /// How often the channel was begun anew, or for channel 0 how often the clients' values were
+    /// flushed: replies of another epoch are not used.
     pub fn set_channel_epoch(&self, cache: u16, channel: u8, epoch: u64) {
-        assert!(channel != 0, "channel 0 is the clients'");
         self.channel(cache, channel, 1).store(epoch, Ordering::Release);
     }
 

@@ -43,6 +43,8 @@ pub struct NodeFile {
     pub cache_port: u16,
     /// Memory of the cache table.
     pub cache_memory_mb: u32,
+    /// Hot keys are answered in XDP; every link of a lab has a program on its other end.
+    pub hot_set: bool,
     /// Users that may map the cache.
     pub cache_readers: Vec<String>,
     /// Frames of one queue.
@@ -64,6 +66,7 @@ impl NodeFile {
             echo_port: ECHO_PORT,
             cache_port: CACHE_PORT,
             cache_memory_mb: 64,
+            hot_set: true,
             cache_readers: Vec::new(),
             frames: 4096,
         }
@@ -95,7 +98,7 @@ impl NodeFile {
              {interfaces}\
              [access]\nsources = [{sources}]\n\n\
              [echo]\nport = {echo_port}\n\n\
-             [cache]\nid = {CACHE_ID:?}\nport = {cache_port}\nmax_memory_mb = {memory}\n\
+             [cache]\nid = {CACHE_ID:?}\nport = {cache_port}\nmax_memory_mb = {memory}\nhot_set = {hot_set}\n\
              readers = [{readers}]\n\n\
              [[feed]]\nvenue = {FEED_VENUE:?}\ngroup = \"{group}\"\nport = {feed_port}\nchannel = 1\n",
             id = self.id,
@@ -105,6 +108,7 @@ impl NodeFile {
             frames = self.frames,
             sources = quoted(&self.sources),
             memory = self.cache_memory_mb,
+            hot_set = self.hot_set,
             readers = quoted(&self.cache_readers),
             echo_port = self.echo_port,
             cache_port = self.cache_port,

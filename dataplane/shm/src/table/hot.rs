@@ -208,9 +208,11 @@ impl<W: Words, H: HotSet> TableWriter<W, H> {
             return;
         }
         let words = self.memory.words();
-        for channel in 1..=u8::MAX {
+        for channel in 0..=u8::MAX {
             self.hot.set_channel_epoch(channel, validity::channel_epoch(words, channel));
-            self.hot.set_channel(channel, validity::channel_word(words, channel));
+            if channel != 0 {
+                self.hot.set_channel(channel, validity::channel_word(words, channel));
+            }
         }
         self.hot.set_flush_epoch(validity::flush_epoch(words));
         self.hot.set_valid_until(validity::valid_until(words));

@@ -247,6 +247,7 @@ impl<W: Words, H: HotSet> Core<W, H> {
             self.table.flush_clients();
         }
         self.table.sweep(now_ns, super::SWEEP_BUCKETS);
+        self.table.keep_hot(now_ns, super::HOT_SLOTS_KEPT);
         self.stats.replenish();
     }
 }
