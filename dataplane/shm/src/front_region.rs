@@ -46,8 +46,10 @@ pub const ANSWER_BYTES_MAX: usize = (1 << 20) + (8 << 10);
 /// A ring between front and worker.
 pub type FrontRing = MessageRing<FRONT_RING_WORDS>;
 
-const _: () = assert!(2 * COMMAND_BYTES_MAX < FrontRing::MESSAGE_BYTES_MAX, "two fit beside each other");
-const _: () = assert!(2 * ANSWER_BYTES_MAX < FrontRing::MESSAGE_BYTES_MAX, "two fit beside each other");
+const _: () =
+    assert!(2 * COMMAND_BYTES_MAX < FrontRing::MESSAGE_BYTES_MAX, "two fit beside each other");
+const _: () =
+    assert!(2 * ANSWER_BYTES_MAX < FrontRing::MESSAGE_BYTES_MAX, "two fit beside each other");
 
 /// Bytes in front of a command in the request ring: the connection's number.
 pub const REQUEST_HEADER_BYTES: usize = 8;

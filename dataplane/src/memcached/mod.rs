@@ -11,7 +11,7 @@
 pub mod command;
 pub mod expiry;
 pub mod frame;
-mod number;
+pub(crate) mod number;
 pub mod reply;
 
 pub use command::{Command, Next, Refusal};

@@ -27,6 +27,7 @@ use std::sync::mpsc::sync_channel;
 
 use nautilus_shm::clock::monotonic_ns;
 use nautilus_shm::control_region::ControlRegion;
+use nautilus_shm::front_region::FrontRegion;
 use nautilus_shm::region::{Access, RegionError};
 use nautilus_shm::table::TableRegion;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -130,7 +131,7 @@ fn run(socket: OwnedFd) -> Result<(), StandbyError> {
     let Some((generation, handed)) = wait(&standby)? else { return Ok(()) };
     kill_point("worker.promoted");
     let Standby { socket, assignment, config, region, mapped, apps, mut held } = standby;
-    let apps = apps.take_over(region, assignment.worker_index as usize)?;
+    let apps = apps.take_over(region, assignment.worker_index as usize, generation)?;
     held.append(handed);
     let serving = |since_ns| {
         // The helper tells the supervisor; the loop starts at once.
@@ -174,7 +175,15 @@ fn prepare(socket: OwnedFd) -> Result<Option<Standby>, StandbyError> {
         Some(_) => Some(TableRegion::attach(fds.take("cache")?, Access::ReadWrite)?),
         None => None,
     };
-    let apps = apps::Prepared::new(&config, cache)?;
+    let front = match config.has_front() {
+        true => {
+            // As the control region: it lives as long as the process.
+            let region = Box::leak(Box::new(FrontRegion::attach(fds.take("front")?)?));
+            Some((&*region, fds.take("wake")?))
+        }
+        false => None,
+    };
+    let apps = apps::Prepared::new(&config, cache, front)?;
     Ok(Some(Standby { socket, assignment, config, region, mapped, apps, held }))
 }
 

@@ -5,8 +5,8 @@
 //! Times are stored in nanoseconds and exported in seconds.
 
 use super::labels::{
-    CacheError, CacheVerb, ConnectionEnd, FeedError, FrameOwner, Label, LabelSet, NeighbourOutcome, RxDrop,
-    TxDrop, XdpVerdict,
+    CacheError, CacheVerb, ConnectionEnd, FeedError, FrameOwner, Label, LabelSet, NeighbourOutcome,
+    RxDrop, TxDrop, XdpVerdict,
 };
 use super::{Counter, CounterBy, Gauge, GaugeBy, Kind, MetricSpec, Owner, Unit, slot_of};
 
