@@ -48,7 +48,7 @@ struct Seen {
 fn client(namespace: String, key: String, stop: Arc<AtomicBool>) -> JoinHandle<Seen> {
     std::thread::spawn(move || {
         let mut seen = Seen::default();
-        let (mut next, mut acknowledged, mut newest) = (1_u64, 0_u64, 0_u64);
+        let (mut next, mut acknowledged) = (1_u64, 0_u64);
         let mut connection: Option<Client> = None;
         while !stop.load(Ordering::Relaxed) {
             let begin = Instant::now();
@@ -63,7 +63,7 @@ fn client(namespace: String, key: String, stop: Arc<AtomicBool>) -> JoinHandle<S
                 next += 1;
             }
             text += &format!("get {key}\r\n");
-            newest = next - 1;
+            let newest = next - 1;
             let result = (|| -> std::io::Result<bool> {
                 use std::io::Write;
                 client.0.write_all(text.as_bytes())?;

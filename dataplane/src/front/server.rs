@@ -185,7 +185,7 @@ impl<'a> Server<'a> {
         if self.link.outstanding() > 0 || !self.blocked.is_empty() {
             return match idle_ns {
                 ..SPIN_NS => 0,
-                ..SILENT_NS => ANSWER_WAIT_NS,
+                SPIN_NS..SILENT_NS => ANSWER_WAIT_NS,
                 _ => SILENT_WAIT_NS,
             };
         }
