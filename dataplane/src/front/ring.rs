@@ -254,6 +254,11 @@ impl Ring {
         }
     }
 
+    /// Completions that have arrived. One of them may be nobody's.
+    pub fn completed(&mut self) -> usize {
+        self.uring.completion().len()
+    }
+
     /// The next completion.
     pub fn next_event(&mut self) -> Option<Event> {
         loop {

@@ -85,6 +85,8 @@ pub struct Server<'a> {
     blocked: Vec<u32>,
     /// Sockets and listeners that are not armed.
     unarmed: Vec<(bool, u32)>,
+    /// Read once a turn, after everything of it has arrived.
+    now_ns: u64,
     busy_ns: u64,
     ticked_ns: u64,
 }
@@ -114,6 +116,7 @@ impl<'a> Server<'a> {
             counts: Counts::default(),
             blocked: Vec::new(),
             unarmed,
+            now_ns: monotonic_ns(),
             busy_ns: 0,
             ticked_ns: 0,
         }
@@ -125,7 +128,14 @@ impl<'a> Server<'a> {
             self.arm();
             self.ring.enter(self.rest_ns())?;
             let mut busy = false;
-            while let Some(event) = self.ring.next_event() {
+            let mut left = self.ring.completed();
+            self.now_ns = monotonic_ns();
+            self.reads.now_ns = self.now_ns;
+            // What completes from here on belongs to the next turn: it came after the clock was read.
+            while left > 0
+                && let Some(event) = self.ring.next_event()
+            {
+                left -= 1;
                 busy = true;
                 self.handle(event);
             }
@@ -136,7 +146,7 @@ impl<'a> Server<'a> {
                 self.settle(index);
             }
             self.link.wake();
-            let now_ns = monotonic_ns();
+            let now_ns = self.now_ns;
             if busy {
                 self.busy_ns = now_ns;
             }
@@ -232,7 +242,7 @@ impl<'a> Server<'a> {
             let _ = send(connection.as_raw_fd(), protocol::TOO_MANY, flags);
             return self.counts.end(ConnectionEnd::Limit);
         }
-        let client = Client::new(connection, monotonic_ns());
+        let client = Client::new(connection, self.now_ns);
         self.clients.insert(client);
     }
 
@@ -249,9 +259,7 @@ impl<'a> Server<'a> {
             client.receiving = armed;
             match result {
                 Ok((Some(buffer), bytes)) if bytes > 0 => {
-                    let now_ns = monotonic_ns();
-                    self.reads.now_ns = now_ns;
-                    client.heard_ns = now_ns;
+                    client.heard_ns = self.now_ns;
                     self.counts.rx_bytes += bytes as u64;
                     if client.end.is_none() {
                         spare = client.connection.lend(spare);
@@ -287,7 +295,7 @@ impl<'a> Server<'a> {
         match result {
             Ok(bytes) => {
                 self.counts.tx_bytes += bytes as u64;
-                client.sent_ns = monotonic_ns();
+                client.sent_ns = self.now_ns;
                 client.sent_bytes += bytes;
                 if client.sent_bytes < buffer.len() && client.end.is_none() {
                     client.sending = true;
@@ -309,7 +317,6 @@ impl<'a> Server<'a> {
     }
 
     fn resume(&mut self, index: u32, number: u64) {
-        self.reads.now_ns = monotonic_ns();
         let Some(client) = self.clients.at_mut(index) else { return };
         if client.end.is_none() {
             let (reads, link) = (&mut self.reads, &mut self.link);
@@ -398,7 +405,7 @@ impl<'a> Server<'a> {
             client.sending = true;
             client.sending_bytes = output.capacity();
             client.sent_bytes = 0;
-            client.sent_ns = monotonic_ns();
+            client.sent_ns = self.now_ns;
             self.ring.send(client.socket.as_fd(), token, output, 0);
         }
         let waits_for_input = client.waits == Waits::Input;

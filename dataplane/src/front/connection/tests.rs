@@ -146,7 +146,7 @@ proptest! {
         while waits != Waits::End {
             let (&cut, &count) = turns.next().unwrap();
             // A client that sends millions of bytes does not do so byte by byte.
-            let cut = if stream.len() - at > 100_000 { cut.max(40_000) } else { cut };
+            let cut = if stream.len() - at > 10_000 { cut.max(40_000) } else { cut };
             if waits == Waits::Input || connection.input_bytes() < INPUT_BYTES_HIGH {
                 let end = (at + cut).min(stream.len());
                 connection.receive(&stream[at..end], &mut model);
