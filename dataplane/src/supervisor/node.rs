@@ -5,7 +5,7 @@
 //! heartbeat.
 
 use std::os::fd::{AsFd, BorrowedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use nautilus_shm::attach::{Ask, SUPERVISOR_SOCKET, cache_name};
 use nautilus_shm::cells::SupervisorIdentity;
@@ -23,7 +23,7 @@ use super::attach::{Access, Answer, Outcome, Readers, cache_answer};
 use super::counters;
 use super::front::Front;
 use super::hang::HangWatch;
-use super::host::{Host, HostError, allowed_cores, huge_pages, settle};
+use super::host::{Host, HostError, facts, settle};
 use super::inspect::Refusal;
 use super::interfaces::Interfaces;
 use super::journal::{Event, milliseconds, publish, say};
@@ -37,9 +37,7 @@ use super::run_dir::{RunDir, RunDirError};
 use super::seat::Seat;
 use super::take_back::{TakenBack, take_over};
 use super::workers::{Context, Workers};
-use crate::config::{
-    Auto, ConfigError, HostFacts, NodeConfig, PortKind, ResolveError, Resolved, place_of,
-};
+use crate::config::{ConfigError, PortKind, ResolveError, Resolved, place_of};
 
 /// Longest sleep of the loop. Too low: the supervisor takes time from other processes of its core.
 /// Too high: a worker waits that long for an unknown neighbour.
@@ -129,31 +127,6 @@ pub fn check(path: &Path) -> Result<(Resolved, String, Mirror), NodeError> {
         NodeError::Resolve { place, source }
     })?;
     Ok((resolved, text, mirror))
-}
-
-fn facts(mirror: &Mirror, text: &str, path: &Path) -> Result<HostFacts, NodeError> {
-    let config: NodeConfig = crate::config::parse(text, &path.display().to_string())?;
-    let links: Vec<_> =
-        config.interface.iter().filter_map(|wanted| mirror.link_named(&wanted.name)).collect();
-    let queues = config.interface.iter().map(|wanted| {
-        match (&wanted.queues, mirror.link_named(&wanted.name)) {
-            (Auto::Is(queues), _) => queues.len() as u32,
-            (Auto::Auto, link) => link.map_or(0, |link| link.rx_queues),
-        }
-    });
-    // An MTU no frame carries is refused with the interface's name, not with the frame's size.
-    let mtu = links.iter().map(|link| link.mtu).filter(|mtu| *mtu <= super::inspect::MTU_MAX);
-    let (huge_bytes_free, huge_page_bytes) = huge_pages();
-    let program = std::env::current_exe().unwrap_or_default();
-    Ok(HostFacts {
-        cores: allowed_cores(),
-        huge_bytes_free,
-        huge_page_bytes,
-        mtu_max: mtu.max().unwrap_or(1500),
-        queue_count: queues.sum::<u32>().max(1),
-        program_dir: program.parent().map(PathBuf::from).unwrap_or_default(),
-        uid: nix::unistd::geteuid().as_raw(),
-    })
 }
 
 impl Node {
