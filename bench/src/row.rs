@@ -179,7 +179,7 @@ mod tests {
     fn the_file_is_whole() {
         let rows = Rows::parse(ROWS_TOML).unwrap();
         let ids: Vec<_> = rows.row.iter().map(|row| row.id.as_str()).collect();
-        assert_eq!(ids, ["A1", "A2", "A5", "A6", "B1", "B3"]);
+        assert_eq!(ids, ["A1", "A2", "A5", "A6", "A7", "B1", "B3"]);
         assert!(rows.get("a2").is_some() && rows.get("A9").is_none());
     }
 
@@ -199,6 +199,8 @@ mod tests {
         }
         assert_eq!(limits("A5", "hit_ratio_market_day"), (0.95, 0.95));
         assert_eq!(limits("A6", "ns_per_op"), (200.0, 100.0));
+        assert_eq!(limits("A7", "requests_per_s"), (1.0, 1.5));
+        assert_eq!(limits("A7", "p99"), (1.0, 0.7));
         assert_eq!(limits("B1", "packets_per_s"), (0.9, 1.0));
         assert_eq!(limits("B1", "p99"), (1.1, 0.9));
         assert_eq!(limits("B3", "busy_allocations_per_burst"), (0.0, 0.0));

@@ -199,20 +199,23 @@ impl Stage {
 }
 
 impl Side {
-    /// Signals everything in the namespace: its supervisor first when stopping, last when going on,
-    /// so that it never sees a worker that was stopped and is not.
     fn signal(&self, signal: Signal) {
-        let parent = self.processes.first().map(Process::pid);
-        let mut pids = self.namespace.processes();
-        pids.retain(|pid| Some(*pid) != parent);
-        match signal {
-            Signal::SIGSTOP => pids.splice(0..0, parent).for_each(drop),
-            _ => pids.extend(parent),
-        }
-        for pid in pids {
-            // It may have ended by itself; the next half notices.
-            let _ = kill(Pid::from_raw(pid), signal);
-        }
+        signal_all(&self.namespace, self.processes.first().map(Process::pid), signal);
+    }
+}
+
+/// Signals everything in a namespace: its supervisor first when stopping, last when going on, so that it
+/// never sees a worker that was stopped and is not.
+pub fn signal_all(namespace: &NetNs, parent: Option<i32>, signal: Signal) {
+    let mut pids = namespace.processes();
+    pids.retain(|pid| Some(*pid) != parent);
+    match signal {
+        Signal::SIGSTOP => pids.splice(0..0, parent).for_each(drop),
+        _ => pids.extend(parent),
+    }
+    for pid in pids {
+        // It may have ended by itself; the next half notices.
+        let _ = kill(Pid::from_raw(pid), signal);
     }
 }
 

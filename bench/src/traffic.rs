@@ -96,14 +96,62 @@ impl Traffic for Get {
         let slot = u16::from_be_bytes(*payload.first_chunk::<2>()?);
         let number = self.asked[usize::from(slot)];
         let text = payload.get(HEADER_BYTES..)?;
-        let right = text.len() == 6 + KEY_BYTES + 8 + VALUE_BYTES + 2 + 5
-            && text.starts_with(b"VALUE ")
-            && text[6..6 + KEY_BYTES] == key(number)
-            && text[6 + KEY_BYTES..].starts_with(b" 0 100\r\n")
-            && text[14 + KEY_BYTES..][..VALUE_BYTES] == value(number)
-            && text.ends_with(b"\r\nEND\r\n");
+        let right = is_item(number, text);
         Some((slot, right))
     }
+}
+
+/// `get` of uniformly random keys over a stream, each answer checked byte for byte.
+pub struct TextGet {
+    keys: u64,
+    state: u64,
+}
+
+impl TextGet {
+    /// Over the keys `0..keys`.
+    pub fn new(keys: u64, seed: u64) -> Self {
+        Self { keys, state: seed | 1 }
+    }
+
+    /// Appends a request and returns its number.
+    pub fn request(&mut self, out: &mut Vec<u8>) -> u64 {
+        self.state ^= self.state << 13;
+        self.state ^= self.state >> 7;
+        self.state ^= self.state << 17;
+        let number = self.state % self.keys;
+        out.extend_from_slice(b"get ");
+        out.extend_from_slice(&key(number));
+        out.extend_from_slice(b"\r\n");
+        number
+    }
+
+    /// Whether `text` is the whole answer to request `number`.
+    pub fn is_answer(&self, number: u64, text: &[u8]) -> bool {
+        is_item(number, text)
+    }
+}
+
+/// The commands that store the keys `0..keys`, the last of them answered.
+pub fn stores(keys: u64) -> Vec<u8> {
+    let mut text = Vec::new();
+    for number in 0..keys {
+        text.extend_from_slice(b"set ");
+        text.extend_from_slice(&key(number));
+        text.extend_from_slice(format!(" 0 0 {VALUE_BYTES}").as_bytes());
+        text.extend_from_slice(if number + 1 < keys { b" noreply\r\n" } else { b"\r\n" });
+        text.extend_from_slice(&value(number));
+        text.extend_from_slice(b"\r\n");
+    }
+    text
+}
+
+fn is_item(number: u64, text: &[u8]) -> bool {
+    text.len() == 6 + KEY_BYTES + 8 + VALUE_BYTES + 2 + 5
+        && text.starts_with(b"VALUE ")
+        && text[6..6 + KEY_BYTES] == key(number)
+        && text[6 + KEY_BYTES..].starts_with(b" 0 100\r\n")
+        && text[14 + KEY_BYTES..][..VALUE_BYTES] == value(number)
+        && text.ends_with(b"\r\nEND\r\n")
 }
 
 /// Stores every key, several to a datagram; the last of a datagram is answered.

@@ -54,6 +54,10 @@ pub fn render(nodes: &[NodeView]) -> String {
                     let samples = snapshot.metrics.samples(Owner::Supervisor);
                     series(&mut text, samples.filter(|s| s.spec.name == spec.name), &node, None);
                 }
+                Owner::Front => {
+                    let samples = snapshot.front.samples(Owner::Front);
+                    series(&mut text, samples.filter(|s| s.spec.name == spec.name), &node, None);
+                }
                 Owner::Worker => {
                     for worker in &snapshot.workers {
                         let samples = worker.metrics.samples(Owner::Worker);
@@ -71,6 +75,8 @@ pub fn render(nodes: &[NodeView]) -> String {
                 Owner::Supervisor => {
                     histogram(&mut text, spec.name, &snapshot.histograms[index], &node, None);
                 }
+                // It has no histogram of its own.
+                Owner::Front => {}
                 Owner::Worker => {
                     for worker in &snapshot.workers {
                         let slot = Some(worker.slot);

@@ -7,7 +7,7 @@ use nautilus_shm::cells::{INTERFACES_MAX, WorkerState};
 use nautilus_shm::cells::{InterfaceState, SupervisorIdentity, WorkerIdentity, WorkerPulse};
 use nautilus_shm::clock::monotonic_ns;
 use nautilus_shm::control_region::{
-    ControlReader, HISTOGRAMS, HistogramId, SUPERVISOR_PROCESS, WORKERS_MAX,
+    ControlReader, FRONT_PROCESS, HISTOGRAMS, HistogramId, SUPERVISOR_PROCESS, WORKERS_MAX,
 };
 use nautilus_shm::event_log::Event;
 use nautilus_shm::histogram::HistogramSnapshot;
@@ -35,6 +35,8 @@ pub struct Snapshot {
     pub interfaces: Vec<InterfaceState>,
     /// The supervisor's numbers.
     pub metrics: MetricSnapshot,
+    /// The front's numbers.
+    pub front: MetricSnapshot,
     /// The supervisor's histograms, in the order of [`HISTOGRAMS`].
     pub histograms: Vec<HistogramSnapshot>,
     /// The latest events, oldest first.
@@ -91,6 +93,7 @@ impl Snapshot {
                 .filter_map(|index| supervisor.interface(index).ok().flatten())
                 .collect(),
             metrics: region.metrics(SUPERVISOR_PROCESS),
+            front: region.metrics(FRONT_PROCESS),
             histograms: histograms(SUPERVISOR_PROCESS),
             events,
             generation: region.generation(),
@@ -121,7 +124,7 @@ impl Snapshot {
     pub fn histogram(&self, id: HistogramId) -> HistogramSnapshot {
         let mut total = match HISTOGRAMS[id as usize].owner {
             Owner::Supervisor => return self.histograms[id as usize].clone(),
-            Owner::Worker => HistogramSnapshot::default(),
+            Owner::Worker | Owner::Front => HistogramSnapshot::default(),
         };
         for worker in &self.workers {
             total.merge(&worker.histograms[id as usize]);

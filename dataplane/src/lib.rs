@@ -5,6 +5,7 @@
 pub mod app;
 pub mod config;
 pub mod feed;
+pub mod front;
 pub mod hot;
 pub mod kill_point;
 pub mod limits;

@@ -36,6 +36,10 @@ const UNSAFE_ALLOWED: &[(&str, &str)] = &[
         "dataplane/src/supervisor/sys.rs",
         "system calls without a safe wrapper, received descriptors",
     ),
+    (
+        "dataplane/src/front/ring.rs",
+        "io_uring: the kernel reads and writes memory that is named to it",
+    ),
     ("dataplane/src/port/mmsg.rs", "recvmmsg and sendmmsg have no safe wrapper"),
     ("ebpf/", "mirrors of the C layouts, casts of map values"),
     ("dataplane/tests/feed_allocation.rs", "an allocator that counts"),

@@ -9,11 +9,12 @@
 //! The wire is [`nautilus_tests::wire`].
 //!
 //! [`open`] is the open loop that latencies are quoted from; [`window`] keeps a fixed number of
-//! requests outstanding and is what rates are quoted from.
+//! requests outstanding and is what rates are quoted from. [`stream`] is the closed loop over TCP.
 
 pub mod open;
 pub mod pacer;
 pub mod packet;
+pub mod stream;
 pub mod window;
 
 /// What a load run asks and how it knows the answer.

@@ -4,6 +4,7 @@ pub mod a1;
 pub mod a2;
 pub mod a5;
 pub mod a6;
+pub mod a7;
 pub mod b1;
 pub mod b3;
 
@@ -17,6 +18,7 @@ pub fn set_up(row: &Row, quick: bool) -> anyhow::Result<Box<dyn Bench>> {
         "A2" => Ok(Box::new(a2::A2::set_up(row, quick)?)),
         "A5" => Ok(Box::new(a5::A5::set_up(row, quick)?)),
         "A6" => Ok(Box::new(a6::A6::new(quick))),
+        "A7" => Ok(Box::new(a7::A7::set_up(row, quick)?)),
         "B1" => Ok(Box::new(b1::B1::set_up(row, quick)?)),
         "B3" => Ok(Box::new(b3::B3::set_up(quick)?)),
         other => anyhow::bail!("{other} is in rows.toml, but nothing measures it"),

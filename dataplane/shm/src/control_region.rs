@@ -24,11 +24,14 @@ use crate::spsc::Ring;
 /// Worker process slots of a node: active ones, standbys, and room for more queues.
 pub const WORKERS_MAX: usize = 16;
 
-/// Metric banks and histogram sets: one a worker slot, the supervisor's last.
-pub const PROCESSES_MAX: usize = WORKERS_MAX + 1;
+/// Metric banks and histogram sets: one a worker slot, then the supervisor's and the front's.
+pub const PROCESSES_MAX: usize = WORKERS_MAX + 2;
 
 /// The supervisor's bank.
 pub const SUPERVISOR_PROCESS: usize = WORKERS_MAX;
+
+/// The front's bank.
+pub const FRONT_PROCESS: usize = WORKERS_MAX + 1;
 
 /// Neighbour requests a worker can have open. Too low: packets to new peers go unanswered until the
 /// supervisor has caught up. Too high: a flood of spoofed sources keeps it busy longer.
@@ -41,7 +44,7 @@ pub type NeighbourRequests = Ring<NEIGHBOUR_REQUESTS_MAX, 3>;
 pub const CONTROL_MAGIC: u64 = u64::from_le_bytes(*b"NAUTCTRL");
 
 /// Counts deliberate changes of the layout.
-pub const CONTROL_LAYOUT_VERSION: u32 = 1;
+pub const CONTROL_LAYOUT_VERSION: u32 = 2;
 
 /// One request: resolve this neighbour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,6 +6,7 @@ pub mod cells;
 pub mod clock;
 pub mod control_region;
 pub mod event_log;
+pub mod front_region;
 pub mod histogram;
 pub mod ledger;
 #[cfg(all(test, loom))]

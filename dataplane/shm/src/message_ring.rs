@@ -130,6 +130,22 @@ impl<const WORDS: usize> MessageProducer<'_, WORDS> {
         self.sequence
     }
 
+    /// Words published so far, over all producers: behind the last message. A consumer whose
+    /// [`MessageConsumer::position`] is not below has taken that message.
+    pub fn position(&self) -> u64 {
+        self.head
+    }
+
+    /// Whether a message of `bytes` fits at the moment.
+    #[inline]
+    pub fn has_room(&self, bytes: usize) -> bool {
+        let words = HEADER_WORDS + bytes.div_ceil(8) as u64;
+        // SYNC POINT: pairs with the release store of `tail` in `pop`, as in `push`.
+        let tail = self.ring.tail.0.load_acquire();
+        let used = MessageRing::<WORDS>::used(self.head, tail);
+        used.is_some_and(|used| used + words <= WORDS as u64)
+    }
+
     /// Publishes one message, its payload the parts in order, and returns its sequence.
     pub fn push(&mut self, tag: u32, parts: &[&[u8]]) -> Result<u64, MessageError> {
         let bytes: usize = parts.iter().map(|part| part.len()).sum();
@@ -197,6 +213,11 @@ impl<const WORDS: usize> MessageConsumer<'_, WORDS> {
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.ring.head.0.load(Ordering::Relaxed) == self.tail
+    }
+
+    /// Words taken so far, over all consumers.
+    pub fn position(&self) -> u64 {
+        self.tail
     }
 
     /// Takes the next message, `None` when there is none; its payload goes to the front of `out`.

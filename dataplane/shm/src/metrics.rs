@@ -7,7 +7,7 @@
 //!      `-- layout hash: a reader of another table is refused
 //! ```
 //!
-//! A bank's only writer is its process (worker by worker index, the supervisor last); a successor
+//! A bank's only writer is its process (worker by worker index, then supervisor and front); a successor
 //! goes on with the values it finds, so counters do not fall when a worker dies. Adding is a plain
 //! load and store, without a lock prefix. Everybody reads.
 
@@ -43,6 +43,7 @@ pub enum Unit {
     Messages,
     Items,
     Channels,
+    Connections,
     Books,
     Orders,
     Entries,
@@ -68,6 +69,8 @@ pub enum Owner {
     Worker,
     /// The supervisor.
     Supervisor,
+    /// The front.
+    Front,
 }
 
 /// One row of the table.
@@ -337,7 +340,7 @@ mod tests {
         let snapshot = slots.snapshot();
         assert_eq!(snapshot.counter(RX_PACKETS), 7);
         assert_eq!(snapshot.gauge(FEED_BOOKS), 11);
-        let filled: Vec<_> = [Owner::Worker, Owner::Supervisor]
+        let filled: Vec<_> = [Owner::Worker, Owner::Supervisor, Owner::Front]
             .into_iter()
             .flat_map(|owner| snapshot.samples(owner))
             .filter(|sample| sample.value != 0)
@@ -353,8 +356,8 @@ mod tests {
                 ("nautilus_xdp_packets_total", "redirect/redirected".into(), 99.0),
             ]
         );
-        let samples =
-            snapshot.samples(Owner::Worker).count() + snapshot.samples(Owner::Supervisor).count();
+        let owners = [Owner::Worker, Owner::Supervisor, Owner::Front];
+        let samples: usize = owners.map(|owner| snapshot.samples(owner).count()).iter().sum();
         assert_eq!(samples, METRIC_SLOTS);
     }
 

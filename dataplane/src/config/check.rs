@@ -92,10 +92,20 @@ pub(super) fn check(config: &NodeConfig) -> Result<(), Problem> {
         return refuse("access.sources", format!("more than {SOURCES_MAX} prefixes"));
     }
     check_services(config)?;
+    check_front(&config.front)?;
     if config.control.user.is_empty() {
         return refuse("control.user", "is empty; write a user name or uid");
     }
     Ok(())
+}
+
+fn check_front(front: &super::Front) -> Result<(), Problem> {
+    if let Auto::Is(core) = front.core {
+        within("front.core", core.into(), 0, CORE_MAX.into())?;
+    }
+    within("front.max_connections", front.max_connections.into(), 1, 1_000_000)?;
+    within("front.idle_timeout_s", front.idle_timeout_s.into(), 0, 31_536_000)?;
+    within("front.max_buffer_mb", front.max_buffer_mb.into(), 4, 65_536)
 }
 
 fn check_port(config: &NodeConfig) -> Result<(), Problem> {

@@ -212,6 +212,10 @@ mod tests {
             "[[feed]]\nvenue = \"nasdaq\"\ngroup = \"233.54.12.111\"\nport = 1\nchannel = 1\n",
             "n.toml:1: feed[0]: a feed needs a [cache]",
         ),
+        ("[front]\nmax_conections = 1\n", "n.toml:2: front.max_conections: unknown field"),
+        ("[front]\nmax_connections = 0\n", "n.toml:2: front.max_connections: 0 is not 1..="),
+        ("[front]\nmax_buffer_mb = 1\n", "n.toml:2: front.max_buffer_mb: 1 is not 4..="),
+        ("[front]\ncore = 1024\n", "n.toml:2: front.core: 1024 is not 0..=1023"),
         ("[node\n", "n.toml:1: "),
         ("[control]\nlisten = \"nowhere\"\n", "n.toml:2: control.listen: invalid socket address"),
     ];
@@ -260,6 +264,18 @@ mod tests {
             ("[access]", &["sources"]),
             ("[echo]", &["port"]),
             ("[cache]", &["id", "port", "max_memory_mb", "huge_pages", "hot_set", "readers"]),
+            (
+                "[front]",
+                &[
+                    "enabled",
+                    "core",
+                    "poll",
+                    "max_connections",
+                    "idle_timeout_s",
+                    "max_buffer_mb",
+                    "program",
+                ],
+            ),
             ("[[feed]]", &["venue", "group", "port", "channel", "start", "max_orders"]),
             ("[control]", &["listen", "user"]),
         ] {

@@ -59,7 +59,11 @@ pub struct Resolved {
     pub core: u32,
     /// Path of the worker program.
     pub program: PathBuf,
-    /// Identity of the worker.
+    /// Path of the front program.
+    pub front_program: PathBuf,
+    /// CPU of the front, if it is pinned.
+    pub front_core: Option<u32>,
+    /// Identity of the worker, and of the front.
     pub worker_uid: u32,
     /// Group of the worker.
     pub worker_gid: u32,
@@ -98,8 +102,10 @@ pub enum ResolveError {
         what: &'static str,
     },
     /// The CPU is offline or outside the supervisor's affinity mask.
-    #[error("worker.core: CPU {core} is not one this process may use ({allowed:?})")]
+    #[error("{key}: CPU {core} is not one this process may use ({allowed:?})")]
     Core {
+        /// Key path.
+        key: &'static str,
         /// What was written.
         core: u32,
         /// What the affinity mask allows.
@@ -164,6 +170,7 @@ impl Resolved {
                 program
             }
         };
+        let (front_program, front_core) = front(&config, host, &mut chose)?;
         let chunk_bytes = chunk_bytes(&config, host, &mut chose)?;
         let huge_pages = huge_pages(&config, host, chunk_bytes, &mut chose);
         let (worker_uid, worker_gid) = match config.port.kind {
@@ -179,6 +186,8 @@ impl Resolved {
             run_dir,
             core,
             program,
+            front_program,
+            front_core,
             worker_uid,
             worker_gid,
             control_uid,
@@ -198,7 +207,7 @@ fn core(
 ) -> Result<u32, ResolveError> {
     match config.worker.core {
         Auto::Is(core) if !host.cores.contains(&core) => {
-            Err(ResolveError::Core { core, allowed: host.cores.clone() })
+            Err(ResolveError::Core { key: "worker.core", core, allowed: host.cores.clone() })
         }
         Auto::Is(core) => Ok(core),
         Auto::Auto => {
@@ -206,6 +215,31 @@ fn core(
             chose("worker.core", core.to_string(), format!("last of {:?}", host.cores));
             Ok(core)
         }
+    }
+}
+
+/// Program and CPU of the front.
+fn front(
+    config: &NodeConfig,
+    host: &HostFacts,
+    chose: &mut impl FnMut(&'static str, String, String),
+) -> Result<(PathBuf, Option<u32>), ResolveError> {
+    let program = match &config.front.program {
+        Auto::Is(program) => program.clone(),
+        Auto::Auto => host.program_dir.join("nautilus-front"),
+    };
+    if !config.has_front() {
+        return Ok((program, None));
+    }
+    if config.front.program == Auto::Auto {
+        chose("front.program", program.display().to_string(), "beside us".into());
+    }
+    match config.front.core.value() {
+        Some(core) if !host.cores.contains(core) => {
+            let allowed = host.cores.clone();
+            Err(ResolveError::Core { key: "front.core", core: *core, allowed })
+        }
+        core => Ok((program, core.copied())),
     }
 }
 
@@ -345,7 +379,13 @@ mod tests {
         let mut config = NodeConfig::default();
         config.worker.core = Auto::Is(7);
         let error = Resolved::new(config, &host()).unwrap_err();
-        assert_eq!(error, ResolveError::Core { core: 7, allowed: vec![0, 1] });
+        let (key, allowed) = ("worker.core", vec![0, 1]);
+        assert_eq!(error, ResolveError::Core { key, core: 7, allowed });
+        let mut config = NodeConfig::default();
+        config.front.core = Auto::Is(7);
+        config.cache = Some(toml::from_str("id = \"q\"").unwrap());
+        let error = Resolved::new(config, &host()).unwrap_err();
+        assert!(matches!(error, ResolveError::Core { key: "front.core", .. }), "{error}");
 
         let mut config = NodeConfig::default();
         config.worker.user = "no-such-user-here".into();

@@ -28,6 +28,8 @@ pub struct NodeConfig {
     pub echo: Option<Echo>,
     /// The cache, absent when not served.
     pub cache: Option<Cache>,
+    /// The front of the cache; without a cache there is none.
+    pub front: Front,
     /// Market data feeds applied by this node.
     pub feed: Vec<Feed>,
     /// The control process that may attach.
@@ -243,7 +245,7 @@ pub struct Echo {
 pub struct Cache {
     /// Cache id, same alphabet as the node's.
     pub id: String,
-    /// UDP port of the memcached protocol.
+    /// UDP and TCP port of the memcached protocol.
     #[serde(default = "default_cache_port")]
     pub port: u16,
     /// Memory of the table, 8..=65,536 MiB, reserved at start.
@@ -267,6 +269,47 @@ fn default_cache_port() -> u16 {
 
 fn default_cache_memory_mb() -> u32 {
     64
+}
+
+/// `[front]`
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Front {
+    /// Whether the cache is served over TCP, and over the kernel's UDP.
+    pub enabled: bool,
+    /// CPU the front is pinned to; `auto` leaves it to the scheduler.
+    pub core: Auto<u32>,
+    /// What its loop does when nothing happens.
+    pub poll: PollPolicy,
+    /// Connections at once, 1..=1,000,000.
+    pub max_connections: u32,
+    /// Seconds of silence after which a connection is closed, at most a year; 0 for never.
+    pub idle_timeout_s: u32,
+    /// MiB that unfinished commands and untaken answers of all connections may hold, 4..=65,536.
+    pub max_buffer_mb: u32,
+    /// Path of `nautilus-front`; `auto` is the supervisor's own directory.
+    pub program: Auto<PathBuf>,
+}
+
+impl Default for Front {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            core: Auto::Auto,
+            poll: PollPolicy::Interrupt,
+            max_connections: 16_384,
+            idle_timeout_s: 0,
+            max_buffer_mb: 256,
+            program: Auto::Auto,
+        }
+    }
+}
+
+impl NodeConfig {
+    /// Whether a front runs: it was not switched off, and there is something to serve.
+    pub fn has_front(&self) -> bool {
+        self.front.enabled && self.cache.is_some()
+    }
 }
 
 /// One `[[feed]]`

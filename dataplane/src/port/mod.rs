@@ -156,9 +156,9 @@ pub trait Port {
     /// Pushes out what was queued and collects what has been sent.
     fn flush(&mut self);
 
-    /// Sleeps until something may have arrived, at most `timeout_ns`. Called only by the adaptive
-    /// and interrupt poll policies.
-    fn wait(&mut self, timeout_ns: u64);
+    /// Sleeps until something may have arrived, or `other` is readable, at most `timeout_ns`, in one
+    /// system call. Called only by the adaptive and interrupt poll policies.
+    fn wait(&mut self, timeout_ns: u64, other: Option<BorrowedFd<'_>>);
 
     /// What the port has counted since it was made.
     fn counters(&self) -> &PortCounters;
@@ -177,7 +177,7 @@ pub trait Port {
 }
 
 /// Descriptors one `poll` of a port covers.
-const POLL_DESCRIPTORS_MAX: usize = crate::limits::QUEUES_MAX;
+const POLL_DESCRIPTORS_MAX: usize = crate::limits::QUEUES_MAX + 1;
 
 /// Sleeps until one of the descriptors is readable, at most `timeout_ns`, in one system call and
 /// without allocating. A signal or an error ends the sleep, the loop then looks for itself.

@@ -6,6 +6,7 @@
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
+use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 
 use super::{Burst, Datagram, Filled, Link, Path, Port, PortCounters, SendError, Transmit};
@@ -292,7 +293,7 @@ impl Port for SimPort {
         self.sender.push_out();
     }
 
-    fn wait(&mut self, timeout_ns: u64) {
+    fn wait(&mut self, timeout_ns: u64, _other: Option<BorrowedFd<'_>>) {
         let mut world = self.sender.world.borrow_mut();
         if world.to_worker.is_empty() {
             world.advance(timeout_ns);

@@ -3,7 +3,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nautilus_shm::clock;
 use nix::sys::socket::{setsockopt, sockopt};
@@ -88,8 +88,27 @@ pub struct SocketBurst<'a> {
 impl SocketPort {
     /// Opens the sockets: non-blocking, `SO_REUSEADDR` for groups, with packet information.
     pub fn open(specs: &[SocketSpec]) -> Result<Self, SocketError> {
-        let sockets = specs.iter().map(open).collect::<Result<Vec<_>, _>>()?;
-        Ok(Self {
+        Ok(Self::of(specs.iter().map(open).collect::<Result<Vec<_>, _>>()?))
+    }
+
+    /// Serves sockets that [`bind_socket`] made, in this process or another.
+    pub fn adopt(sockets: Vec<OwnedFd>) -> io::Result<Self> {
+        let bound = |fd: OwnedFd| {
+            let socket = UdpSocket::from(fd);
+            let local = socket.local_addr()?;
+            let wildcard = local.ip().is_unspecified();
+            Ok(Bound { socket, local: local.into(), interface: 0, wildcard })
+        };
+        Ok(Self::of(sockets.into_iter().map(bound).collect::<io::Result<_>>()?))
+    }
+
+    /// Its sockets, to be waited for.
+    pub fn sockets(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.sender.sockets.iter().map(|bound| bound.socket.as_fd())
+    }
+
+    fn of(sockets: Vec<Bound>) -> Self {
+        Self {
             arena: vec![0; RX_BYTES * BURST_DATAGRAMS_MAX].into(),
             received: Vec::with_capacity(BURST_DATAGRAMS_MAX),
             batch: Box::default(),
@@ -102,7 +121,7 @@ impl SocketPort {
                 batch: Box::default(),
                 counters: PortCounters::default(),
             },
-        })
+        }
     }
 
     /// Where the sockets are bound, in the order of their specifications; tells the port numbers
@@ -112,7 +131,16 @@ impl SocketPort {
     }
 }
 
+/// Opens one socket, for [`SocketPort::adopt`]. Its address may come to the host later.
+pub fn bind_socket(spec: &SocketSpec) -> Result<OwnedFd, SocketError> {
+    bind_to(spec, true).map(|bound| bound.socket.into())
+}
+
 fn open(spec: &SocketSpec) -> Result<Bound, SocketError> {
+    bind_to(spec, false)
+}
+
+fn bind_to(spec: &SocketSpec, free: bool) -> Result<Bound, SocketError> {
     use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, bind, socket};
 
     let fail = |step: &'static str| {
@@ -130,6 +158,9 @@ fn open(spec: &SocketSpec) -> Result<Bound, SocketError> {
     }
     if !spec.groups.is_empty() {
         setsockopt(&fd, sockopt::ReuseAddr, &true).map_err(fail("SO_REUSEADDR for"))?;
+    }
+    if free {
+        setsockopt(&fd, sockopt::IpFreebind, &true).map_err(fail("IP_FREEBIND for"))?;
     }
     // Less than asked for is fine: the kernel caps it silently.
     setsockopt(&fd, sockopt::RcvBuf, &RECEIVE_BUFFER_BYTES).map_err(fail("SO_RCVBUF for"))?;
@@ -296,9 +327,9 @@ impl Port for SocketPort {
         self.sender.push_out();
     }
 
-    fn wait(&mut self, timeout_ns: u64) {
-        let sockets = &self.sender.sockets;
-        super::poll_readable(sockets.iter().map(|bound| bound.socket.as_fd()), timeout_ns);
+    fn wait(&mut self, timeout_ns: u64, other: Option<BorrowedFd<'_>>) {
+        let sockets = self.sender.sockets.iter().map(|bound| bound.socket.as_fd());
+        super::poll_readable(sockets.chain(other), timeout_ns);
     }
 
     fn counters(&self) -> &PortCounters {

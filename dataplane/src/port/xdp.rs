@@ -7,6 +7,7 @@
 //!
 //! Every frame between the rings is a token of [`crate::xsk`]; nothing here is unsafe.
 
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use nautilus_shm::ledger::{Frame, FrameCounts, StorePoint};
@@ -354,12 +355,13 @@ impl<N: NextHops, P: StorePoint> Port for XdpPort<N, P> {
         }
     }
 
-    fn wait(&mut self, timeout_ns: u64) {
+    fn wait(&mut self, timeout_ns: u64, other: Option<BorrowedFd<'_>>) {
         let sockets = &self.sender.sockets;
         if sockets.iter().any(|sending| sending.socket.is_readable()) {
             return;
         }
-        super::poll_readable(sockets.iter().map(|sending| sending.socket.fd()), timeout_ns);
+        let sockets = sockets.iter().map(|sending| sending.socket.fd());
+        super::poll_readable(sockets.chain(other), timeout_ns);
     }
 
     fn counters(&self) -> &PortCounters {

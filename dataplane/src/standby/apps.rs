@@ -3,10 +3,12 @@
 //! Cache and feeds write one table from one thread, so they cannot be two independent applications;
 //! this is the list the run loop dispatches to.
 
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use nautilus_shm::clock::monotonic_ns;
 use nautilus_shm::control_region::{ControlRegion, HistogramId};
+use nautilus_shm::front_region::FrontRegion;
 use nautilus_shm::histogram::Histogram;
 use nautilus_shm::metrics::{MetricBank, table};
 use nautilus_shm::table::{TableRegion, TableWriter};
@@ -24,7 +26,7 @@ use crate::feed::session::Start;
 use crate::hot::XdpHotSet;
 use crate::net::Endpoint;
 use crate::port::{Burst, Transmit};
-use crate::worker::Apps;
+use crate::worker::{Apps, Clock, Forwarded};
 
 /// Silence after which a feed's keys are suspect: three of MoldUDP64's heartbeats, one a second.
 const SILENCE_LIMIT_NS: u64 = 3_000_000_000;
@@ -49,14 +51,16 @@ pub(super) struct Prepared {
     hot: Option<XdpHotSet>,
     feed: Option<Feed>,
     feed_lines: Vec<Endpoint>,
+    front: Option<Forwarded>,
 }
 
 impl Prepared {
-    /// Allocates the books.
+    /// Allocates the books, and makes the buffers for commands of the front.
     pub fn new(
         config: &NodeConfig,
         cache: Option<TableRegion>,
         hot: Option<XdpHotSet>,
+        front: Option<(&'static FrontRegion, OwnedFd)>,
     ) -> Result<Self, StandbyError> {
         let mut specs = Vec::new();
         for feed in &config.feed {
@@ -85,15 +89,20 @@ impl Prepared {
             hot,
             feed: (!specs.is_empty()).then(|| Feed::new(&specs)),
             feed_lines: specs.iter().map(|spec| spec.line).collect(),
+            front: front.map(|(region, wake)| Forwarded::new(region, wake)),
         })
     }
 
     /// Takes the table over from a dead predecessor and every channel with it.
     pub fn take_over<'a>(
-        self,
+        mut self,
         region: &'a ControlRegion,
         index: usize,
+        generation: u64,
     ) -> Result<NodeApps<'a>, StandbyError> {
+        if let Some(front) = &mut self.front {
+            front.take_over(generation);
+        }
         let cache = match self.cache {
             Some((port, memory)) => {
                 let writer =
@@ -110,6 +119,7 @@ impl Prepared {
             feed: self.feed,
             feed_lines: self.feed_lines,
             feed_metrics: FeedMetrics::default(),
+            front: self.front,
             xdp_to_book: region.histogram(index, HistogramId::XdpToBook),
             bank: region.metrics(index),
             published_ns: 0,
@@ -137,6 +147,7 @@ pub(super) struct NodeApps<'a> {
     feed: Option<Feed>,
     feed_lines: Vec<Endpoint>,
     feed_metrics: FeedMetrics,
+    front: Option<Forwarded>,
     xdp_to_book: &'a Histogram,
     bank: MetricBank<'a>,
     published_ns: u64,
@@ -190,12 +201,40 @@ impl Apps for NodeApps<'_> {
         if let Some((_, cache)) = &mut self.cache {
             cache.publish(&self.bank);
         }
+        if let Some(front) = &mut self.front {
+            front.publish(&self.bank);
+        }
         if let Some(feed) = &self.feed {
             self.feed_metrics.publish(feed, now_ns, &self.bank);
         }
         let echoed = self.echo.echoed_count - self.echoed_published;
         self.bank.add(table::ECHOED_PACKETS, echoed);
         self.echoed_published = self.echo.echoed_count;
+    }
+
+    #[inline]
+    fn other_work(&mut self, clock: &impl Clock) -> usize {
+        match (&mut self.front, &mut self.cache) {
+            (Some(front), Some((_, cache))) => front.serve(cache, clock),
+            _ => 0,
+        }
+    }
+
+    #[inline]
+    fn sleeps(&mut self, until_ns: u64) -> bool {
+        self.front.as_mut().is_none_or(|front| front.sleeps(until_ns))
+    }
+
+    #[inline]
+    fn woke(&mut self) {
+        if let Some(front) = &mut self.front {
+            front.woke();
+        }
+    }
+
+    #[inline]
+    fn wake_descriptor(&self) -> Option<BorrowedFd<'_>> {
+        self.front.as_ref().map(Forwarded::wake_descriptor)
     }
 }
 
@@ -249,9 +288,10 @@ mod tests {
             hot: None,
             feed: Some(Feed::new(&[FeedSpec { line, channel }])),
             feed_lines: vec![line],
+            front: None,
         };
         let region = ControlRegion::create(c"nautilus-control").unwrap();
-        let mut apps = prepared.take_over(&region, 2).unwrap();
+        let mut apps = prepared.take_over(&region, 2, 1).unwrap();
         let mut handle = |destination, rx_ns| {
             let source = Endpoint::new([198, 18, 0, 2].into(), 9);
             let link = Link::default();

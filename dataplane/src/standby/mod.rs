@@ -28,6 +28,7 @@ use std::sync::mpsc::sync_channel;
 
 use nautilus_shm::clock::monotonic_ns;
 use nautilus_shm::control_region::ControlRegion;
+use nautilus_shm::front_region::FrontRegion;
 use nautilus_shm::region::{Access, RegionError};
 use nautilus_shm::table::TableRegion;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -140,7 +141,7 @@ fn run(socket: OwnedFd) -> Result<(), StandbyError> {
     kill_point("worker.promoted");
     let _ = go.send(());
     let Standby { socket, assignment, config, region, mapped, apps, mut held, .. } = standby;
-    let apps = apps.take_over(region, assignment.worker_index as usize)?;
+    let apps = apps.take_over(region, assignment.worker_index as usize, generation)?;
     held.append(handed);
     let serving = |since_ns| {
         // The helper tells the supervisor; the loop starts at once.
@@ -185,7 +186,15 @@ fn prepare(socket: OwnedFd) -> Result<Option<Standby>, StandbyError> {
         None => None,
     };
     let (hot, hits) = hot::prepare(&config, &mut fds)?;
-    let apps = apps::Prepared::new(&config, cache, hot)?;
+    let front = match config.has_front() {
+        true => {
+            // As the control region: it lives as long as the process.
+            let region = Box::leak(Box::new(FrontRegion::attach(fds.take("front")?)?));
+            Some((&*region, fds.take("wake")?))
+        }
+        false => None,
+    };
+    let apps = apps::Prepared::new(&config, cache, hot, front)?;
     Ok(Some(Standby { socket, assignment, config, region, mapped, apps, hits, held }))
 }
 

@@ -1,4 +1,5 @@
-//! What a supervisor and its worker say to each other.
+//! What a supervisor and its worker say to each other. What it says to the front is in
+//! `front_messages.rs`; the front answers as a worker does.
 //!
 //! One `SOCK_SEQPACKET` connection per worker: a socketpair made at spawn (the worker's standard
 //! input), or, after the death of a supervisor, the connection a new one made to
@@ -33,7 +34,7 @@ pub const MESSAGE_BYTES_MAX: usize = 64 * 1024;
 pub const NODE_FILE_BYTES_MAX: usize = MESSAGE_BYTES_MAX / 2;
 
 /// Version of these messages. A supervisor takes nothing back from a worker of another one.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// One receive queue as it was opened.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -225,7 +226,7 @@ impl Fds {
         self.0.retain(|(name, _)| keep(name));
     }
 
-    fn zip(names: &[String], fds: Vec<OwnedFd>) -> Result<Self, HandoverError> {
+    pub(super) fn zip(names: &[String], fds: Vec<OwnedFd>) -> Result<Self, HandoverError> {
         if names.len() != fds.len() {
             return Err(HandoverError::Descriptors { named: names.len(), came: fds.len() });
         }
@@ -247,7 +248,9 @@ pub fn send(
     Ok(send_packet(socket, text.as_bytes(), fds)?)
 }
 
-fn receive<T: DeserializeOwned>(socket: BorrowedFd<'_>) -> Result<(T, Packet), HandoverError> {
+pub(super) fn receive<T: DeserializeOwned>(
+    socket: BorrowedFd<'_>,
+) -> Result<(T, Packet), HandoverError> {
     let packet = recv_packet(socket, MESSAGE_BYTES_MAX)?;
     if packet.bytes.is_empty() {
         return Err(HandoverError::Closed);

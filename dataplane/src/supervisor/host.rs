@@ -1,12 +1,13 @@
 //! What the kernel must have, probed before anything is opened, and what is withdrawn without it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 
+use super::mirror::Mirror;
 use super::sys::realtime;
-use crate::config::Resolved;
+use crate::config::{Auto, ConfigError, HostFacts, NodeConfig, Resolved};
 
 /// Oldest kernel that is served at all.
 const KERNEL_MIN: (u32, u32) = (6, 1);
@@ -106,6 +107,32 @@ pub fn huge_pages() -> (u64, u64) {
     let reserved = field("HugePages_Rsvd:").unwrap_or(0);
     let page_bytes = field("Hugepagesize:").unwrap_or(0) * 1024;
     (free.saturating_sub(reserved) * page_bytes, page_bytes)
+}
+
+/// What the host offers to the node file of this text.
+pub fn facts(mirror: &Mirror, text: &str, path: &Path) -> Result<HostFacts, ConfigError> {
+    let config: NodeConfig = crate::config::parse(text, &path.display().to_string())?;
+    let links: Vec<_> =
+        config.interface.iter().filter_map(|wanted| mirror.link_named(&wanted.name)).collect();
+    let queues = config.interface.iter().map(|wanted| {
+        match (&wanted.queues, mirror.link_named(&wanted.name)) {
+            (Auto::Is(queues), _) => queues.len() as u32,
+            (Auto::Auto, link) => link.map_or(0, |link| link.rx_queues),
+        }
+    });
+    // An MTU no frame carries is refused with the interface's name, not with the frame's size.
+    let mtu = links.iter().map(|link| link.mtu).filter(|mtu| *mtu <= super::inspect::MTU_MAX);
+    let (huge_bytes_free, huge_page_bytes) = huge_pages();
+    let program = std::env::current_exe().unwrap_or_default();
+    Ok(HostFacts {
+        cores: allowed_cores(),
+        huge_bytes_free,
+        huge_page_bytes,
+        mtu_max: mtu.max().unwrap_or(1500),
+        queue_count: queues.sum::<u32>().max(1),
+        program_dir: program.parent().map(PathBuf::from).unwrap_or_default(),
+        uid: nix::unistd::geteuid().as_raw(),
+    })
 }
 
 /// Scheduling of the supervisor itself; what is refused is said and survived.

@@ -5,7 +5,7 @@
 //! heartbeat.
 
 use std::os::fd::{AsFd, BorrowedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use nautilus_shm::attach::{Ask, SUPERVISOR_SOCKET, cache_name};
 use nautilus_shm::cells::SupervisorIdentity;
@@ -21,24 +21,23 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 use super::attach::{Access, Answer, Outcome, Readers, cache_answer};
 use super::counters;
+use super::front::Front;
 use super::hang::HangWatch;
-use super::host::{Host, HostError, allowed_cores, huge_pages, settle};
+use super::host::{Host, HostError, facts, settle};
 use super::inspect::Refusal;
 use super::interfaces::Interfaces;
 use super::journal::{Event, milliseconds, publish, say};
 use super::mirror::{Mirror, Touched};
 use super::neighbours::Neighbours;
 use super::netlink::{NetlinkError, NetlinkSocket};
-use super::publish::{publish_interfaces, publish_next_hops, status};
+use super::publish::{front_status, publish_interfaces, publish_next_hops, status};
 use super::reaper::Reaper;
 use super::resources::{OpenError, Resources, fill};
 use super::run_dir::{RunDir, RunDirError};
 use super::seat::Seat;
 use super::take_back::{TakenBack, take_over};
 use super::workers::{Context, Workers};
-use crate::config::{
-    Auto, ConfigError, HostFacts, NodeConfig, PortKind, ResolveError, Resolved, place_of,
-};
+use crate::config::{ConfigError, PortKind, ResolveError, Resolved, place_of};
 
 /// Longest sleep of the loop. Too low: the supervisor takes time from other processes of its core.
 /// Too high: a worker waits that long for an unknown neighbour.
@@ -103,6 +102,7 @@ pub struct Node {
     changes: NetlinkSocket,
     requests: NetlinkSocket,
     workers: Workers,
+    front: Front,
     interfaces: Interfaces,
     readers: Readers,
     signals: SignalFd,
@@ -127,31 +127,6 @@ pub fn check(path: &Path) -> Result<(Resolved, String, Mirror), NodeError> {
         NodeError::Resolve { place, source }
     })?;
     Ok((resolved, text, mirror))
-}
-
-fn facts(mirror: &Mirror, text: &str, path: &Path) -> Result<HostFacts, NodeError> {
-    let config: NodeConfig = crate::config::parse(text, &path.display().to_string())?;
-    let links: Vec<_> =
-        config.interface.iter().filter_map(|wanted| mirror.link_named(&wanted.name)).collect();
-    let queues = config.interface.iter().map(|wanted| {
-        match (&wanted.queues, mirror.link_named(&wanted.name)) {
-            (Auto::Is(queues), _) => queues.len() as u32,
-            (Auto::Auto, link) => link.map_or(0, |link| link.rx_queues),
-        }
-    });
-    // An MTU no frame carries is refused with the interface's name, not with the frame's size.
-    let mtu = links.iter().map(|link| link.mtu).filter(|mtu| *mtu <= super::inspect::MTU_MAX);
-    let (huge_bytes_free, huge_page_bytes) = huge_pages();
-    let program = std::env::current_exe().unwrap_or_default();
-    Ok(HostFacts {
-        cores: allowed_cores(),
-        huge_bytes_free,
-        huge_page_bytes,
-        mtu_max: mtu.max().unwrap_or(1500),
-        queue_count: queues.sum::<u32>().max(1),
-        program_dir: program.parent().map(PathBuf::from).unwrap_or_default(),
-        uid: nix::unistd::geteuid().as_raw(),
-    })
 }
 
 impl Node {
@@ -207,6 +182,7 @@ impl Node {
         let listener = run_dir.listen(&run_dir.path().join(SUPERVISOR_SOCKET), 0o666)?;
         let readers = Readers::new(listener, Access::of(&resolved), generation);
         let interfaces = Interfaces::new(&resolved, &mirror);
+        let front = Front::adopt(resources.front.as_ref());
         let this = Self {
             resolved,
             node_text,
@@ -216,6 +192,7 @@ impl Node {
             changes,
             requests: NetlinkSocket::for_requests()?,
             workers,
+            front,
             interfaces,
             readers,
             signals,
@@ -256,21 +233,22 @@ impl Node {
                 self.stop();
                 return Ok(());
             }
-            let (workers, mut context) = self.split();
+            let (workers, front, mut context) = self.split();
             workers.promote(&mut context);
             workers.keep_standby(&mut context);
+            front.keep(&mut context, workers.reaper());
             self.tick();
         }
     }
 
-    fn split(&mut self) -> (&mut Workers, Context<'_>) {
+    fn split(&mut self) -> (&mut Workers, &mut Front, Context<'_>) {
         let context = Context {
             resolved: &self.resolved,
             node_text: &self.node_text,
             run_dir: &self.run_dir,
             resources: &mut self.resources,
         };
-        (&mut self.workers, context)
+        (&mut self.workers, &mut self.front, context)
     }
 
     /// Sleeps and handles what woke it; `true` when told to stop.
@@ -278,9 +256,10 @@ impl Node {
         let ready = {
             let mut fds: Vec<BorrowedFd<'_>> = vec![self.signals.as_fd(), self.changes.as_fd()];
             let absent = self.signals.as_fd();
-            for seat in [&self.workers.active, &self.workers.standby] {
-                fds.push(seat.as_ref().map_or(absent, |seat| seat.pidfd()));
-                fds.push(seat.as_ref().and_then(|seat| seat.messages()).unwrap_or(absent));
+            let workers = [&self.workers.active, &self.workers.standby].map(Option::as_ref);
+            for seat in workers.into_iter().chain([self.front.seat()]) {
+                fds.push(seat.map_or(absent, |seat| seat.pidfd()));
+                fds.push(seat.and_then(|seat| seat.messages()).unwrap_or(absent));
             }
             fds.extend(self.readers.fds());
             let mut polled: Vec<PollFd<'_>> =
@@ -295,10 +274,11 @@ impl Node {
         // The death of a worker comes before everything else: packets wait.
         let (had_active, had_standby) =
             (self.workers.active.is_some(), self.workers.standby.is_some());
-        let listened = |seat: &Option<Seat>| seat.as_ref().is_some_and(|s| s.messages().is_some());
+        let listened = |seat: Option<&Seat>| seat.is_some_and(|s| s.messages().is_some());
         let (hears_active, hears_standby) =
-            (listened(&self.workers.active), listened(&self.workers.standby));
-        let (workers, mut context) = self.split();
+            (listened(self.workers.active.as_ref()), listened(self.workers.standby.as_ref()));
+        let (had_front, hears_front) = (self.front.seat().is_some(), listened(self.front.seat()));
+        let (workers, front, mut context) = self.split();
         if hears_active && ready[3] && !ready[2] {
             workers.heard(&context, true);
         }
@@ -311,13 +291,19 @@ impl Node {
         if had_standby && ready[4] && workers.standby.is_some() {
             workers.standby_died(&context);
         }
+        if hears_front && ready[7] && !ready[6] {
+            front.heard(&context);
+        }
+        if had_front && ready[6] {
+            front.died(&context, workers.reaper());
+        }
         if ready[1] {
             self.follow_changes();
         }
-        for index in (7..ready.len()).rev().filter(|index| ready[*index]) {
-            self.answer(index - 7);
+        for index in (9..ready.len()).rev().filter(|index| ready[*index]) {
+            self.answer(index - 9);
         }
-        if ready[6] {
+        if ready[8] {
             self.readers.accept();
         }
         Ok(ready[0] && matches!(self.signals.read_signal(), Ok(Some(_))))
@@ -431,6 +417,7 @@ impl Node {
         let control = &self.resources.control;
         let status =
             status((&self.resolved, &self.mirror, &self.resources), &self.workers, self.started_ns);
+        let status = front_status(status, &self.front);
         let cache = self.resources.cache.as_ref();
         let cache = self.resolved.config.cache.as_ref().map(|cache| cache.id.as_str()).zip(cache);
         let outcome = self.readers.answer(index, |ask| match ask {
@@ -470,7 +457,8 @@ impl Node {
                 seat.kill();
             }
         }
-        let Self { run_dir, resources, workers, .. } = self;
+        let Self { run_dir, resources, workers, front, .. } = self;
+        front.stop(workers.reaper());
         workers.reap_all();
         if let Some(cache) = &resources.cache {
             // Its readers must not take it for the live one for another second.

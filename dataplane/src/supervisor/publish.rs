@@ -5,6 +5,7 @@ use nautilus_shm::clock::monotonic_ns;
 use nautilus_shm::control_region::SUPERVISOR_PROCESS;
 use nautilus_shm::metrics::table as metrics;
 
+use super::front::Front;
 use super::journal::milliseconds;
 use super::mirror::Mirror;
 use super::resources::Resources;
@@ -87,4 +88,12 @@ pub fn status(
     let gap_ns = resources.control.supervisor().last_gap_ns();
     let _ = writeln!(text, "last gap {}", milliseconds(gap_ns));
     text
+}
+
+/// The same with a line about the front.
+pub fn front_status(text: String, front: &Front) -> String {
+    match front.seat() {
+        Some(seat) => format!("{text}front {} generation {}\n", seat.pid, seat.generation),
+        None => format!("{text}front none\n"),
+    }
 }

@@ -6,6 +6,8 @@
 //!   cache               the cache's memory            every worker
 //!   hot, hot_words,     what XDP answers itself, and  every worker
 //!   hot_hits            how often it did
+//!   front, wake         rings of the front, eventfd   every worker, the front
+//!   tcp.<n>, udp.<n>    the front's sockets           the front; every worker, to keep them
 //!   xsk.<n>, umem.<n>   socket and packet memory      every worker
 //!   link.<i>            the program on interface i    the active worker only
 //!   listener            worker-<pid>.sock             the active worker only
@@ -28,6 +30,7 @@ use nautilus_shm::table::{TableRegion, TableWriter};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
 use super::counters::Counted;
+use super::front_resources::{FrontOpenError, FrontResources};
 use super::handover::{Fds, InterfaceOpened, QueueOpened};
 use super::inspect::{Refusal, inspect};
 use super::mirror::Mirror;
@@ -107,6 +110,9 @@ pub enum OpenError {
         /// What is wrong.
         problem: String,
     },
+    /// The front's sockets and rings.
+    #[error(transparent)]
+    Front(#[from] FrontOpenError),
     /// Duplicating descriptors.
     #[error("cannot duplicate a descriptor: {0}")]
     Descriptor(#[from] std::io::Error),
@@ -249,6 +255,8 @@ pub struct Resources {
     pub control: ControlRegion,
     /// The cache's memory, where the node has one.
     pub cache: Option<TableRegion>,
+    /// What the front serves with, where the node has one.
+    pub front: Option<FrontResources>,
     /// The steering program; none with the socket port.
     pub steering: Option<Steering>,
     /// Interfaces, in the order of the node file; empty with the socket port.
@@ -269,9 +277,14 @@ impl Resources {
             Some(cache) => Some(make_cache(cache)?),
             None => None,
         };
+        let front = match resolved.config.has_front() {
+            true => Some(FrontResources::open(&resolved.config)?),
+            false => None,
+        };
         let mut this = Self {
             control,
             cache,
+            front,
             steering: None,
             interfaces: Vec::new(),
             fresh: None,
@@ -340,6 +353,9 @@ impl Resources {
                     fds.push(*name, fd.try_clone_to_owned()?);
                 }
             }
+        }
+        if let Some(front) = &self.front {
+            front.append_to(&mut fds)?;
         }
         for (index, (_, queue)) in self.queues_for_standby().enumerate() {
             let XskFds { socket, umem } = queue.fds.try_clone()?;

@@ -1,4 +1,4 @@
-//! One worker process as the supervisor holds it.
+//! One process, worker or front, as the supervisor holds it.
 
 use std::fs::File;
 use std::io;
@@ -25,28 +25,30 @@ pub enum Phase {
     Serving,
 }
 
-/// Why no worker could be started.
+/// Why no process could be started.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot start a worker: {step} {path}: {source}")]
+#[error("cannot start a process: {step} {path}: {source}")]
 pub struct SpawnError {
     step: &'static str,
     path: PathBuf,
     source: io::Error,
 }
 
-/// What a worker process is started with.
+/// What a process is started with.
 #[derive(Clone, Copy, Debug)]
 pub struct Identity<'a> {
+    /// What it is called.
+    pub name: &'static str,
     /// The program.
     pub program: &'a Path,
     /// Uid and gid to run as; `None` for the supervisor's own.
     pub user: Option<(u32, u32)>,
 }
 
-/// A worker process.
+/// A process.
 #[derive(Debug)]
 pub struct Seat {
-    /// Its cell, metric bank and request ring in the control region.
+    /// Its metric bank in the control region; a worker's cell and request ring as well.
     pub index: u32,
     /// Process id.
     pub pid: u32,
@@ -94,7 +96,7 @@ impl Seat {
                 .map_err(|errno| failed("make a socket pair for", errno.into()))?;
         let mut command = Command::new(format!("/proc/self/fd/{}", program.as_raw_fd()));
         command
-            .arg0("nautilus-worker")
+            .arg0(identity.name)
             .stdin(Stdio::from(theirs))
             .current_dir("/")
             .process_group(0)
@@ -124,7 +126,7 @@ impl Seat {
         })
     }
 
-    /// A worker that served under another supervisor.
+    /// A process that served under another supervisor.
     pub fn adopted(
         index: u32,
         pid: u32,
@@ -170,6 +172,11 @@ impl Seat {
     pub fn hang_up(&mut self) {
         self.hung_up = true;
         self.kill();
+    }
+
+    /// Listens no more.
+    pub fn forget_messages(&mut self) {
+        self.hung_up = true;
     }
 
     /// Kills it; its pidfd says when it is gone.

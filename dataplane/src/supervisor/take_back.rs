@@ -20,6 +20,7 @@ use nautilus_shm::table::TableRegion;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::counters::Counted;
+use super::front_resources::FrontResources;
 use super::handover::{
     Assignment, FromWorker, HandoverError, ToWorker, VERSION, receive_as_supervisor, send,
 };
@@ -96,6 +97,14 @@ pub fn take_back(named_pid: u32, socket: OwnedFd) -> Result<TakenBack, TakeBackE
         ),
         Err(_) => None,
     };
+    let config = crate::config::parse(&assignment.node, "(worker)")
+        .map_err(|error| wrong(format!("its node file: {error}")))?;
+    let front = match &config.cache {
+        Some(cache) if config.has_front() => {
+            Some(FrontResources::take_back(&mut fds, cache.port).map_err(wrong)?)
+        }
+        _ => None,
+    };
     let known = control.worker(assignment.worker_index as usize).own_identity();
     if (known.pid, known.generation) != (named_pid, generation) {
         return Err(wrong(format!(
@@ -148,7 +157,8 @@ pub fn take_back(named_pid: u32, socket: OwnedFd) -> Result<TakenBack, TakeBackE
     }
     let serial = assignment.resources;
     let (fresh, memberships) = (None, Vec::new());
-    let resources = Resources { control, cache, steering, interfaces, fresh, memberships, serial };
+    let resources =
+        Resources { control, cache, front, steering, interfaces, fresh, memberships, serial };
     let adopt = ToWorker::Adopt { generation, supervisor_pid: std::process::id() };
     send(socket.as_fd(), &adopt, &[])?;
     let index = assignment.worker_index;

@@ -44,11 +44,13 @@ pub struct Context<'a> {
 }
 
 impl Context<'_> {
-    fn publish(&self, event: &Event) {
+    /// Tells an event.
+    pub fn publish(&self, event: &Event) {
         publish(&self.resolved.config.node.id, &self.resources.control, event);
     }
 
-    fn count(&self, counter: Counter) {
+    /// Counts one.
+    pub fn count(&self, counter: Counter) {
         self.resources.control.metrics(SUPERVISOR_PROCESS).add(counter, 1);
     }
 }
@@ -110,7 +112,7 @@ impl Workers {
         let index = (0..WORKERS_MAX as u32).find(|index| Some(*index) != taken).unwrap_or(0);
         let root = nix::unistd::geteuid().is_root();
         let user = root.then_some((resolved.worker_uid, resolved.worker_gid));
-        let identity = Identity { program: &resolved.program, user };
+        let identity = Identity { name: "nautilus-worker", program: &resolved.program, user };
         context.resources.prepare_standby(resolved).map_err(|error| error.to_string())?;
         let serial = context.resources.serial;
         let fds = context.resources.for_standby().map_err(|error| error.to_string())?;
@@ -364,6 +366,11 @@ impl Workers {
         {
             seat.kill();
         }
+    }
+
+    /// Takes dead processes off the process table.
+    pub fn reaper(&self) -> &Reaper {
+        &self.reaper
     }
 
     /// Returns when both workers, finished or killed, are off the process table.

@@ -1,5 +1,8 @@
 //! Which application gets which datagram: by destination port, without copying or allocating.
 
+use std::os::fd::BorrowedFd;
+
+use super::run_loop::Clock;
 use crate::app::App;
 use crate::limits::BURST_DATAGRAMS_MAX;
 use crate::net::Endpoint;
@@ -17,6 +20,30 @@ pub trait Apps {
     fn handle(&mut self, app: usize, now_ns: u64, burst: &impl Burst, tx: &mut impl Transmit);
     /// [`App::housekeeping`] of all.
     fn housekeeping(&mut self, now_ns: u64, tx: &mut impl Transmit);
+
+    /// Does a bounded piece of the work that came by another way than the port, every turn; returns how
+    /// many pieces that were. Same rules as [`App::handle`].
+    #[inline]
+    fn other_work(&mut self, _clock: &impl Clock) -> usize {
+        0
+    }
+
+    /// Announces a sleep until `until_ns` to those who bring such work. `false`: there is some, the
+    /// worker must not sleep.
+    #[inline]
+    fn sleeps(&mut self, _until_ns: u64) -> bool {
+        true
+    }
+
+    /// The worker is awake again.
+    #[inline]
+    fn woke(&mut self) {}
+
+    /// Becomes readable when there is such work for a sleeping worker.
+    #[inline]
+    fn wake_descriptor(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
 }
 
 /// No application: the end of a list.

@@ -2,11 +2,13 @@
 //! Start reading there.
 
 pub mod apps;
+pub mod forwarded;
 mod next_hops;
 mod report;
 pub mod run_loop;
 
 pub use apps::{Apps, Served};
+pub use forwarded::Forwarded;
 pub use next_hops::RegionNextHops;
 pub use report::{RegionReport, Report, Totals};
 pub use run_loop::{Clock, Monotonic, Worker, run};

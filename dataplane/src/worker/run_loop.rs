@@ -1,9 +1,9 @@
 //! The one loop of a worker. Everything a packet meets on its way through is called from here.
 //!
 //! ```text
-//!        +--> poll ----> handle ----> flush ----> housekeeping --+
-//!        |                                                       |
-//!        +------------------ sleep (adaptive, interrupt) <-------+
+//!        +--> poll --> handle, other work --> flush --> housekeeping --+
+//!        |                                                             |
+//!        +--------------------- sleep (adaptive, interrupt) <----------+
 //! ```
 //!
 //! **poll** takes at most one burst from the port. When it returns, the ring's consumer index is
@@ -16,6 +16,9 @@
 //! burst, write their own state, and queue datagrams. They may not allocate, lock, log, enter the
 //! kernel, or keep a reference into the burst.
 //!
+//! Then comes **other work**, commands that the front left in its ring: a few a turn, each with the time
+//! read after it was taken. Its answers go into a ring, not through the port.
+//!
 //! **flush** pushes out what was queued (one `sendto` a TX batch, none if nothing waits), collects
 //! sent frames and refills the fill ring. After it the stamps of answered datagrams go into the
 //! `xdp_to_tx` histogram.
@@ -25,7 +28,8 @@
 //! are published. What applications queue here leaves with the next flush.
 //!
 //! **sleep** happens only when the policy allows it and the turn found nothing: the end of the
-//! sleep is published first, so that nobody takes it for death. One system call.
+//! sleep is published first, so that nobody takes it for death, and the front knows whom to wake (an
+//! eventfd beside the sockets). Then the front's ring is looked at once more. One system call.
 //!
 //! No phase allocates, locks or logs; errors are counters. The loop ends when the stop flag is
 //! raised, which a helper thread does; the loop reads it once a turn.
@@ -120,7 +124,7 @@ impl<P: Port, A: Apps, R: Report, C: Clock> Worker<P, A, R, C> {
         &self.totals
     }
 
-    /// One turn without the sleep; returns how many datagrams were received.
+    /// One turn without the sleep; returns how many datagrams and pieces of other work there were.
     #[inline]
     pub fn turn(&mut self) -> usize {
         // poll
@@ -137,16 +141,17 @@ impl<P: Port, A: Apps, R: Report, C: Clock> Worker<P, A, R, C> {
             self.port.release();
             self.totals.no_application_count += self.dispatched.no_application as u64;
         }
+        let done = received + self.apps.other_work(&self.clock);
 
         // flush
         self.port.flush();
-        let end_ns = if received != 0 { self.clock.now_ns() } else { now_ns };
+        let end_ns = if done != 0 { self.clock.now_ns() } else { now_ns };
         for rx_ns in self.dispatched.answered_rx_ns() {
             self.report.xdp_to_tx(end_ns.saturating_sub(*rx_ns));
         }
 
         // housekeeping
-        self.account(received != 0, end_ns);
+        self.account(done != 0, end_ns);
         self.report.beat(end_ns);
         if end_ns.saturating_sub(self.last_housekeeping_ns) >= HOUSEKEEPING_NS {
             self.last_housekeeping_ns = end_ns;
@@ -156,7 +161,7 @@ impl<P: Port, A: Apps, R: Report, C: Clock> Worker<P, A, R, C> {
         if end_ns.saturating_sub(self.last_publish_ns) >= PUBLISH_NS {
             self.publish(end_ns);
         }
-        received
+        done
     }
 
     /// Time since the last turn ended counts as busy if this one had packets, as idle if not.
@@ -196,9 +201,13 @@ impl<P: Port, A: Apps, R: Report, C: Clock> Worker<P, A, R, C> {
         }
         // What housekeeping queued must not wait for the next packet.
         self.port.flush();
-        self.report.asleep_until(self.last_turn_ns + SLEEP_NS_MAX);
-        self.totals.sleeps += 1;
-        self.port.wait(SLEEP_NS_MAX);
+        let until_ns = self.last_turn_ns + SLEEP_NS_MAX;
+        self.report.asleep_until(until_ns);
+        if self.apps.sleeps(until_ns) {
+            self.totals.sleeps += 1;
+            self.port.wait(SLEEP_NS_MAX, self.apps.wake_descriptor());
+        }
+        self.apps.woke();
         self.report.asleep_until(0);
     }
 }

@@ -43,6 +43,27 @@ fn a_full_ring_changes_nothing_and_too_long_a_message_never_fits() {
 }
 
 #[test]
+fn positions_tell_which_messages_were_taken_and_room_tells_what_fits() {
+    let ring = zeroed_box::<Small>();
+    let (mut producer, mut consumer) = (ring.producer(1), ring.consumer());
+    assert!(producer.has_room(Small::MESSAGE_BYTES_MAX));
+    assert!(!producer.has_room(Small::MESSAGE_BYTES_MAX + 1));
+    producer.push(0, &[&[1; 20]]).unwrap();
+    let first = producer.position();
+    assert!(producer.has_room(56) && !producer.has_room(57));
+    producer.push(1, &[&[2; 56]]).unwrap();
+    let second = producer.position();
+    let mut out = [0; 64];
+    assert!(consumer.position() < first);
+    consumer.pop(&mut out).unwrap();
+    assert!((first..second).contains(&consumer.position()));
+    // A successor of either goes on from the same place.
+    assert_eq!((ring.producer(2).position(), ring.consumer().position()), (second, first));
+    consumer.pop(&mut out).unwrap();
+    assert_eq!(consumer.position(), second);
+}
+
+#[test]
 fn what_a_producer_cannot_have_meant_is_dropped_and_said() {
     let ring = zeroed_box::<Small>();
     let (mut producer, mut consumer) = (ring.producer(1), ring.consumer());

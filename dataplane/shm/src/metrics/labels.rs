@@ -247,4 +247,22 @@ labels! {
         /// The ring held something that is no request.
         Invalid ["invalid"],
     }
+
+    /// Why the front did not keep a connection, or ended it.
+    ConnectionEnd ["reason"] {
+        /// As many as `front.max_connections` are open already.
+        Limit ["limit"],
+        /// The source is not in `access.sources`.
+        Source ["source"],
+        /// Nothing came for `front.idle_timeout_s`.
+        Idle ["idle"],
+        /// The client takes no answers.
+        Slow ["slow"],
+        /// A line without an end, or memory for its command is used up.
+        Unbounded ["unbounded"],
+        /// The client closed it, or said `quit`.
+        Client ["client"],
+        /// The connection broke.
+        Broken ["broken"],
+    }
 }

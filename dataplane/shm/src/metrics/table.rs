@@ -5,8 +5,8 @@
 //! Times are stored in nanoseconds and exported in seconds.
 
 use super::labels::{
-    CacheError, CacheVerb, FeedError, FrameOwner, Label, LabelSet, NeighbourOutcome, RxDrop,
-    TxDrop, XdpVerdict,
+    CacheError, CacheVerb, ConnectionEnd, FeedError, FrameOwner, Label, LabelSet, NeighbourOutcome,
+    RxDrop, TxDrop, XdpVerdict,
 };
 use super::{Counter, CounterBy, Gauge, GaugeBy, Kind, MetricSpec, Owner, Unit, slot_of};
 
@@ -99,6 +99,9 @@ metric_table! {
     CACHE_USED_BYTES gauge "nautilus_cache_used_bytes" Bytes Worker: "Memory that items occupy";
     CACHE_LIMIT_BYTES gauge "nautilus_cache_limit_bytes" Bytes Worker: "Memory that items may occupy";
     CACHE_SPLIT_REPLIES counter "nautilus_cache_split_replies_total" Events Worker: "Replies that took more than one datagram";
+    FORWARDED_COMMANDS counter "nautilus_worker_forwarded_commands_total" Events Worker: "Commands of the front executed";
+    FORWARDED_DAMAGED counter "nautilus_worker_damaged_commands_total" Events Worker: "Messages of the front that made no sense";
+    ANSWERS_DROPPED counter "nautilus_worker_dropped_answers_total" Events Worker: "Answers not given because the front that asked is dead";
     // Feed.
     FEED_PACKETS counter "nautilus_feed_packets_total" Packets Worker: "Feed packets received";
     FEED_HEARTBEATS counter "nautilus_feed_heartbeats_total" Packets Worker: "Feed packets without a message";
@@ -134,4 +137,22 @@ metric_table! {
     NEXT_HOPS_OMITTED gauge "nautilus_supervisor_next_hop_omitted_entries" Entries Supervisor: "Kernel entries that did not fit the next-hop table";
     ATTACHES counter "nautilus_supervisor_attaches_total" Events Supervisor: "Readers given read-only descriptors";
     ATTACHES_REFUSED counter "nautilus_supervisor_refused_attaches_total" Events Supervisor: "Readers refused";
+    FRONT_STARTS counter "nautilus_supervisor_front_starts_total" Events Supervisor: "Front processes started";
+    FRONT_DEATHS counter "nautilus_supervisor_front_deaths_total" Events Supervisor: "Front processes that ended without being told to";
+    // Front.
+    FRONT_CONNECTIONS gauge "nautilus_front_connections" Connections Front: "TCP connections open";
+    FRONT_ACCEPTED counter "nautilus_front_accepted_connections_total" Connections Front: "TCP connections accepted, refused ones included";
+    FRONT_ENDED counter "nautilus_front_ended_connections_total" Connections Front by ConnectionEnd: "TCP connections that ended or were refused, by reason";
+    FRONT_RX_BYTES counter "nautilus_front_rx_bytes_total" Bytes Front: "Bytes received over TCP";
+    FRONT_TX_BYTES counter "nautilus_front_tx_bytes_total" Bytes Front: "Bytes sent over TCP";
+    FRONT_HELD_BYTES gauge "nautilus_front_held_bytes" Bytes Front: "Memory of unfinished commands and untaken answers";
+    FRONT_HITS counter "nautilus_front_hits_total" Events Front: "Keys the front read from shared memory and found";
+    FRONT_MISSES counter "nautilus_front_misses_total" Events Front: "Keys the front read from shared memory and did not find";
+    FRONT_FORWARDED counter "nautilus_front_forwarded_commands_total" Events Front: "Commands handed to the worker";
+    FRONT_UNKNOWN counter "nautilus_front_unknown_outcomes_total" Events Front: "Commands a worker took and died before it answered";
+    FRONT_WAKES counter "nautilus_front_worker_wakes_total" Events Front: "Times a sleeping worker was woken";
+    FRONT_STALE_ANSWERS counter "nautilus_front_stale_answers_total" Events Front: "Answers for a connection or a front that is gone";
+    FRONT_DATAGRAMS counter "nautilus_front_rx_packets_total" Packets Front: "Datagrams received from kernel sockets";
+    FRONT_DROPPED_DATAGRAMS counter "nautilus_front_rx_dropped_packets_total" Packets Front: "Those that were dropped: source not listed, no frame header, or no room";
+    FRONT_SYSCALLS counter "nautilus_front_syscalls_total" Events Front: "System calls of the front's loop";
 }

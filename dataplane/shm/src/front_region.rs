@@ -1,0 +1,286 @@
+//! The front region: how the front hands commands to the worker, and gets its answers.
+//!
+//! ```text
+//!   header | front cell | worker cell | requests (4 MiB) | answers (4 MiB)
+//!
+//!   front  -- requests: [connection][command with its data]  ------------------> worker
+//!   front  <- answers:  [connection][front generation][sequence][text] --------- worker
+//!   front  -- wake (eventfd), only when the worker announced that it sleeps ---> worker
+//! ```
+//!
+//! One memfd, made by the supervisor, writable by workers and front. Writers: the supervisor the front
+//! cell; the active worker the worker cell and the head of `answers`; the front the head of `requests`.
+//! Each side reads the other's half and believes nothing of it.
+//!
+//! Both ends can be replaced at any instruction. A new worker says first how far the request ring was
+//! taken before it ([`Answer::Taken`]): what is below and unanswered has an unknown outcome, what is
+//! above is still to be executed. A new front has a greater generation, and what belongs to an older one
+//! is dropped.
+
+use std::ffi::CStr;
+use std::io;
+use std::mem::offset_of;
+use std::os::fd::{BorrowedFd, OwnedFd};
+
+use crate::message_ring::MessageRing;
+use crate::region::{Access, REGION_HEADER_BYTES, Region, RegionError, RegionSpec, layout_hash};
+use crate::shared::{Padded, Shared};
+use crate::sync::{AtomicU64, Ordering, fence};
+
+/// "NAUTFRNT" in the bytes of memory on a little-endian machine.
+pub const FRONT_MAGIC: u64 = u64::from_le_bytes(*b"NAUTFRNT");
+
+/// Counts deliberate changes of the layout.
+pub const FRONT_LAYOUT_VERSION: u32 = 1;
+
+/// Words of either ring. Too low: a value of 1 MiB and its command do not fit, or leave no room beside
+/// them. Too high: memory that is never touched.
+pub const FRONT_RING_WORDS: usize = 1 << 19;
+
+/// Longest command with its data: a value of 1 MiB and its line, and room to spare.
+pub const COMMAND_BYTES_MAX: usize = (1 << 20) + (8 << 10);
+
+/// Longest answer: a value of 1 MiB and the lines around it, and room to spare.
+pub const ANSWER_BYTES_MAX: usize = (1 << 20) + (8 << 10);
+
+/// A ring between front and worker.
+pub type FrontRing = MessageRing<FRONT_RING_WORDS>;
+
+const _: () =
+    assert!(2 * COMMAND_BYTES_MAX < FrontRing::MESSAGE_BYTES_MAX, "two fit beside each other");
+const _: () =
+    assert!(2 * ANSWER_BYTES_MAX < FrontRing::MESSAGE_BYTES_MAX, "two fit beside each other");
+
+/// Bytes in front of a command in the request ring: the connection's number.
+pub const REQUEST_HEADER_BYTES: usize = 8;
+
+/// Bytes in front of an answer's text: connection, front generation, sequence of the request.
+pub const ANSWER_HEADER_BYTES: usize = 24;
+
+/// Tag of an answer.
+const TAG_ANSWER: u32 = 1;
+/// Tag of a new worker's first message.
+const TAG_TAKEN: u32 = 2;
+
+/// A message of the answer ring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer<'a> {
+    /// What became of one request.
+    Answer {
+        /// The connection's number, as the request had it.
+        connection: u64,
+        /// Generation of the front that asked.
+        front_generation: u64,
+        /// Sequence of the request.
+        sequence: u64,
+        /// What the client is told; empty for a command that wants no reply.
+        text: &'a [u8],
+    },
+    /// A worker has taken over: requests up to this position of the ring were taken before it.
+    Taken {
+        /// Position; see [`crate::message_ring::MessageConsumer::position`].
+        position: u64,
+    },
+}
+
+impl<'a> Answer<'a> {
+    /// Tag and header of an answer, in front of its text.
+    pub fn header(connection: u64, front_generation: u64, sequence: u64) -> (u32, [u8; 24]) {
+        let mut header = [0; ANSWER_HEADER_BYTES];
+        let words = [connection, front_generation, sequence];
+        for (place, word) in header.as_chunks_mut::<8>().0.iter_mut().zip(words) {
+            *place = word.to_le_bytes();
+        }
+        (TAG_ANSWER, header)
+    }
+
+    /// Tag and payload of a new worker's first message.
+    pub fn taken(position: u64) -> (u32, [u8; 8]) {
+        (TAG_TAKEN, position.to_le_bytes())
+    }
+
+    /// Reads a message; `None` for one that no worker writes.
+    pub fn decode(tag: u32, payload: &'a [u8]) -> Option<Self> {
+        match tag {
+            TAG_TAKEN => {
+                Some(Self::Taken { position: u64::from_le_bytes(payload.try_into().ok()?) })
+            }
+            TAG_ANSWER => {
+                let (header, text) = payload.split_first_chunk::<ANSWER_HEADER_BYTES>()?;
+                let &[connection, front_generation, sequence] = header.as_chunks::<8>().0 else {
+                    return None;
+                };
+                Some(Self::Answer {
+                    connection: u64::from_le_bytes(connection),
+                    front_generation: u64::from_le_bytes(front_generation),
+                    sequence: u64::from_le_bytes(sequence),
+                    text,
+                })
+            }
+            _ => None,
+        }
+    }
+}
+
+/// The region behind its header.
+#[repr(C, align(128))]
+#[derive(Debug)]
+struct Layout {
+    /// Generation of the front that runs, or is about to; 0 before the first.
+    front_generation: Padded<AtomicU64>,
+    /// Not 0 while the worker sleeps, or is about to: until when at the latest.
+    asleep_until_ns: Padded<AtomicU64>,
+    requests: FrontRing,
+    answers: FrontRing,
+}
+
+// SAFETY: repr(C) of shared structures only; padding is never read.
+unsafe impl Shared for Layout {}
+
+const LAYOUT_HASH: u64 = layout_hash(&[
+    size_of::<Layout>() as u64,
+    offset_of!(Layout, asleep_until_ns) as u64,
+    offset_of!(Layout, requests) as u64,
+    offset_of!(Layout, answers) as u64,
+    ANSWER_HEADER_BYTES as u64,
+    REQUEST_HEADER_BYTES as u64,
+]);
+
+/// What all sides of a front region agree on.
+pub const fn front_spec() -> RegionSpec {
+    RegionSpec {
+        magic: FRONT_MAGIC,
+        layout_version: FRONT_LAYOUT_VERSION,
+        layout_hash: LAYOUT_HASH,
+        bytes: REGION_HEADER_BYTES + size_of::<Layout>(),
+        huge_pages: false,
+    }
+}
+
+/// The front region, mapped for writing.
+#[derive(Debug)]
+pub struct FrontRegion(Region);
+
+impl FrontRegion {
+    /// Makes the region of a new node.
+    pub fn create(name: &CStr) -> Result<Self, RegionError> {
+        let region = Self(Region::create(name, &front_spec())?);
+        region.0.view::<Layout>(REGION_HEADER_BYTES)?;
+        Ok(region)
+    }
+
+    /// Attaches to a received descriptor.
+    pub fn attach(fd: OwnedFd) -> Result<Self, RegionError> {
+        let region = Self(Region::attach(fd, &front_spec(), Access::ReadWrite)?);
+        region.0.view::<Layout>(REGION_HEADER_BYTES)?;
+        Ok(region)
+    }
+
+    fn layout(&self) -> &Layout {
+        self.0.view(REGION_HEADER_BYTES).expect("checked when it was attached")
+    }
+
+    /// The descriptor, to be passed on.
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.0.fd()
+    }
+
+    /// A second descriptor of the same region.
+    pub fn try_clone(&self) -> io::Result<OwnedFd> {
+        self.0.fd().try_clone_to_owned()
+    }
+
+    /// Generation of the front that runs, or is about to; 0 before the first.
+    pub fn front_generation(&self) -> u64 {
+        self.layout().front_generation.0.load(Ordering::Relaxed)
+    }
+
+    /// Moves the generation on by one and returns it. Single writer: the supervisor, before it starts a
+    /// front and after the death of the one before.
+    pub fn advance_front(&self) -> u64 {
+        let generation = self.front_generation() + 1;
+        self.layout().front_generation.0.store(generation, Ordering::Relaxed);
+        generation
+    }
+
+    /// Commands. Producer the front, consumer the active worker.
+    pub fn requests(&self) -> &FrontRing {
+        &self.layout().requests
+    }
+
+    /// Answers. Producer the active worker, consumer the front.
+    pub fn answers(&self) -> &FrontRing {
+        &self.layout().answers
+    }
+
+    /// Announces that the worker sleeps until `until_ns`. The worker looks at the request ring once
+    /// more afterwards and sleeps only when that is empty. Single writer: the active worker.
+    #[inline]
+    pub fn sleeps(&self, until_ns: u64) {
+        self.layout().asleep_until_ns.0.store(until_ns, Ordering::Relaxed);
+        // SYNC POINT: pairs with the fence in `must_wake`. Either the worker sees the command or the
+        // front sees the announcement.
+        fence(Ordering::SeqCst);
+    }
+
+    /// The worker is awake again. Single writer: the active worker.
+    #[inline]
+    pub fn woke(&self) {
+        self.layout().asleep_until_ns.0.store(0, Ordering::Relaxed);
+    }
+
+    /// Whether the worker sleeps and has to be woken for what was just pushed. For the front.
+    #[inline]
+    pub fn must_wake(&self) -> bool {
+        // SYNC POINT: pairs with the fence in `sleeps`.
+        fence(Ordering::SeqCst);
+        self.is_asleep()
+    }
+
+    /// Whether the worker announced a sleep.
+    #[inline]
+    pub fn is_asleep(&self) -> bool {
+        self.layout().asleep_until_ns.0.load(Ordering::Relaxed) != 0
+    }
+}
+
+#[cfg(all(test, not(loom), not(miri)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_survive_their_encoding_and_nonsense_does_not() {
+        let (tag, header) = Answer::header(7, 2, 99);
+        let payload = [&header[..], b"STORED\r\n"].concat();
+        let expected = Answer::Answer {
+            connection: 7,
+            front_generation: 2,
+            sequence: 99,
+            text: b"STORED\r\n",
+        };
+        assert_eq!(Answer::decode(tag, &payload), Some(expected));
+        let (tag, payload) = Answer::taken(1 << 40);
+        assert_eq!(Answer::decode(tag, &payload), Some(Answer::Taken { position: 1 << 40 }));
+        for (tag, bytes) in [(TAG_TAKEN, 7), (TAG_TAKEN, 9), (TAG_ANSWER, 23), (0, 24), (3, 0)] {
+            assert_eq!(Answer::decode(tag, &vec![0; bytes]), None, "{tag} {bytes}");
+        }
+    }
+
+    #[test]
+    fn both_processes_see_one_region() {
+        let front = FrontRegion::create(c"nautilus-front").unwrap();
+        let worker = FrontRegion::attach(front.try_clone().unwrap()).unwrap();
+        assert_eq!((front.advance_front(), worker.front_generation()), (1, 1));
+        let mut requests = front.requests().producer(1);
+        let value = vec![b'v'; COMMAND_BYTES_MAX];
+        requests.push(0, &[&[0; 8], &value]).unwrap();
+        let mut out = vec![0; COMMAND_BYTES_MAX + 8];
+        let message = worker.requests().consumer().pop(&mut out).unwrap().unwrap();
+        assert_eq!((message.bytes, message.generation), (COMMAND_BYTES_MAX + 8, 1));
+        assert!(!front.must_wake());
+        worker.sleeps(5);
+        assert!(front.must_wake());
+        worker.woke();
+        assert!(!front.must_wake());
+    }
+}

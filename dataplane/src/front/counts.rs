@@ -1,0 +1,57 @@
+//! What the front counts, and how it gets into its metric bank.
+
+use nautilus_shm::metrics::labels::{ConnectionEnd, Label};
+use nautilus_shm::metrics::{MetricBank, table};
+
+use super::link::LinkCounts;
+
+/// Plain numbers since the process started; see [`table`] for what each means.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct Counts {
+    pub connections: u64,
+    pub accepted: u64,
+    pub ended: [u64; ConnectionEnd::ALL.len()],
+    pub rx_bytes: u64,
+    pub tx_bytes: u64,
+    pub held_bytes: u64,
+    pub hits: u64,
+    pub misses: u64,
+    pub link: LinkCounts,
+    pub datagrams: u64,
+    pub dropped_datagrams: u64,
+    pub syscalls: u64,
+}
+
+impl Counts {
+    /// Counts the end of a connection.
+    pub fn end(&mut self, reason: ConnectionEnd) {
+        self.ended[reason.index()] += 1;
+    }
+
+    /// Adds what is more than in `before` to the bank, whose counters go on over the front's death.
+    pub fn publish(&self, before: &Self, bank: &MetricBank<'_>) {
+        bank.set(table::FRONT_CONNECTIONS, self.connections);
+        bank.set(table::FRONT_HELD_BYTES, self.held_bytes);
+        for reason in ConnectionEnd::ALL {
+            let more = self.ended[reason.index()] - before.ended[reason.index()];
+            bank.add(table::FRONT_ENDED.of(*reason), more);
+        }
+        for (counter, now, then) in [
+            (table::FRONT_ACCEPTED, self.accepted, before.accepted),
+            (table::FRONT_RX_BYTES, self.rx_bytes, before.rx_bytes),
+            (table::FRONT_TX_BYTES, self.tx_bytes, before.tx_bytes),
+            (table::FRONT_HITS, self.hits, before.hits),
+            (table::FRONT_MISSES, self.misses, before.misses),
+            (table::FRONT_FORWARDED, self.link.forwarded, before.link.forwarded),
+            (table::FRONT_UNKNOWN, self.link.unknown, before.link.unknown),
+            (table::FRONT_WAKES, self.link.wakes, before.link.wakes),
+            (table::FRONT_STALE_ANSWERS, self.link.stale, before.link.stale),
+            (table::FRONT_DATAGRAMS, self.datagrams, before.datagrams),
+            (table::FRONT_DROPPED_DATAGRAMS, self.dropped_datagrams, before.dropped_datagrams),
+            (table::FRONT_SYSCALLS, self.syscalls, before.syscalls),
+        ] {
+            bank.add(counter, now - then);
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! The front: TCP, and the kernel's UDP, of a node's cache. `README.md` has the figure; start reading at
+//! [`server`].
+//!
+//! This file is the life of the process: everything comes from the supervisor, on standard input; it has
+//! no privilege and opens nothing.
+
+pub mod client;
+pub mod clients;
+pub mod connection;
+pub mod counts;
+pub mod datagrams;
+mod guardian;
+pub mod link;
+pub mod protocol;
+pub mod reads;
+pub mod ring;
+pub mod server;
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+use nautilus_shm::clock::monotonic_ns;
+use nautilus_shm::control_region::{ControlRegion, FRONT_PROCESS};
+use nautilus_shm::front_region::FrontRegion;
+use nautilus_shm::region::{Access, RegionError};
+use nautilus_shm::table::{LayoutError, TableReader, TableRegion};
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::signal::SigSet;
+use nix::unistd::Pid;
+
+use crate::config::ConfigError;
+use crate::supervisor::front::whole_file;
+use crate::supervisor::front_messages::{FrontAssignment, receive_as_front};
+use crate::supervisor::handover::{Fds, FromWorker, HandoverError, VERSION, send};
+use counts::Counts;
+use datagrams::Datagrams;
+use guardian::Guardian;
+use link::Link;
+use reads::Reads;
+use ring::{Ring, RingError};
+use server::{Server, Settings};
+
+/// Descriptors that are no connection: listeners, regions, and one for a connection that is refused.
+const DESCRIPTORS_RESERVED: u64 = 64;
+
+/// Why a front ends.
+#[derive(Debug, thiserror::Error)]
+pub enum FrontError {
+    /// Started by hand, or the supervisor died first.
+    #[error("standard input is not a supervisor's socket: {0}; start nautilus-supervisor instead")]
+    NotStarted(#[source] HandoverError),
+    /// A message or a descriptor did not pass.
+    #[error(transparent)]
+    Handover(#[from] HandoverError),
+    /// Another version of the messages.
+    #[error("the supervisor speaks version {0}, this front {VERSION}: run the same release")]
+    Version(u32),
+    /// The node file as the supervisor passed it on.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A region.
+    #[error("{0}: {1}")]
+    Region(&'static str, #[source] RegionError),
+    /// The cache's table.
+    #[error("cache: {0}")]
+    Table(#[from] LayoutError),
+    /// Another front lives.
+    #[error("another front holds the front region: {0}")]
+    Held(#[source] io::Error),
+    /// The kernel's UDP sockets.
+    #[error("cannot examine a UDP socket: {0}")]
+    Socket(#[source] io::Error),
+    /// The ring.
+    #[error(transparent)]
+    Ring(#[from] RingError),
+}
+
+/// Lives as a front on `socket`, the supervisor's end of which is told everything. Returns when nobody is
+/// left who would look after it.
+pub fn live(socket: OwnedFd) -> Result<(), FrontError> {
+    // The supervisor blocks signals for its own use; ours are the default ones.
+    let _ = SigSet::empty().thread_set_mask();
+    let _ = nix::sys::prctl::set_name(c"nautilus-front");
+    // Sleeps between two looks at the answer ring are shorter than the default slack of 50 us.
+    let _ = nix::sys::prctl::set_timerslack(1);
+    let (assignment, fds) = match receive_as_front(socket.as_fd()) {
+        Ok(received) => received,
+        Err(HandoverError::Closed) => return Ok(()),
+        Err(error) => return Err(FrontError::NotStarted(error)),
+    };
+    let result = serve(&socket, &assignment, fds);
+    if let Err(error) = &result {
+        let _ = send(socket.as_fd(), &FromWorker::Failed { reason: error.to_string() }, &[]);
+    }
+    result
+}
+
+fn serve(socket: &OwnedFd, assignment: &FrontAssignment, mut fds: Fds) -> Result<(), FrontError> {
+    if assignment.version != VERSION {
+        return Err(FrontError::Version(assignment.version));
+    }
+    let config = crate::config::parse(&assignment.node, "node file")?;
+    let control = ControlRegion::attach_writer(fds.take("control")?)
+        .map_err(|error| FrontError::Region("control region", error))?;
+    let region = FrontRegion::attach(fds.take("front")?)
+        .map_err(|error| FrontError::Region("front region", error))?;
+    // Ends with the process; the next supervisor learns from it who we are.
+    let lock = whole_file(nix::libc::F_WRLCK);
+    fcntl(region.fd(), FcntlArg::F_SETLK(&lock)).map_err(|errno| FrontError::Held(errno.into()))?;
+    let cache = TableRegion::attach(fds.take("cache")?, Access::ReadOnly)
+        .map_err(|error| FrontError::Region("cache", error))?;
+    let reads = Reads::new(TableReader::attach(cache)?);
+    let all = |kind: &str, count: u32, fds: &mut Fds| {
+        (0..count).map(|index| fds.take(&format!("{kind}.{index}"))).collect::<Result<Vec<_>, _>>()
+    };
+    let listeners = all("tcp", assignment.listeners, &mut fds)?;
+    let sockets = all("udp", assignment.sockets, &mut fds)?;
+    let sources = config.access.sources.clone();
+    let datagrams = Datagrams::new(sockets, sources.clone()).map_err(FrontError::Socket)?;
+    let link = Link::new(&region, fds.take("wake")?, assignment.generation);
+    let mut notes = Vec::new();
+    if let Some(core) = assignment.core {
+        notes.extend(pin(core));
+    }
+    let (connections_max, note) = descriptors(config.front.max_connections.into());
+    notes.extend(note);
+    let settings = Settings {
+        connections_max,
+        idle_timeout_ns: u64::from(config.front.idle_timeout_s) * 1_000_000_000,
+        held_bytes_max: (config.front.max_buffer_mb as usize) << 20,
+        poll: config.front.poll,
+        sources,
+    };
+    let mut server = Server::new(Ring::new()?, link, reads, datagrams, listeners, settings);
+    let _ = send(socket.as_fd(), &FromWorker::Ready { notes }, &[]);
+    let serving =
+        FromWorker::Serving { generation: assignment.generation, since_ns: monotonic_ns() };
+    let _ = send(socket.as_fd(), &serving, &[]);
+    let bank = control.metrics(FRONT_PROCESS);
+    let mut guardian = Guardian::new(assignment.supervisor_pid);
+    let mut published = Counts::default();
+    server.run(|counts| {
+        counts.publish(&published, &bank);
+        published = *counts;
+        guardian.is_anyone_left(&control)
+    })?;
+    Ok(())
+}
+
+/// Pins the calling thread. A refusal is survived and said.
+fn pin(core: u32) -> Option<String> {
+    let mut set = CpuSet::new();
+    let pinned = set.set(core as usize).and_then(|()| sched_setaffinity(Pid::from_raw(0), &set));
+    pinned.err().map(|errno| format!("not pinned to CPU {core}: {errno}"))
+}
+
+/// Raises the limit of open files as far as it goes; returns how many connections there can be, and what
+/// is to be said about it.
+fn descriptors(wanted: u64) -> (usize, Option<String>) {
+    let needed = wanted + DESCRIPTORS_RESERVED;
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or((1024, 1024));
+    let granted = if soft >= needed {
+        soft
+    } else {
+        // Beyond the hard limit only for those who may; then as far as it is.
+        let raised = [(needed, hard.max(needed)), (needed.min(hard), hard)]
+            .into_iter()
+            .find(|&(soft, hard)| setrlimit(Resource::RLIMIT_NOFILE, soft, hard).is_ok());
+        raised.map_or(soft, |(soft, _)| soft)
+    };
+    let possible = wanted.min(granted.saturating_sub(DESCRIPTORS_RESERVED).max(1));
+    let note = (possible < wanted).then(|| {
+        format!(
+            "front.max_connections is {possible}, not {wanted}: the hard limit of open files is {hard}"
+        )
+    });
+    (possible as usize, note)
+}

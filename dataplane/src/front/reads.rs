@@ -1,0 +1,69 @@
+//! Reads, executed by the front itself on the cache's shared memory.
+
+use nautilus_shm::table::{ReadError, TableReader, TableRegion, VALUE_BYTES_MAX};
+
+use super::connection::Backend;
+use super::link::Link;
+use super::protocol;
+
+/// The front's read-only view of a cache.
+pub struct Reads {
+    table: TableReader<TableRegion>,
+    value: Box<[u8]>,
+    /// `CLOCK_MONOTONIC`, read after the request has arrived.
+    pub now_ns: u64,
+    /// Keys found.
+    pub hits: u64,
+    /// Keys not found, suspect ones included.
+    pub misses: u64,
+}
+
+impl Reads {
+    /// Reads of this table.
+    pub fn new(table: TableReader<TableRegion>) -> Self {
+        let value = vec![0; VALUE_BYTES_MAX].into();
+        Self { table, value, now_ns: 0, hits: 0, misses: 0 }
+    }
+
+    #[inline]
+    fn read(&mut self, key: &[u8], with_version: bool, out: &mut Vec<u8>) -> bool {
+        match self.table.get(key, self.now_ns, &mut self.value) {
+            Ok(hit) => {
+                self.hits += 1;
+                let value = &self.value[..hit.value_bytes];
+                protocol::write_item(key, &hit, with_version, value, out);
+                true
+            }
+            Err(ReadError::Miss | ReadError::Suspect | ReadError::LeaseExpired) => {
+                self.misses += 1;
+                true
+            }
+            // A writer that died in the middle of a change, or a supervisor that is away: the worker
+            // knows, and its successor repairs first.
+            Err(ReadError::WriterBusy | ReadError::Detached | ReadError::BufferTooSmall { .. }) => {
+                false
+            }
+        }
+    }
+}
+
+/// Reads and the way to the worker, for one connection.
+pub struct At<'a, 'l> {
+    /// Executes reads.
+    pub reads: &'a mut Reads,
+    /// Takes everything else.
+    pub link: &'a mut Link<'l>,
+    /// The connection's number.
+    pub number: u64,
+}
+
+impl Backend for At<'_, '_> {
+    #[inline]
+    fn read(&mut self, key: &[u8], with_version: bool, out: &mut Vec<u8>) -> bool {
+        self.reads.read(key, with_version, out)
+    }
+
+    fn forward(&mut self, command: &[u8]) -> bool {
+        self.link.forward(self.number, command)
+    }
+}

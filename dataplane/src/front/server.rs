@@ -1,0 +1,455 @@
+//! The front's loop: completions, answers of the worker, connections, one system call.
+//!
+//! ```text
+//!   enter -> completions -> answers of the worker -> connections touched: send, pause, close -> wake
+//!     ^                                                                                           |
+//!     +-------------------------------------------------------------------------------------------+
+//! ```
+//!
+//! One thread; it owns every connection. While commands are at the worker it looks at the answer ring,
+//! first spinning, then between short sleeps: the worker makes no system call to wake it.
+
+use std::net::IpAddr;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+
+use nautilus_shm::clock::monotonic_ns;
+use nautilus_shm::metrics::labels::ConnectionEnd;
+use nix::sys::socket::{MsgFlags, SockaddrStorage, getpeername, send};
+
+use super::client::Client;
+use super::clients::Clients;
+use super::connection::{INPUT_BYTES_HIGH, Waits};
+use super::counts::Counts;
+use super::datagrams::{DATAGRAM, Datagrams};
+use super::link::Link;
+use super::protocol;
+use super::reads::{At, Reads};
+use super::ring::{Event, Ring, RingError, Token};
+use crate::config::PollPolicy;
+use crate::net::Prefix;
+
+/// How long the answer ring is looked at without a pause. Too low: an answer that is a microsecond away
+/// costs a sleep. Too high: a core that worker and front share is taken from the worker.
+const SPIN_NS: u64 = 20_000;
+
+/// Sleep between two looks at the answer ring after that. Too low: system calls. Too high: latency of
+/// writes while the worker sleeps.
+const ANSWER_WAIT_NS: u64 = 30_000;
+
+/// The same once the worker has been silent for [`SILENT_NS`].
+const SILENT_WAIT_NS: u64 = 1_000_000;
+const SILENT_NS: u64 = 5_000_000;
+
+/// What an adaptive front spins through after the last completion.
+const ADAPTIVE_SPIN_NS: u64 = 50_000;
+
+/// Between two looks at deadlines, supervisor and counters.
+pub const TICK_NS: u64 = 100_000_000;
+
+/// How long a client may take no byte of an answer, unless `front.idle_timeout_s` is shorter. Too low:
+/// clients behind a bad line are cut off. Too high: they hold memory for longer.
+const STALL_NS: u64 = 30_000_000_000;
+
+/// Memory of one connection from which it is ended when the front's memory is used up.
+const HELD_BYTES_FAIR: usize = 64 << 10;
+
+/// Numbers of listeners and sockets in tokens.
+const LISTENER: u32 = 0;
+
+/// What the front is told by the node file.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Connections at once.
+    pub connections_max: usize,
+    /// Silence after which a connection is closed; 0 for never.
+    pub idle_timeout_ns: u64,
+    /// Memory of all connections' buffers together.
+    pub held_bytes_max: usize,
+    /// What the loop does when nothing happens.
+    pub poll: PollPolicy,
+    /// Who is served.
+    pub sources: Vec<Prefix>,
+}
+
+/// A front that serves.
+pub struct Server<'a> {
+    ring: Ring,
+    link: Link<'a>,
+    reads: Reads,
+    datagrams: Datagrams,
+    listeners: Vec<OwnedFd>,
+    settings: Settings,
+    clients: Clients,
+    counts: Counts,
+    /// Clients that wait for room in the request ring, oldest first.
+    blocked: Vec<u32>,
+    /// Sockets and listeners that are not armed.
+    unarmed: Vec<(bool, u32)>,
+    /// Read once a turn, after everything of it has arrived.
+    now_ns: u64,
+    busy_ns: u64,
+    ticked_ns: u64,
+}
+
+impl<'a> Server<'a> {
+    /// A front on listeners that are bound, non-blocking and listening.
+    pub fn new(
+        ring: Ring,
+        link: Link<'a>,
+        reads: Reads,
+        datagrams: Datagrams,
+        listeners: Vec<OwnedFd>,
+        settings: Settings,
+    ) -> Self {
+        let unarmed = (0..listeners.len() as u32)
+            .map(|index| (true, index))
+            .chain((0..datagrams.sockets().count() as u32).map(|index| (false, index)))
+            .collect();
+        Self {
+            ring,
+            link,
+            reads,
+            datagrams,
+            listeners,
+            settings,
+            clients: Clients::default(),
+            counts: Counts::default(),
+            blocked: Vec::new(),
+            unarmed,
+            now_ns: monotonic_ns(),
+            busy_ns: 0,
+            ticked_ns: 0,
+        }
+    }
+
+    /// Serves until `tick`, called every [`TICK_NS`] with the counts so far, says `false`.
+    pub fn run(&mut self, mut tick: impl FnMut(&Counts) -> bool) -> Result<(), RingError> {
+        loop {
+            self.arm();
+            self.ring.enter(self.rest_ns())?;
+            let mut busy = false;
+            let mut left = self.ring.completed();
+            self.now_ns = monotonic_ns();
+            self.reads.now_ns = self.now_ns;
+            // What completes from here on belongs to the next turn: it came after the clock was read.
+            while left > 0
+                && let Some(event) = self.ring.next_event()
+            {
+                left -= 1;
+                busy = true;
+                self.handle(event);
+            }
+            busy |= self.datagrams.turn(&mut self.reads, &mut self.link);
+            busy |= self.answers();
+            self.unblock();
+            while let Some(index) = self.clients.next_touched() {
+                self.settle(index);
+            }
+            self.link.wake();
+            let now_ns = self.now_ns;
+            if busy {
+                self.busy_ns = now_ns;
+            }
+            if now_ns.saturating_sub(self.ticked_ns) >= TICK_NS {
+                self.ticked_ns = now_ns;
+                self.sweep(now_ns);
+                if !tick(&self.count()) {
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    /// Everything counted so far.
+    pub fn count(&self) -> Counts {
+        Counts {
+            connections: self.clients.count() as u64,
+            held_bytes: self.clients.held_bytes() as u64,
+            hits: self.reads.hits,
+            misses: self.reads.misses,
+            link: self.link.counts(),
+            datagrams: self.datagrams.received,
+            dropped_datagrams: self.datagrams.dropped,
+            syscalls: self.ring.syscalls() + self.datagrams.syscalls(),
+            ..self.counts
+        }
+    }
+
+    fn arm(&mut self) {
+        for (is_listener, index) in self.unarmed.drain(..) {
+            let token = Token { index, generation: LISTENER };
+            if is_listener {
+                self.ring.accept(self.listeners[index as usize].as_fd(), token);
+            } else if let Some(socket) = self.datagrams.sockets().nth(index as usize) {
+                self.ring.poll(socket, token);
+            }
+        }
+    }
+
+    /// How long to sleep at most.
+    fn rest_ns(&self) -> u64 {
+        if self.datagrams.pending {
+            return 0;
+        }
+        let idle_ns = monotonic_ns().saturating_sub(self.busy_ns);
+        if self.link.outstanding() > 0 || !self.blocked.is_empty() {
+            return match idle_ns {
+                ..SPIN_NS => 0,
+                SPIN_NS..SILENT_NS => ANSWER_WAIT_NS,
+                _ => SILENT_WAIT_NS,
+            };
+        }
+        match self.settings.poll {
+            PollPolicy::Busy => 0,
+            PollPolicy::Adaptive if idle_ns < ADAPTIVE_SPIN_NS => 0,
+            PollPolicy::Adaptive | PollPolicy::Interrupt => TICK_NS,
+        }
+    }
+
+    fn handle(&mut self, event: Event) {
+        match event {
+            Event::Accepted { token, connection, armed } => {
+                if !armed {
+                    self.unarmed.push((true, token.index));
+                }
+                // Out of descriptors, or the client is gone already: the next one is accepted as well.
+                if let Ok(connection) = connection {
+                    self.accept(connection);
+                }
+            }
+            Event::Readable { token, armed } => {
+                if !armed {
+                    self.unarmed.push((false, token.index));
+                }
+                self.datagrams.pending = true;
+            }
+            Event::Received { token, result, armed } => self.received(token, result, armed),
+            Event::Sent { token, buffer, result } => self.sent(token, buffer, result),
+        }
+    }
+
+    fn accept(&mut self, connection: OwnedFd) {
+        self.counts.accepted += 1;
+        let peer = getpeername::<SockaddrStorage>(connection.as_raw_fd()).ok();
+        let Some(peer) = peer.as_ref().and_then(address) else {
+            return self.counts.end(ConnectionEnd::Broken);
+        };
+        if !self.settings.sources.iter().any(|prefix| prefix.contains(peer)) {
+            return self.counts.end(ConnectionEnd::Source);
+        }
+        if self.clients.count() >= self.settings.connections_max {
+            let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
+            let _ = send(connection.as_raw_fd(), protocol::TOO_MANY, flags);
+            return self.counts.end(ConnectionEnd::Limit);
+        }
+        let client = Client::new(connection, self.now_ns);
+        self.clients.insert(client);
+    }
+
+    fn received(
+        &mut self,
+        token: Token,
+        result: std::io::Result<(Option<u16>, usize)>,
+        armed: bool,
+    ) {
+        let number = self.clients.number(token);
+        let buffer = result.as_ref().ok().and_then(|(buffer, _)| *buffer);
+        let mut spare = self.clients.spare();
+        if let Some(client) = self.clients.get_mut(token) {
+            client.receiving = armed;
+            match result {
+                Ok((Some(buffer), bytes)) if bytes > 0 => {
+                    client.heard_ns = self.now_ns;
+                    self.counts.rx_bytes += bytes as u64;
+                    if client.end.is_none() {
+                        spare = client.connection.lend(spare);
+                        let bytes = self.ring.buffer(buffer, bytes);
+                        let (reads, link) = (&mut self.reads, &mut self.link);
+                        client.waits =
+                            client.connection.receive(bytes, &mut At { reads, link, number });
+                    }
+                }
+                Ok(_) => client.input_ended = true,
+                Err(error) => match error.raw_os_error() {
+                    // Out of buffers, or paused: armed again when it may go on.
+                    Some(libc::ENOBUFS | libc::ECANCELED) => client.stopping = false,
+                    _ => {
+                        client.input_ended = true;
+                        client.end.get_or_insert(ConnectionEnd::Broken);
+                    }
+                },
+            }
+            client.stopping &= armed;
+            self.clients.touch(token.index);
+        }
+        self.clients.recycle(spare);
+        if let Some(buffer) = buffer {
+            self.ring.give_back(buffer);
+        }
+    }
+
+    fn sent(&mut self, token: Token, buffer: Vec<u8>, result: std::io::Result<usize>) {
+        let Some(client) = self.clients.get_mut(token) else { return };
+        client.sending = false;
+        client.sending_bytes = 0;
+        match result {
+            Ok(bytes) => {
+                self.counts.tx_bytes += bytes as u64;
+                client.sent_ns = self.now_ns;
+                client.sent_bytes += bytes;
+                if client.sent_bytes < buffer.len() && client.end.is_none() {
+                    client.sending = true;
+                    client.sending_bytes = buffer.capacity();
+                    let from = client.sent_bytes;
+                    return self.ring.send(client.socket.as_fd(), token, buffer, from);
+                }
+                if client.waits == Waits::Output {
+                    let number = self.clients.number(token);
+                    self.resume(token.index, number);
+                }
+            }
+            Err(_) => {
+                client.end.get_or_insert(ConnectionEnd::Broken);
+            }
+        }
+        self.clients.recycle(buffer);
+        self.clients.touch(token.index);
+    }
+
+    fn resume(&mut self, index: u32, number: u64) {
+        let Some(client) = self.clients.at_mut(index) else { return };
+        if client.end.is_none() {
+            let (reads, link) = (&mut self.reads, &mut self.link);
+            client.waits = client.connection.resume(&mut At { reads, link, number });
+        }
+        self.clients.touch(index);
+    }
+
+    /// Takes the worker's answers; says whether there was one.
+    fn answers(&mut self) -> bool {
+        let mut resumed = Vec::new();
+        let (clients, mut datagrams) = (&mut self.clients, Vec::new());
+        let count = self.link.poll(|number, text| {
+            if number & DATAGRAM != 0 {
+                datagrams.push((number, text.map(<[u8]>::to_vec)));
+            } else if let Some((index, client)) = clients.by_number(number) {
+                client.connection.answered(text);
+                resumed.push((index, number));
+            }
+        });
+        let is_datagram = !datagrams.is_empty();
+        for (number, text) in datagrams {
+            self.datagrams.answered(number, text.as_deref(), &mut self.reads, &mut self.link);
+        }
+        if is_datagram {
+            self.datagrams.flush();
+        }
+        // Several answers of one connection stand beside each other more often than not.
+        resumed.dedup();
+        for (index, number) in resumed {
+            self.resume(index, number);
+        }
+        count > 0
+    }
+
+    /// Lets the clients that waited for room try again.
+    fn unblock(&mut self) {
+        for index in std::mem::take(&mut self.blocked) {
+            let Some(client) = self.clients.at_mut(index) else { continue };
+            client.blocked = false;
+            let number = self.clients.number_of(index);
+            self.resume(index, number);
+        }
+    }
+
+    /// Sends, pauses, goes on receiving, or closes: what is due after a connection has moved.
+    fn settle(&mut self, index: u32) {
+        let over = self.clients.held_bytes() > self.settings.held_bytes_max;
+        let Some((token, client)) = self.clients.with_token(index) else { return };
+        if over && client.end.is_none() && client.connection.held_bytes() > HELD_BYTES_FAIR {
+            if client.connection.input_bytes() > HELD_BYTES_FAIR {
+                client.connection.fail(protocol::NO_MEMORY);
+                client.waits = Waits::End;
+                client.failed = true;
+            } else {
+                client.end = Some(ConnectionEnd::Unbounded);
+            }
+        }
+        let at_end = client.waits == Waits::End
+            || (client.input_ended
+                && client.waits == Waits::Input
+                && client.connection.in_flight() == 0);
+        if at_end && client.end.is_none() && !client.sending && !client.connection.has_output() {
+            let unbounded = client.failed || client.connection.is_endless();
+            client.end =
+                Some(if unbounded { ConnectionEnd::Unbounded } else { ConnectionEnd::Client });
+        }
+        if let Some(reason) = client.end {
+            if !client.shut {
+                client.shut = true;
+                let how = nix::sys::socket::Shutdown::Both;
+                // Whatever is on its way for it completes now.
+                let _ = nix::sys::socket::shutdown(client.socket.as_raw_fd(), how);
+            }
+            if !client.receiving && !client.sending {
+                self.clients.remove(index);
+                self.counts.end(reason);
+            }
+            return;
+        }
+        let mut unused = Vec::new();
+        if !client.connection.has_output() {
+            unused = client.connection.take_output();
+        } else if !client.sending {
+            let output = client.connection.take_output();
+            client.sending = true;
+            client.sending_bytes = output.capacity();
+            client.sent_bytes = 0;
+            client.sent_ns = self.now_ns;
+            self.ring.send(client.socket.as_fd(), token, output, 0);
+        }
+        let waits_for_input = client.waits == Waits::Input;
+        let full = client.connection.input_bytes() > INPUT_BYTES_HIGH && !waits_for_input;
+        if client.receiving && full && !client.stopping {
+            client.stopping = true;
+            self.ring.stop_receiving(token);
+        } else if !client.receiving && !client.input_ended && !full {
+            client.receiving = true;
+            self.ring.receive(client.socket.as_fd(), token);
+        }
+        if client.waits == Waits::Room && !client.blocked {
+            client.blocked = true;
+            self.blocked.push(index);
+        }
+        self.clients.recycle(unused);
+        self.clients.account(index);
+    }
+
+    /// Ends connections whose time is over.
+    fn sweep(&mut self, now_ns: u64) {
+        let idle_ns = self.settings.idle_timeout_ns;
+        let stall_ns = if idle_ns == 0 { STALL_NS } else { STALL_NS.min(idle_ns) };
+        for index in 0..self.clients.places() {
+            let Some(client) = self.clients.at_mut(index) else { continue };
+            let since = |then_ns: u64| now_ns.saturating_sub(then_ns);
+            if client.sending && since(client.sent_ns) > stall_ns {
+                client.end.get_or_insert(ConnectionEnd::Slow);
+            } else if idle_ns > 0
+                && !client.sending
+                && client.connection.in_flight() == 0
+                && since(client.heard_ns.max(client.sent_ns)) > idle_ns
+            {
+                client.end.get_or_insert(ConnectionEnd::Idle);
+            } else {
+                continue;
+            }
+            self.clients.touch(index);
+        }
+    }
+}
+
+fn address(peer: &SockaddrStorage) -> Option<IpAddr> {
+    peer.as_sockaddr_in()
+        .map(|v4| IpAddr::from(v4.ip()))
+        .or_else(|| peer.as_sockaddr_in6().map(|v6| IpAddr::from(v6.ip())))
+}

@@ -1,0 +1,206 @@
+//! The front as the supervisor keeps it: started, watched, replaced.
+//!
+//! ```text
+//!   start -> assign -> ready, serving
+//!     ^                    |
+//!     +---- back-off <-----+---- pidfd: dead. The listeners stay open: who waits in them is served next
+//! ```
+//!
+//! Its death never touches a worker. A front that outlived another supervisor is known by the record lock
+//! that it holds on its region: the kernel names the holder.
+
+use std::os::fd::{AsFd, BorrowedFd};
+
+use nautilus_shm::clock::monotonic_ns;
+use nautilus_shm::control_region::FRONT_PROCESS;
+use nautilus_shm::event_log::EventKind;
+use nautilus_shm::metrics::table as metrics;
+use nix::fcntl::{FcntlArg, fcntl};
+
+use super::backoff::Backoff;
+use super::front_messages::{FrontAssignment, ToFront};
+use super::front_resources::FrontResources;
+use super::handover::{Fds, FromWorker, VERSION, receive_as_supervisor, send};
+use super::journal::{Event, milliseconds};
+use super::reaper::Reaper;
+use super::seat::{Identity, Phase, Seat};
+use super::sys::pidfd_open;
+use super::workers::Context;
+
+/// The front, or what its death left behind.
+#[derive(Debug, Default)]
+pub struct Front {
+    seat: Option<Seat>,
+    backoff: Backoff,
+    /// No start before this moment.
+    start_after_ns: u64,
+}
+
+impl Front {
+    /// None yet, or the one that outlived another supervisor.
+    pub fn adopt(resources: Option<&FrontResources>) -> Self {
+        Self { seat: resources.and_then(holder), ..Self::default() }
+    }
+
+    /// Its process.
+    pub fn seat(&self) -> Option<&Seat> {
+        self.seat.as_ref()
+    }
+
+    /// Starts one when there is none and the time has come.
+    pub fn keep(&mut self, context: &mut Context<'_>, reaper: &Reaper) {
+        let now_ns = monotonic_ns();
+        if self.seat.is_some() || now_ns < self.start_after_ns || context.resources.front.is_none()
+        {
+            return;
+        }
+        if let Err(text) = self.start(context, reaper, now_ns) {
+            let delay_ns = self.backoff.died(0).max(100_000_000);
+            self.start_after_ns = now_ns + delay_ns;
+            let text = format!("front: {text}; next try in {}", milliseconds(delay_ns));
+            context.publish(&Event::new(EventKind::Notice, (0, 0), text));
+        }
+    }
+
+    fn start(
+        &mut self,
+        context: &mut Context<'_>,
+        reaper: &Reaper,
+        now_ns: u64,
+    ) -> Result<(), String> {
+        let resolved = context.resolved;
+        let resources = &*context.resources;
+        let (Some(front), Some(cache)) = (&resources.front, &resources.cache) else {
+            return Ok(());
+        };
+        let mut fds = Fds::default();
+        let control = resources.control.fd().try_clone_to_owned();
+        fds.push("control", control.map_err(|error| error.to_string())?);
+        fds.push("cache", cache.reopen_read_only().map_err(|error| error.to_string())?);
+        front.append_to(&mut fds).map_err(|error| error.to_string())?;
+        let root = nix::unistd::geteuid().is_root();
+        let user = root.then_some((resolved.worker_uid, resolved.worker_gid));
+        let identity = Identity { name: "nautilus-front", program: &resolved.front_program, user };
+        let generation = front.region.advance_front();
+        let mut seat = Seat::spawn(identity, FRONT_PROCESS as u32, resources.serial, now_ns)
+            .map_err(|error| error.to_string())?;
+        seat.generation = generation;
+        let assignment = FrontAssignment {
+            version: VERSION,
+            supervisor_pid: std::process::id(),
+            generation,
+            core: resolved.front_core,
+            listeners: front.listeners.len() as u32,
+            sockets: front.sockets.len() as u32,
+            node: context.node_text.into(),
+        };
+        let assign = ToFront::Assign { fds: fds.names(), assignment };
+        if let Err(error) = send(seat.socket(), &assign, &fds.borrowed()) {
+            seat.kill();
+            reaper.reap(seat);
+            return Err(error.to_string());
+        }
+        context.count(metrics::FRONT_STARTS);
+        let text = format!("front {} started, generation {generation}", seat.pid);
+        context.publish(&Event::new(EventKind::Notice, (generation, 0), text));
+        self.seat = Some(seat);
+        Ok(())
+    }
+
+    /// Reads what it said.
+    pub fn heard(&mut self, context: &Context<'_>) {
+        let Some(seat) = &mut self.seat else { return };
+        let pid = seat.pid;
+        let notice = |text: String| {
+            context.publish(&Event::new(EventKind::Notice, (0, 0), format!("front {pid}{text}")));
+        };
+        match receive_as_supervisor(seat.socket()) {
+            Ok((FromWorker::Ready { notes }, ..)) => {
+                seat.phase = Phase::Ready;
+                notes.iter().for_each(|note| notice(format!(": {note}")));
+            }
+            Ok((FromWorker::Serving { since_ns, .. }, ..)) => {
+                seat.phase = Phase::Serving;
+                seat.promoted_ns = since_ns;
+                notice(" serves".into());
+            }
+            Ok((FromWorker::Failed { reason }, ..)) => notice(format!(" cannot go on: {reason}")),
+            Ok((FromWorker::Holding { .. }, ..)) => {}
+            // Its pidfd says the rest.
+            Err(_) => seat.hang_up(),
+        }
+    }
+
+    /// Its pidfd has fired.
+    pub fn died(&mut self, context: &Context<'_>, reaper: &Reaper) {
+        let Some(seat) = self.seat.take() else { return };
+        let (status, words) = seat.status();
+        let now_ns = monotonic_ns();
+        let from_ns = if seat.promoted_ns > 0 { seat.promoted_ns } else { now_ns };
+        let delay_ns = self.backoff.died(now_ns.saturating_sub(from_ns));
+        self.start_after_ns = now_ns + delay_ns;
+        let mut text = format!("front {} ended: {words}", seat.pid);
+        if delay_ns > 0 {
+            let deaths = self.backoff.young_deaths();
+            text += &format!(
+                "; {deaths} died young in a row, next start in {}",
+                milliseconds(delay_ns)
+            );
+        }
+        if let Some(front) = &context.resources.front {
+            // It may have died between waking the worker and taking that back.
+            let _ = nix::unistd::read(&front.wake, &mut [0; 8]);
+        }
+        context.count(metrics::FRONT_DEATHS);
+        context.publish(&Event::new(EventKind::Notice, (status, 0), text));
+        reaper.reap(seat);
+    }
+
+    /// Kills it, at a clean stop; its connections end.
+    pub fn stop(self, reaper: &Reaper) {
+        if let Some(seat) = self.seat {
+            seat.kill();
+            reaper.reap(seat);
+        }
+    }
+}
+
+/// The process that holds the lock of the front region, as an adopted seat.
+fn holder(resources: &FrontResources) -> Option<Seat> {
+    let pid = lock_holder(resources.region.fd())?;
+    let pidfd = pidfd_open(pid).ok()?;
+    // It still holds the lock after the pidfd was made, so the pid was not reused.
+    if lock_holder(resources.region.fd()) != Some(pid) {
+        return None;
+    }
+    let socket = nix::sys::socket::socketpair(
+        nix::sys::socket::AddressFamily::Unix,
+        nix::sys::socket::SockType::SeqPacket,
+        None,
+        nix::sys::socket::SockFlag::SOCK_CLOEXEC,
+    );
+    let (ours, _) = socket.ok()?;
+    let generation = resources.region.front_generation();
+    let mut seat = Seat::adopted(FRONT_PROCESS as u32, pid, generation, 0, pidfd, ours);
+    // The connection to it died with the other supervisor; nothing comes from it any more.
+    seat.forget_messages();
+    Some(seat)
+}
+
+fn lock_holder(region: BorrowedFd<'_>) -> Option<u32> {
+    let mut lock = whole_file(nix::libc::F_WRLCK);
+    fcntl(region.as_fd(), FcntlArg::F_GETLK(&mut lock)).ok()?;
+    let held = i32::from(lock.l_type) == nix::libc::F_WRLCK;
+    if held { u32::try_from(lock.l_pid).ok().filter(|pid| *pid > 0) } else { None }
+}
+
+/// A record lock over everything.
+pub fn whole_file(kind: i32) -> nix::libc::flock {
+    nix::libc::flock {
+        l_type: kind as nix::libc::c_short,
+        l_whence: nix::libc::SEEK_SET as nix::libc::c_short,
+        l_start: 0,
+        l_len: 0,
+        l_pid: 0,
+    }
+}

@@ -1,0 +1,47 @@
+//! What a supervisor says to the front it has started. The front answers with
+//! [`FromWorker`](super::handover::FromWorker): `ready` with its notes, `serving`, or `failed`.
+
+use std::os::fd::BorrowedFd;
+
+use serde::{Deserialize, Serialize};
+
+use super::handover::{Fds, HandoverError, receive};
+
+/// Everything a front needs besides descriptors.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FrontAssignment {
+    /// [`VERSION`](super::handover::VERSION) of the sender.
+    pub version: u32,
+    /// The supervisor's own pid.
+    pub supervisor_pid: u32,
+    /// +1 per front of this node; in the front region, too.
+    pub generation: u64,
+    /// CPU to be pinned to, if any.
+    pub core: Option<u32>,
+    /// TCP listeners, `tcp.0` and so on.
+    pub listeners: u32,
+    /// UDP sockets, `udp.0` and so on.
+    pub sockets: u32,
+    /// The node file.
+    pub node: String,
+}
+
+/// Supervisor to front.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "say", rename_all = "snake_case", deny_unknown_fields)]
+pub enum ToFront {
+    /// Serve.
+    Assign {
+        /// Names of the descriptors: `control`, `cache` (read-only), `front`, `wake`, listeners, sockets.
+        fds: Vec<String>,
+        /// What to do with them.
+        assignment: FrontAssignment,
+    },
+}
+
+/// Receives the supervisor's message.
+pub fn receive_as_front(socket: BorrowedFd<'_>) -> Result<(FrontAssignment, Fds), HandoverError> {
+    let (ToFront::Assign { fds, assignment }, packet) = receive::<ToFront>(socket)?;
+    Ok((assignment, Fds::zip(&fds, packet.fds)?))
+}

@@ -1,0 +1,274 @@
+//! Commands of the front, executed by the worker between bursts.
+//!
+//! ```text
+//!   request ring -> command -> cache application -> answer -> answer ring
+//! ```
+//!
+//! Consumer of the request ring, producer of the answer ring, writer of the worker's announcement in the
+//! front region. A command is taken from the ring before it is executed and only when its answer has room,
+//! so it is executed at most once and never without its answer. Buffers are made at start.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use nautilus_shm::front_region::{
+    ANSWER_BYTES_MAX, ANSWER_HEADER_BYTES, Answer, COMMAND_BYTES_MAX, FRONT_RING_WORDS,
+    FrontRegion, REQUEST_HEADER_BYTES,
+};
+use nautilus_shm::message_ring::{MessageConsumer, MessageProducer};
+use nautilus_shm::metrics::{MetricBank, table};
+use nautilus_shm::table::{HotSet, Words};
+
+use super::run_loop::Clock;
+use crate::app::CacheApp;
+use crate::memcached::parse;
+
+/// Commands executed in one turn. Too low: the front waits while the worker looks for packets. Too high:
+/// packets wait.
+const COMMANDS_A_TURN: usize = 8;
+
+/// Bytes of commands after which a turn's share is over: a value of 1 MiB takes some 100 us.
+const COMMAND_BYTES_A_TURN: usize = 64 << 10;
+
+/// The worker's ends of both rings.
+pub struct Forwarded {
+    region: &'static FrontRegion,
+    requests: MessageConsumer<'static, FRONT_RING_WORDS>,
+    answers: MessageProducer<'static, FRONT_RING_WORDS>,
+    wake: OwnedFd,
+    /// Position of the request ring at the take-over; still to be told to the front.
+    taken: Option<u64>,
+    command: Box<[u8]>,
+    text: Vec<u8>,
+    executed: u64,
+    damaged: u64,
+    dropped: u64,
+}
+
+/// The end of an answer that would be longer than [`ANSWER_BYTES_MAX`].
+const ANSWER_TOO_LARGE: &[u8] = b"SERVER_ERROR out of memory writing get response\r\n";
+
+/// Executes one command and leaves its answer in `text`, which has room for the longest. Nothing in
+/// `command` but the one: the front cut it out.
+fn execute<W: Words, H: HotSet>(
+    cache: &mut CacheApp<W, H>,
+    now_ns: u64,
+    command: &[u8],
+    text: &mut Vec<u8>,
+) {
+    text.clear();
+    let parse::Next::Request(request, _) = parse::next(command) else { return };
+    let mut fits = true;
+    cache.execute(now_ns, &request, |piece| {
+        fits &= text.len() + piece.len() <= ANSWER_BYTES_MAX;
+        if fits {
+            text.extend_from_slice(piece);
+        }
+    });
+    if !fits {
+        text.clear();
+        text.extend_from_slice(ANSWER_TOO_LARGE);
+    }
+}
+
+impl Forwarded {
+    /// Makes the buffers; takes nothing yet. `wake` becomes readable when the front wants a sleeping
+    /// worker.
+    pub fn new(region: &'static FrontRegion, wake: OwnedFd) -> Self {
+        let mut bytes = Vec::with_capacity(ANSWER_BYTES_MAX);
+        // Written once, so that no page of it is missing when it is needed.
+        bytes.resize(ANSWER_BYTES_MAX, 1);
+        bytes.clear();
+        Self {
+            region,
+            requests: region.requests().consumer(),
+            answers: region.answers().producer(0),
+            wake,
+            taken: None,
+            command: vec![1; REQUEST_HEADER_BYTES + COMMAND_BYTES_MAX].into(),
+            text: bytes,
+            executed: 0,
+            damaged: 0,
+            dropped: 0,
+        }
+    }
+
+    /// Goes on where the worker before stopped, which is dead. `generation` is greater than its.
+    pub fn take_over(&mut self, generation: u64) {
+        self.requests = self.region.requests().consumer();
+        self.answers = self.region.answers().producer(generation);
+        self.taken = Some(self.requests.position());
+        self.region.woke();
+    }
+
+    /// Executes some of what waits; returns how many commands that were.
+    #[inline]
+    pub fn serve<W: Words, H: HotSet>(
+        &mut self,
+        cache: &mut CacheApp<W, H>,
+        clock: &impl Clock,
+    ) -> usize {
+        if self.taken.is_none() && self.requests.is_empty() {
+            return 0;
+        }
+        self.serve_waiting(cache, clock)
+    }
+
+    fn serve_waiting<W: Words, H: HotSet>(
+        &mut self,
+        cache: &mut CacheApp<W, H>,
+        clock: &impl Clock,
+    ) -> usize {
+        if let Some(position) = self.taken {
+            let (tag, payload) = Answer::taken(position);
+            if self.answers.push(tag, &[&payload]).is_err() {
+                // The front does not take its answers.
+                return 0;
+            }
+            self.taken = None;
+        }
+        let (mut count, mut bytes) = (0, 0);
+        while count < COMMANDS_A_TURN
+            && bytes < COMMAND_BYTES_A_TURN
+            && self.answers.has_room(ANSWER_HEADER_BYTES + ANSWER_BYTES_MAX)
+        {
+            let Ok(popped) = self.requests.pop(&mut self.command) else {
+                self.damaged += 1;
+                count += 1;
+                continue;
+            };
+            let Some(message) = popped else { break };
+            count += 1;
+            bytes += message.bytes;
+            let Some((header, command)) =
+                self.command[..message.bytes].split_first_chunk::<REQUEST_HEADER_BYTES>()
+            else {
+                self.damaged += 1;
+                continue;
+            };
+            let connection = u64::from_le_bytes(*header);
+            // After the command has arrived.
+            let now_ns = clock.now_ns();
+            execute(cache, now_ns, command, &mut self.text);
+            self.executed += 1;
+            if message.generation != self.region.front_generation() {
+                self.dropped += 1;
+                continue;
+            }
+            let (tag, header) = Answer::header(connection, message.generation, message.sequence);
+            if self.answers.push(tag, &[&header, &self.text]).is_err() {
+                self.damaged += 1;
+            }
+        }
+        count
+    }
+
+    /// Announces a sleep; `false` when there is work.
+    #[inline]
+    pub fn sleeps(&mut self, until_ns: u64) -> bool {
+        self.region.sleeps(until_ns);
+        self.taken.is_none() && self.requests.is_empty()
+    }
+
+    /// Awake again.
+    #[inline]
+    pub fn woke(&mut self) {
+        self.region.woke();
+    }
+
+    /// Becomes readable when the front wants a sleeping worker.
+    pub fn wake_descriptor(&self) -> BorrowedFd<'_> {
+        self.wake.as_fd()
+    }
+
+    /// Adds what was counted to the worker's bank and starts again at 0.
+    pub fn publish(&mut self, bank: &MetricBank<'_>) {
+        bank.add(table::FORWARDED_COMMANDS, std::mem::take(&mut self.executed));
+        bank.add(table::FORWARDED_DAMAGED, std::mem::take(&mut self.damaged));
+        bank.add(table::ANSWERS_DROPPED, std::mem::take(&mut self.dropped));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nautilus_shm::table::{TableWriter, heap_words};
+    use nix::sys::eventfd::EventFd;
+
+    use super::*;
+    use crate::worker::Monotonic;
+
+    fn forwarded() -> (&'static FrontRegion, Forwarded) {
+        let region = Box::leak(Box::new(FrontRegion::create(c"nautilus-front").unwrap()));
+        (region, Forwarded::new(region, EventFd::new().unwrap().into()))
+    }
+
+    fn answers(region: &FrontRegion) -> Vec<(u64, String)> {
+        let mut consumer = region.answers().consumer();
+        let mut out = vec![0; ANSWER_HEADER_BYTES + ANSWER_BYTES_MAX];
+        let mut answers = Vec::new();
+        while let Some(message) = consumer.pop(&mut out).unwrap() {
+            match Answer::decode(message.tag, &out[..message.bytes]).unwrap() {
+                Answer::Answer { connection, text, .. } => {
+                    answers.push((connection, String::from_utf8_lossy(text).into_owned()));
+                }
+                Answer::Taken { position } => answers.push((position, "taken".into())),
+            }
+        }
+        answers
+    }
+
+    #[test]
+    fn commands_are_executed_in_order_and_answered_or_acknowledged() {
+        let (region, mut forwarded) = forwarded();
+        let mut cache = CacheApp::new(TableWriter::create(heap_words(8 << 20), 1, 3).unwrap(), 0);
+        let mut requests = region.requests().producer(region.advance_front());
+        let value = vec![b'v'; 1 << 20];
+        let large = [b"set k 7 0 1048576\r\n", &value[..], b"\r\n"].concat();
+        let commands: [&[u8]; 5] = [
+            &large,
+            b"set k 0 0 1 noreply\r\n1\r\n",
+            b"get k\r\n",
+            b"delete k\r\n",
+            b"nonsense\r\n",
+        ];
+        for (number, command) in commands.iter().enumerate() {
+            requests.push(0, &[&(number as u64).to_le_bytes(), command]).unwrap();
+        }
+        forwarded.take_over(1);
+        assert!(!forwarded.sleeps(1), "there is work");
+        while forwarded.serve(&mut cache, &Monotonic) > 0 {}
+        assert!(forwarded.sleeps(1));
+        let expected = [
+            (0, "taken"),
+            (0, "STORED\r\n"),
+            (1, ""),
+            (2, "VALUE k 0 1\r\n1\r\nEND\r\n"),
+            (3, "DELETED\r\n"),
+            (4, "ERROR\r\n"),
+        ];
+        assert_eq!(answers(region), expected.map(|(number, text)| (number, text.to_owned())));
+    }
+
+    #[test]
+    fn a_dead_front_gets_no_answer_and_a_full_ring_takes_no_command() {
+        let (region, mut forwarded) = forwarded();
+        let mut cache = CacheApp::new(TableWriter::create(heap_words(8 << 20), 1, 3).unwrap(), 0);
+        let mut requests = region.requests().producer(region.advance_front());
+        requests.push(0, &[&[0; 8], b"set k 0 0 1\r\n1\r\n"]).unwrap();
+        region.advance_front();
+        forwarded.take_over(1);
+        assert_eq!(forwarded.serve(&mut cache, &Monotonic), 1);
+        assert_eq!(answers(region), [(0, "taken".into())]);
+        assert_eq!((forwarded.executed, forwarded.dropped), (1, 1), "but it was executed");
+
+        let mut filler = region.answers().producer(1);
+        let piece = vec![0; 1 << 19];
+        while filler.has_room(ANSWER_HEADER_BYTES + ANSWER_BYTES_MAX) {
+            filler.push(9, &[&piece]).unwrap();
+        }
+        forwarded.take_over(2);
+        let mut requests = region.requests().producer(2);
+        requests.push(0, &[&[0; 8], b"version\r\n"]).unwrap();
+        assert_eq!(forwarded.serve(&mut cache, &Monotonic), 0);
+        assert_eq!(forwarded.executed, 1);
+    }
+}
