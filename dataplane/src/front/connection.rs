@@ -215,10 +215,8 @@ impl Connection {
                 return (at, Waits::Output);
             }
             let used = match protocol::next(rest, self.searched) {
-                Next::Incomplete { needs } => {
-                    // Without a line feed the next search starts behind what was searched.
-                    self.searched = if needs == rest.len() + 1 { rest.len() } else { 0 };
-                    self.needs = needs;
+                Next::Incomplete { needs, searched } => {
+                    (self.needs, self.searched) = (needs, searched);
                     return (at, Waits::Input);
                 }
                 Next::Get { keys, with_version, bytes } => {

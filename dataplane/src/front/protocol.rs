@@ -37,6 +37,8 @@ pub enum Next<'a> {
     Incomplete {
         /// Bytes below which there is none, whatever comes.
         needs: usize,
+        /// Bytes at the front that hold no line feed and need not be looked at again.
+        searched: usize,
     },
     /// A read of valid keys.
     Get {
@@ -71,7 +73,7 @@ pub fn next(text: &[u8], searched: usize) -> Next<'_> {
         if text.len() > longest {
             return Next::Endless;
         }
-        return Next::Incomplete { needs: text.len() + 1 };
+        return Next::Incomplete { needs: text.len() + 1, searched: text.len() };
     };
     let bytes = end + 1;
     let line = text[..end].strip_suffix(b"\r").unwrap_or(&text[..end]);
@@ -91,7 +93,10 @@ pub fn next(text: &[u8], searched: usize) -> Next<'_> {
     match data {
         None => Next::Forward { bytes, skip: 0 },
         Some(data) if data > VALUE_BYTES_MAX => Next::Forward { bytes, skip: data + 2 },
-        Some(data) if text.len() < bytes + data + 2 => Next::Incomplete { needs: bytes + data + 2 },
+        Some(data) if text.len() < bytes + data + 2 => {
+            // The line is whole, but it may be cut out again only from where it begins.
+            Next::Incomplete { needs: bytes + data + 2, searched: 0 }
+        }
         Some(data) => Next::Forward { bytes: bytes + data + 2, skip: 0 },
     }
 }
@@ -217,7 +222,7 @@ mod tests {
     fn commands_end_where_the_worker_thinks_they_end() {
         for &(text, bytes) in FORWARDED {
             let expected = if bytes == 0 {
-                Next::Incomplete { needs: text.len() + 1 }
+                Next::Incomplete { needs: text.len() + 1, searched: text.len() }
             } else {
                 Next::Forward { bytes, skip: 0 }
             };
@@ -228,7 +233,9 @@ mod tests {
         assert_eq!(next(b"gets  a b\n", 0), get(b"  a b", true, 10));
         assert_eq!(next(b" get a\n", 0), get(b" a", false, 7));
         assert_eq!(next(b"quit\r\n", 0), Next::Quit);
-        assert_eq!(next(b"set k 0 0 3\r\nab", 0), Next::Incomplete { needs: 18 });
+        assert_eq!(next(b"set k 0 0 3\r\nab", 0), Next::Incomplete { needs: 18, searched: 0 });
+        // One byte short of its end: the line feed must be found again.
+        assert_eq!(next(b"set k 0 0 3\r\nabc\r", 0), Next::Incomplete { needs: 18, searched: 0 });
         let large = format!("set k 0 0 {}\r\n", VALUE_BYTES_MAX + 1);
         let expected = Next::Forward { bytes: large.len(), skip: VALUE_BYTES_MAX + 3 };
         assert_eq!(next(large.as_bytes(), 0), expected);
@@ -237,11 +244,17 @@ mod tests {
     #[test]
     fn lines_without_an_end_are_bounded() {
         let junk = vec![0x80; LINE_BYTES_MAX + 1];
-        assert_eq!(next(&junk[1..], 0), Next::Incomplete { needs: LINE_BYTES_MAX + 1 });
+        assert_eq!(
+            next(&junk[1..], 0),
+            Next::Incomplete { needs: LINE_BYTES_MAX + 1, searched: LINE_BYTES_MAX }
+        );
         assert_eq!(next(&junk, 0), Next::Endless);
         let mut keys = b"get ".to_vec();
         keys.resize(GET_LINE_BYTES_MAX, b'k');
-        assert_eq!(next(&keys, 0), Next::Incomplete { needs: keys.len() + 1 });
+        assert_eq!(
+            next(&keys, 0),
+            Next::Incomplete { needs: keys.len() + 1, searched: keys.len() }
+        );
         keys.push(b'k');
         assert_eq!(next(&keys, 0), Next::Endless);
     }

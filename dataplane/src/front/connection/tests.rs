@@ -126,7 +126,7 @@ fn command() -> impl Strategy<Value = Vec<u8>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
 
     /// However the bytes are cut, whenever the worker answers, whoever reads, and however slowly the
     /// client takes its answers: they are those of the commands executed one after the other.
@@ -261,4 +261,17 @@ fn a_datagram_remembers_where_its_answers_end() {
     let expected = ["NOT_FOUND\r\n", "VALUE a 0 1\r\n1\r\nEND\r\n", "VERSION 1\r\n"];
     assert_eq!(text(&out), expected.concat());
     assert_eq!(ends, [11, 32, 43]);
+}
+
+#[test]
+fn data_one_byte_short_of_its_end_is_completed_by_that_byte() {
+    let mut model = Model { room: 9, ..Model::default() };
+    let mut connection = Connection::default();
+    let text = b"set a 0 0 3\r\nabc\r\nquit\r\n";
+    for (at, byte) in text.iter().enumerate() {
+        connection.receive(&[*byte], &mut model);
+        assert_eq!(model.queue.len(), usize::from(at >= 17), "byte {at}");
+    }
+    connection.answered(Some(b"STORED\r\n"));
+    assert_eq!(connection.resume(&mut model), Waits::End);
 }
