@@ -70,6 +70,9 @@ fn marks_are_kept_shown_and_kept_out_of_the_hot_set() {
     table.mark_won(&hit);
     assert_eq!(table.hot_mut().0.take(), Some("emptied"));
     assert!(reader.get(b"k", 1, &mut [0; 5]).unwrap().marks.won);
+    let hit = table.peek(table.hash(b"k"), b"k", 1).unwrap();
+    table.show(b"k", &hit);
+    assert_eq!(table.hot().0, None);
 }
 
 #[test]

@@ -145,3 +145,37 @@ impl<W: Words, H: HotSet> Sink<TableWriter<W, H>> for Pieces {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use nautilus_shm::sync::AtomicU64;
+    use nautilus_shm::table::{Mutation, Op, heap_words};
+
+    use super::*;
+
+    type Table = TableWriter<Box<[AtomicU64]>>;
+
+    #[test]
+    fn an_answer_that_cannot_be_sent_takes_no_memory() {
+        let mut table: Table = TableWriter::create(heap_words(1 << 20), 1, 1).unwrap();
+        let hash = table.hash(b"k");
+        table.apply(hash, &Mutation::new(b"k", Op::Set(b"v")), 1).unwrap();
+        let hit = table.get(hash, b"k", 1).unwrap();
+        let mut pieces = Pieces::new();
+        let capacities = (pieces.text.capacity(), pieces.values.capacity());
+        for _ in 0..2 {
+            pieces.clear();
+            for _ in 0..VALUES_MAX {
+                Sink::<Table>::text(&mut pieces, &[b'x'; 15]);
+                pieces.value(&table, &hit);
+            }
+            assert_eq!(pieces.datagrams(), REPLY_FRAMES_MAX);
+            for _ in 0..100_000 {
+                Sink::<Table>::text(&mut pieces, &[b'x'; 15]);
+                pieces.value(&table, &hit);
+            }
+            assert_eq!((pieces.text.capacity(), pieces.values.capacity()), capacities);
+            assert!(pieces.datagrams() > REPLY_FRAMES_MAX);
+        }
+    }
+}
