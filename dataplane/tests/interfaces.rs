@@ -40,6 +40,8 @@ fn echoes(what: &str, client: &UdpSocket) {
     });
     while client.set_nonblocking(true).is_ok() && client.recv(&mut buffer).is_ok() {}
     client.set_nonblocking(false).unwrap();
+    // A thread without a core for a while has lost nothing.
+    client.set_read_timeout(Some(PATIENCE)).unwrap();
     for number in 0..200 {
         client.send(&pattern(number)).unwrap();
         let length = client.recv(&mut buffer).unwrap_or_else(|error| panic!("{what}: {error}"));

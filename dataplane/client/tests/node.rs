@@ -318,7 +318,7 @@ fn another_user_can_read_and_nothing_else() {
     let children =
         std::fs::read_to_string(format!("/proc/{supervisor}/task/{supervisor}/children"));
     let workers: Vec<String> = children.unwrap().split_whitespace().map(str::to_owned).collect();
-    assert_eq!(workers.len(), 2, "active and standby");
+    assert_eq!(workers.len(), 3, "active, standby and the front");
     let count =
         |counter| attach(&node.run_dir).unwrap().metrics(SUPERVISOR_PROCESS).counter(counter);
     let (attaches, refused) = (count(ATTACHES), count(ATTACHES_REFUSED));

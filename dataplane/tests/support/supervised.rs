@@ -53,12 +53,17 @@ pub fn wait_until(what: &str, timeout: Duration, mut predicate: impl FnMut() -> 
 
 /// One memcached command over UDP; `client` is connected to the cache.
 pub fn ask(client: &UdpSocket, text: &str) -> String {
+    // Answers to an earlier request that was asked twice carry another number.
+    static REQUEST: std::sync::atomic::AtomicU16 = std::sync::atomic::AtomicU16::new(1);
+    let id = REQUEST.fetch_add(1, Ordering::Relaxed).to_be_bytes();
     for _ in 0..5 {
-        let request = [&[0, 1, 0, 0, 0, 1, 0, 0][..], text.as_bytes()].concat();
+        let request = [&id[..], &[0, 0, 0, 1, 0, 0], text.as_bytes()].concat();
         client.send(&request).unwrap();
         let mut reply = [0; 1500];
-        if let Ok(length) = client.recv(&mut reply) {
-            return String::from_utf8_lossy(&reply[8..length]).into_owned();
+        while let Ok(length) = client.recv(&mut reply) {
+            if reply[..2] == id {
+                return String::from_utf8_lossy(&reply[8..length]).into_owned();
+            }
         }
     }
     panic!("no answer to {text:?}");
