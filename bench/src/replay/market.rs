@@ -161,9 +161,8 @@ mod tests {
     use nautilus_shm::table::cells_for;
 
     use super::super::reference::{Policy, Reference};
-    use super::super::table::Table;
     use super::super::trace::Request;
-    use super::super::{Outcome, run};
+    use super::super::{Outcome, run, table};
     use super::*;
 
     #[test]
@@ -198,7 +197,7 @@ mod tests {
     #[test]
     fn a_market_day_hits_and_the_policy_matters() {
         let day = day(1);
-        let mut table = Table::of_memory(MEMORY_MB, 7).unwrap();
+        let mut table = table::of_memory(MEMORY_MB, 7).unwrap();
         let ours = run(&day, &mut table).unwrap().hit_ratio();
         let cells = (MEMORY_MB << 20) / 176;
         let [lru, fifo] = [Policy::Lru, Policy::Fifo].map(|policy| reference(policy, &day, cells));

@@ -18,6 +18,10 @@ use super::{Access, Cache};
 
 const READY: Duration = Duration::from_secs(10);
 
+/// Of so many values it may refuse one: on a busy machine its evictions can lag behind a burst, and it
+/// then says that it is out of memory. A refused value misses again, as an evicted one does.
+const REFUSED_ONE_IN: u64 = 1_000;
+
 /// One running memcached; dropping ends it.
 pub struct Memcached {
     child: Child,
@@ -83,7 +87,7 @@ impl Memcached {
         self.line.strip_suffix(b"\r\n").context("memcached closed the connection")
     }
 
-    /// Checks that everything was stored, in the memory that was asked for.
+    /// Checks that everything arrived and was stored, in the memory that was asked for.
     pub fn check(&mut self, memory_mb: u32) -> anyhow::Result<()> {
         self.outgoing.extend_from_slice(b"stats\r\n");
         self.send()?;
@@ -101,7 +105,11 @@ impl Memcached {
             Ok(value.parse()?)
         };
         let failed = number("store_no_memory")? + number("store_too_large")?;
-        anyhow::ensure!(failed == 0, "memcached refused {failed} values");
+        anyhow::ensure!(
+            failed * REFUSED_ONE_IN <= self.stores_count,
+            "memcached refused {failed} of {} values",
+            self.stores_count
+        );
         let stored = number("cmd_set")?;
         anyhow::ensure!(stored == self.stores_count, "{stored} of {} arrived", self.stores_count);
         let limit = number("limit_maxbytes")?;
@@ -163,5 +171,38 @@ fn connect(path: &Path) -> anyhow::Result<UnixStream> {
             }
             Err(_) => std::thread::sleep(Duration::from_millis(10)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Key, Outcome, run};
+    use super::*;
+    use crate::row::{ROWS_TOML, Rows};
+    use crate::stage::find_peer;
+
+    #[test]
+    fn what_fits_misses_once_and_everything_arrives() {
+        let rows = Rows::parse(ROWS_TOML).unwrap();
+        let peer = rows.get("A5").unwrap().peer.as_ref().unwrap();
+        if let Err(why) = find_peer(peer) {
+            println!("SKIPPED the peer of A5: {why}");
+            return;
+        }
+        let access = |number: u32, write| Access {
+            key: Key::new(&format!("key{number}")),
+            value_bytes: 100 * number,
+            write,
+        };
+        let mut accesses: Vec<Access> = (0..100).map(|number| access(number, true)).collect();
+        accesses.extend((50..150).map(|number| access(number, false)));
+        accesses.extend((0..150).map(|number| access(number, false)));
+        let mut memcached = Memcached::start(&peer.command, 64).unwrap();
+        let outcome = run(&accesses, &mut memcached).unwrap();
+        assert_eq!(outcome, Outcome { reads_count: 250, hits_count: 200 });
+        memcached.check(64).unwrap();
+        assert!(memcached.check(65).is_err());
+        memcached.stores_count += 1;
+        assert!(memcached.check(64).is_err());
     }
 }

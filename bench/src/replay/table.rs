@@ -1,9 +1,7 @@
 //! The product's table as a cache to replay against, in this process: the policy is the table's, the
 //! way to it does not matter to a hit ratio.
 
-use nautilus_shm::table::{
-    ApplyError, Mutation, Op, TableRegion, TableWriter, Words, cells_for, heap_words,
-};
+use nautilus_shm::table::{ApplyError, Mutation, Op, TableWriter, Words, cells_for, heap_words};
 
 use super::trace::{BLOCK_BYTES, Request};
 use super::{Access, Cache};
@@ -20,12 +18,15 @@ pub struct Table<W> {
     value: Vec<u8>,
 }
 
-impl Table<TableRegion> {
-    /// A table as a cache of `max_memory_mb` has it: index and everything else inside that memory.
-    pub fn of_memory(max_memory_mb: u32, seed: u64) -> anyhow::Result<Self> {
-        let writer = TableWriter::create(TableRegion::create(max_memory_mb, false)?, 1, seed)?;
-        Ok(Self { writer, value: vec![b'v'; VALUE_BYTES_MAX] })
-    }
+/// The first page of a cache's memory is not the table's.
+const REGION_HEADER_BYTES: usize = 4096;
+
+/// A table of the memory a cache of `max_memory_mb` has: index and everything else inside it. On the
+/// heap, for making a gigabyte of a cache's huge pages takes longer than a replay.
+pub fn of_memory(max_memory_mb: u32, seed: u64) -> anyhow::Result<Table<impl Words>> {
+    let bytes = ((max_memory_mb as usize) << 20) - REGION_HEADER_BYTES;
+    let writer = TableWriter::create(heap_words(bytes), 1, seed)?;
+    Ok(Table { writer, value: vec![b'v'; VALUE_BYTES_MAX] })
 }
 
 impl<W: Words> Table<W> {
@@ -124,6 +125,9 @@ fn value_of_cells(cells: u32) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use nautilus_shm::table::TableRegion;
+
+    use super::super::Key;
     use super::*;
 
     #[test]
@@ -136,6 +140,13 @@ mod tests {
     }
 
     #[test]
+    fn a_table_here_has_the_cells_of_a_cache() {
+        let region = TableRegion::create(2, false).unwrap();
+        let cache = TableWriter::create(region, 1, 1).unwrap();
+        assert_eq!(of_memory(2, 1).unwrap().writer.layout(), cache.layout());
+    }
+
+    #[test]
     fn what_fits_misses_once() {
         let trace: Vec<Request> =
             (0..3).flat_map(|_| (0..50).map(|object| Request { object, bytes: 1_024 })).collect();
@@ -144,5 +155,14 @@ mod tests {
         assert!(misses(&trace, Unit::Block, 60, 5).unwrap() > 50);
         assert_eq!(Unit::Block.capacity(1 << 20, &trace), 2_048);
         assert_eq!(Unit::Object.capacity(1 << 20, &trace), 1_024);
+    }
+
+    #[test]
+    fn a_batch_fills_what_its_reads_missed_and_stores_its_writes() {
+        let access = |key: &str, write| Access { key: Key::new(key), value_bytes: 300, write };
+        let batch = [access("read", false), access("written", true)];
+        let mut table = of_memory(1, 1).unwrap();
+        assert_eq!(table.batch(&batch).unwrap(), 0);
+        assert_eq!(table.batch(&batch.map(|one| Access { write: false, ..one })).unwrap(), 2);
     }
 }
