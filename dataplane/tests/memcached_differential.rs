@@ -133,7 +133,9 @@ fn memcached_gives_the_same_answers_to_datagrams() {
         let ours = both.ours.ask(&text);
         both.compare(number, &text, &ours, &theirs, true);
     }
-    both.judge(&ANSWERS[..20], &Rule::ALL);
+    // Whether the two clocks are out of step is chance.
+    let needed: Vec<_> = Rule::ALL.into_iter().filter(|rule| *rule != Rule::Clock).collect();
+    both.judge(&ANSWERS[..20], &needed);
 }
 
 #[test]
@@ -173,12 +175,14 @@ fn memcached_gives_the_same_answers_to_streams() {
         } else {
             let [mut half, _] = both.texts(&[random.command()]);
             half.truncate(random.below(half.len() as u64) as usize);
-            text.extend(&half);
-            their_text.extend(&half);
+            let tail = [&b"mn\r\n"[..], &half].concat();
+            text.extend(&tail);
+            their_text.extend(&tail);
         }
-        let theirs = both.memcached.ask_stream(&their_text, ends);
         let ours = both.ours.ask_stream(&text);
-        // What it has answered it keeps until the data that is missing has come.
+        let fences = ours.split(|&byte| byte == b'\n').filter(|line| *line == b"MN\r").count();
+        let theirs = both.memcached.ask_stream(&their_text, (!ends).then_some(fences));
+        // What it has answered to the half it keeps until the data that is missing has come.
         both.compare(number, &text, &ours, &theirs, ends);
     }
     both.judge(&ANSWERS, &[Rule::Versions, Rule::BinaryKey]);

@@ -65,13 +65,12 @@ impl Memcached {
         }
     }
 
-    /// Everything that is answered to a text that is all one connection says. `ends` is false for a
-    /// text that does not end with `quit`: answers to what comes before half a command are lost if the
-    /// connection is closed too soon.
-    pub fn ask_stream(&self, text: &[u8], ends: bool) -> Vec<u8> {
+    /// Everything that is answered to a text that is all one connection says. Either it ends with
+    /// `quit`, or `fences` is how often `MN` is answered before half a command: what comes before must
+    /// have been executed when the connection is closed, and what the half does, too.
+    pub fn ask_stream(&self, text: &[u8], fences: Option<usize>) -> Vec<u8> {
         let mut stream = TcpStream::connect(self.address).unwrap();
-        let patience = if ends { Duration::from_secs(5) } else { Duration::from_millis(40) };
-        stream.set_read_timeout(Some(patience)).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         let mut sender = stream.try_clone().unwrap();
         let text = text.to_vec();
         // It may close while it is still being told.
@@ -80,6 +79,13 @@ impl Memcached {
         let mut buffer = [0; 65_536];
         while let Ok(bytes @ 1..) = stream.read(&mut buffer) {
             answer.extend_from_slice(&buffer[..bytes]);
+            let seen = answer.split(|&byte| byte == b'\n').filter(|line| *line == b"MN\r").count();
+            if fences.is_some_and(|count| seen >= count) {
+                // One thread serves all: what came before this has been looked at after it.
+                self.ask(b"");
+                self.ask(b"");
+                stream.set_read_timeout(Some(Duration::from_millis(10))).unwrap();
+            }
         }
         let _ = stream.shutdown(Shutdown::Both);
         sending.join().unwrap();
