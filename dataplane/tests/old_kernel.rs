@@ -31,7 +31,7 @@ const CACHE_PORT: u16 = 11211;
 
 fn node() -> Supervised {
     let mut node = Supervised::new(&format!(
-        "[port]\nframes = {FRAMES}\n[cache]\nid = \"quotes\"\nport = {CACHE_PORT}\nmax_memory_mb = 8\n"
+        "[port]\nframes = {FRAMES}\n[cache]\nid = \"quotes\"\nport = {CACHE_PORT}\nmax_memory_mb = 8\n[front]\nenabled = false\n"
     ));
     node.environment = vec![("NAUTILUS_BOUND_RINGS".into(), "refused".into())];
     node.start();
