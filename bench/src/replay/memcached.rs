@@ -110,8 +110,9 @@ impl Memcached {
             "memcached refused {failed} of {} values",
             self.stores_count
         );
-        let stored = number("cmd_set")?;
-        anyhow::ensure!(stored == self.stores_count, "{stored} of {} arrived", self.stores_count);
+        // What it refuses it does not count as a set.
+        let arrived = number("cmd_set")? + failed;
+        anyhow::ensure!(arrived == self.stores_count, "{arrived} of {} arrived", self.stores_count);
         let limit = number("limit_maxbytes")?;
         anyhow::ensure!(limit == u64::from(memory_mb) << 20, "memcached uses {limit} bytes");
         Ok(())
