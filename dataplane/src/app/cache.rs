@@ -71,8 +71,11 @@ const META_NOOP: &[u8] = b"MN\r\n";
 const TOO_LARGE: &[u8] = b"SERVER_ERROR object too large for cache\r\n";
 const REPLY_TOO_LARGE: &[u8] = b"SERVER_ERROR reply exceeds 64 datagrams\r\n";
 const FEED_OWNED: &[u8] = b"SERVER_ERROR key belongs to a feed\r\n";
-const PACKAGE_VERSION: &[u8] = env!("CARGO_PKG_VERSION").as_bytes();
-const VERSION: &[u8] = concat!("VERSION ", env!("CARGO_PKG_VERSION"), "\r\n").as_bytes();
+/// Clients of libmemcached take no server below 1.0 for one: the version whose protocol is spoken stands
+/// first.
+const PACKAGE_VERSION: &[u8] = concat!("1.6.18-nautilus-", env!("CARGO_PKG_VERSION")).as_bytes();
+const VERSION: &[u8] =
+    concat!("VERSION 1.6.18-nautilus-", env!("CARGO_PKG_VERSION"), "\r\n").as_bytes();
 
 /// Whole seconds until a deadline, a begun one counted; 0 once it has passed.
 fn left_seconds(deadline_ns: u64, now_ns: u64) -> u64 {

@@ -84,7 +84,7 @@ pub fn next(text: &[u8], searched: usize) -> Next<'_> {
     let data = match rest.next() {
         Some(b"gets") => return read(&line[line.len().min(behind(line, b"gets"))..], true, bytes),
         Some(b"get") => return read(&line[line.len().min(behind(line, b"get"))..], false, bytes),
-        Some(b"quit") if rest.next().is_none() => return Next::Quit,
+        Some(b"quit") => return Next::Quit,
         Some(b"set") => set_data(rest),
         Some(b"add" | b"replace" | b"append" | b"prepend" | b"cas") => data(rest.nth(3)),
         Some(b"ms") => data(rest.nth(1)),
@@ -214,7 +214,6 @@ mod tests {
         ("gets \r\n", 7),
         ("\r\n", 2),
         ("\n", 1),
-        ("quit now\r\n", 10),
         ("nonsense", 0),
     ];
 
@@ -233,6 +232,7 @@ mod tests {
         assert_eq!(next(b"gets  a b\n", 0), get(b"  a b", true, 10));
         assert_eq!(next(b" get a\n", 0), get(b" a", false, 7));
         assert_eq!(next(b"quit\r\n", 0), Next::Quit);
+        assert_eq!(next(b"quit now\r\n", 0), Next::Quit, "as memcached does");
         assert_eq!(next(b"set k 0 0 3\r\nab", 0), Next::Incomplete { needs: 18, searched: 0 });
         // One byte short of its end: the line feed must be found again.
         assert_eq!(next(b"set k 0 0 3\r\nabc\r", 0), Next::Incomplete { needs: 18, searched: 0 });

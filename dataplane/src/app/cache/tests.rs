@@ -140,7 +140,7 @@ fn every_command_is_answered_as_memcached_does() {
     for (text, answers) in cases {
         assert_eq!(ask(&mut cache, text), *answers, "{text:?}");
     }
-    let version = format!("VERSION {}\r\n", env!("CARGO_PKG_VERSION"));
+    let version = format!("VERSION 1.6.18-nautilus-{}\r\n", env!("CARGO_PKG_VERSION"));
     assert_eq!(ask(&mut cache, "version noreply\r\n"), [version]);
 }
 

@@ -173,7 +173,7 @@ fn stats_are_shown_reset_and_bounded() {
         ("incr_hits", "1"),
         ("cas_badval", "1"),
         ("total_items", "1"),
-        ("version", env!("CARGO_PKG_VERSION")),
+        ("version", concat!("1.6.18-nautilus-", env!("CARGO_PKG_VERSION"))),
     ] {
         assert_eq!(stat(&general, name).as_deref(), Some(value), "{name}");
     }
