@@ -11,5 +11,6 @@ if is_root; then
   install_packages "${PACKAGES_LAB[@]}" || die "the rows on veth need those packages"
   install_packages "${PACKAGES_BENCH[@]}" || say "a peer that is missing is printed as missing"
 fi
+want_tracefs
 build_release
 exec "$CARGO_TARGET_DIR/release/nautilus-bench" "$@"

@@ -108,6 +108,7 @@ stage_privileged() {
     echo "SKIPPED privileged tests: they need root and network namespaces"
     return
   fi
+  want_tracefs
   cargo build --workspace --locked --bins
   NAUTILUS_BIN_DIR="$CARGO_TARGET_DIR/debug" \
     run_tests privileged --workspace --locked --lib --bins --tests
