@@ -215,7 +215,8 @@ impl Steering {
     }
 
     /// From one link alone: the kernel knows the link's program and the program's maps. Needs
-    /// `CAP_SYS_ADMIN`. A worker that keeps only links keeps no way to change a map.
+    /// `CAP_SYS_ADMIN`. A worker that keeps only links keeps no way to change
+    /// a steering map; those of the hot set it is handed apart.
     pub fn from_link(link: &XdpLink) -> Result<Self, SteeringError> {
         let problem = |error: io::Error| wrong("link", error.to_string());
         let program = link.program_id().and_then(sys::program_by_id).map_err(problem)?;

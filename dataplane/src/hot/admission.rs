@@ -44,7 +44,11 @@ impl Admission {
         if estimate < ASKED_MIN || self.shown >= SHOWN_MAX {
             return false;
         }
-        let rivals = if taken { self.hits.of(slot) - self.at_window[slot as usize] } else { 0 };
+        let rivals = if taken {
+            self.hits.of(slot).saturating_sub(self.at_window[slot as usize])
+        } else {
+            0
+        };
         let admitted = u64::from(estimate) > rivals;
         self.shown += u32::from(admitted);
         admitted
