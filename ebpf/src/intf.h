@@ -44,6 +44,12 @@
  */
 #define HOT_READ_TRIES 3
 
+/* Value of `hot_hits`, one a CPU: answers from each slot. */
+struct hot_hits_row {
+	__u64 slots[HOT_SLOTS];
+};
+_Static_assert(sizeof(struct hot_hits_row) == 32768, "hot_hits_row");
+
 /* rx_meta.magic; the bytes read "NAUT" on a little-endian host. */
 #define RX_META_MAGIC 0x5455414e
 

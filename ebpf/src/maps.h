@@ -96,12 +96,16 @@ struct {
 	__type(value, struct hot_words);
 } hot_words SEC(".maps");
 
-/* How often each slot was answered from. */
+/* How often each slot was answered from: a row a CPU, whose softirq is its one writer. Not a per-CPU map:
+ * those cannot be mapped, and a worker that reads must not have to ask the kernel. As many entries as
+ * there are possible CPUs, set before loading.
+ */
 struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, HOT_SLOTS);
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__uint(map_flags, BPF_F_MMAPABLE);
 	__type(key, __u32);
-	__type(value, __u64);
+	__type(value, struct hot_hits_row);
 } hot_hits SEC(".maps");
 
 #endif

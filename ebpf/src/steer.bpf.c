@@ -94,9 +94,10 @@ static __always_inline bool answer_from_hot_set(struct xdp_md *ctx, const struct
 	__u32 slot = hot_index(get.key, service->cache);
 	if (!hot_find(&reply, &get, service, slot) || !answer(ctx, flow, &get, &reply, frame_bytes))
 		return false;
-	__u64 *hits = bpf_map_lookup_elem(&hot_hits, &slot);
-	if (hits)
-		++*hits;
+	__u32 cpu = bpf_get_smp_processor_id();
+	struct hot_hits_row *row = bpf_map_lookup_elem(&hot_hits, &cpu);
+	if (row)
+		++row->slots[slot & (HOT_SLOTS - 1)];
 	return true;
 }
 #endif

@@ -78,8 +78,11 @@ type Shape = (MapType, usize, usize, u32);
 const HOT_SHAPES: [Shape; HOT_FD_NAMES.len()] = [
     (MapType::Array, 4, size_of::<intf::HotSlot>(), intf::HOT_SLOTS),
     (MapType::Array, 4, size_of::<intf::HotWordsValue>(), intf::HOT_CACHES as u32),
-    (MapType::PercpuArray, 4, size_of::<u64>(), intf::HOT_SLOTS),
+    (MapType::Array, 4, size_of::<u64>() * intf::HOT_SLOTS as usize, ONE_A_CPU),
 ];
+
+/// Entries of a map that has one for each possible CPU.
+const ONE_A_CPU: u32 = 0;
 
 /// What cannot change once the program is loaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -176,6 +179,8 @@ impl Steering {
             skeleton::SteerSkelBuilder::default().open(&mut object).map_err(SteeringError::Load)?;
         let rodata = open.maps.rodata_data.as_deref_mut().expect("steer.bpf.c has constants");
         rodata.frame_bytes_max = options.frame_bytes_max;
+        let cpus = libbpf_rs::num_possible_cpus().map_err(SteeringError::Load)? as u32;
+        open.maps.hot_hits.set_max_entries(cpus).map_err(SteeringError::Load)?;
         let skeleton = open.load().map_err(SteeringError::Load)?;
         let own = |fd: BorrowedFd<'_>| fd.try_clone_to_owned().map_err(SteeringError::Descriptor);
         let maps = &skeleton.maps;
@@ -313,6 +318,12 @@ fn check_map(
     sys::require_kind(map, "bpf-map").map_err(|error| wrong(name, error.to_string()))?;
     let info = MapInfo::new(map).map_err(|error| wrong(name, error.to_string()))?;
     let found = (info.info.key_size, info.info.value_size, info.info.max_entries);
+    let entries = match entries {
+        ONE_A_CPU => {
+            libbpf_rs::num_possible_cpus().map_err(|error| wrong(name, error.to_string()))? as u32
+        }
+        entries => entries,
+    };
     let expected = (key_bytes as u32, value_bytes as u32, entries);
     if info.name().ok() != Some(name) || info.map_type() != kind || found != expected {
         let problem = format!(

@@ -354,8 +354,7 @@ fn a_checksum_is_never_zero() {
 #[ignore = "privileged: loads XDP programs"]
 fn hits_are_counted_by_slot() {
     let Some(mut rig) = rig("hits_are_counted_by_slot") else { return };
-    let fd = rig.steering.hot_fds()[2].try_clone_to_owned().unwrap();
-    let mut hits = HotHits::new(fd).unwrap();
+    let hits = HotHits::map(rig.steering.hot_fds()[2]).unwrap();
     let (slot, other) = (slot_of(HOT_CACHE, KEY).unwrap(), slot_of(HOT_CACHE, b"h").unwrap());
     for _ in 0..3 {
         rig.expect("hit", &v4().bytes(), HotHit);
@@ -363,11 +362,8 @@ fn hits_are_counted_by_slot() {
     rig.expect("hit of another", &get(v6(), 1, b"h").bytes(), HotHit);
     rig.slots.empty(slot);
     rig.expect("no hit", &v4().bytes(), Redirected);
-    assert_eq!((hits.hits(slot).unwrap(), hits.hits(other).unwrap()), (3, 1));
-    let mut all = Box::new([9; HOT_SLOTS as usize]);
-    hits.read_all(&mut all).unwrap();
-    assert_eq!((all[slot as usize], all[other as usize], all.iter().sum::<u64>()), (3, 1, 4));
-    assert!(hits.hits(HOT_SLOTS).is_err());
+    let sum: u64 = (0..HOT_SLOTS).map(|slot| hits.of(slot)).sum();
+    assert_eq!((hits.of(slot), hits.of(other), sum), (3, 1, 4));
 }
 
 /// A successor finds what its predecessor published, and goes on where it was.
@@ -403,7 +399,7 @@ fn a_successor_goes_on_from_memory() {
     }
     assert!(HotSlots::map(words.as_fd()).is_err());
     assert!(HotWords::map(hits.as_fd()).is_err());
-    assert!(HotHits::new(slots.try_clone().unwrap()).is_err());
+    assert!(HotHits::map(slots.as_fd()).is_err());
 }
 
 #[test]

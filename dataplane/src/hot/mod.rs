@@ -4,16 +4,14 @@
 //! ```text
 //!   get, answered by the worker -> Admission: asked often? -> TableWriter::show -> XdpHotSet -> slots
 //!   change of a hot key --------------------> TableWriter::apply ------------------^
-//!   answers in XDP -> per-CPU counts -> helper thread -> HitCounts -> Admission, eviction
+//!   answers in XDP -> a row of counts a CPU -> XdpHotSet -> Admission, eviction
 //! ```
 //!
 //! The worker that owns the cache is the only writer of its slots and words.
 
 mod admission;
-mod hits;
 mod set;
 mod sketch;
 
 pub use admission::Admission;
-pub use hits::HitCounts;
 pub use set::XdpHotSet;

@@ -3,10 +3,10 @@
 use std::os::fd::BorrowedFd;
 
 use nautilus_ebpf::intf::{HOT_REPLY_BYTES_MAX, HOT_SLOTS};
-use nautilus_ebpf::{HotSlots, HotValue as Shown, HotWords, SteeringError, slot_of};
+use nautilus_ebpf::{HotHits, HotSlots, HotValue as Shown, HotWords, SteeringError, slot_of};
 use nautilus_shm::table::{HOT_KEY_BYTES_MAX, Hit, HotKey, HotSet, HotValue};
 
-use super::{Admission, HitCounts};
+use super::Admission;
 use crate::memcached::reply::{VALUE_LINE_BYTES_MAX, write_value_line};
 
 /// What follows a value.
@@ -24,7 +24,7 @@ pub struct XdpHotSet {
     cache: u16,
     generation: u32,
     admission: Admission,
-    hits: HitCounts,
+    hits: HotHits,
     /// Hits of each slot that are in the table's frequencies already.
     folded: Box<[u64]>,
     /// The next slot to be folded.
@@ -32,20 +32,19 @@ pub struct XdpHotSet {
 }
 
 impl XdpHotSet {
-    /// Maps the slots and words behind these descriptors; `cache` and `generation` are those of the
-    /// cache's service in the steering program.
+    /// Maps slots, words and hits behind these descriptors; `cache` and `generation` are those of the
+    /// cache's service in the steering program. What was answered for predecessors is nobody's merit now.
     pub fn map(
-        slots: BorrowedFd<'_>,
-        words: BorrowedFd<'_>,
+        [slots, words, hits]: [BorrowedFd<'_>; 3],
         (cache, generation): (u16, u32),
-        hits: HitCounts,
     ) -> Result<Self, SteeringError> {
+        let hits = HotHits::map(hits)?;
         Ok(Self {
             slots: HotSlots::map(slots)?,
             words: HotWords::map(words)?,
             cache,
             generation,
-            admission: Admission::new(hits.clone()),
+            admission: Admission::new(|slot| hits.of(slot)),
             folded: (0..HOT_SLOTS).map(|slot| hits.of(slot)).collect(),
             hits,
             next: 0,
@@ -110,13 +109,16 @@ impl HotSet for XdpHotSet {
             return false;
         }
         let Some((slot, own)) = self.place(key) else { return false };
-        let taken = !own && self.slots.holds(slot).is_some();
         // Its own slot: the request came while the copy changed, or its feed was suspect.
-        !own && self.admission.asked(hash, slot, taken)
+        if own {
+            return false;
+        }
+        let taken = self.slots.holds(slot).map(|_| || self.hits.of(slot));
+        self.admission.asked(hash, slot, taken)
     }
 
     fn housekeeping(&mut self, now_ns: u64) {
-        self.admission.housekeeping(now_ns);
+        self.admission.housekeeping(now_ns, |slot| self.hits.of(slot));
     }
 
     fn next_used(&mut self) -> Option<HotKey> {

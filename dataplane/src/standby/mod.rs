@@ -105,7 +105,6 @@ struct Standby {
     region: &'static ControlRegion,
     mapped: serve::Mapped,
     apps: apps::Prepared,
-    hits: Option<hot::Hits>,
     /// Duplicates of everything handed over, for a later supervisor.
     held: Fds,
 }
@@ -124,22 +123,17 @@ pub fn live(socket: OwnedFd) -> Result<(), StandbyError> {
 }
 
 fn run(socket: OwnedFd) -> Result<(), StandbyError> {
-    let Some(mut standby) = prepare(socket)? else { return Ok(()) };
+    let Some(standby) = prepare(socket)? else { return Ok(()) };
     let (hand, charge) = sync_channel::<Charge>(1);
     let stop = Arc::new(AtomicBool::new(false));
     // Started before the main thread is pinned: it keeps the supervisor's CPUs, which leave out the
     // worker's core.
     helper::start(charge, stop.clone()).map_err(system("start the helper thread"))?;
-    let (go, promoted) = sync_channel::<()>(1);
-    if let Some(hits) = standby.hits.take() {
-        hot::start(hits, promoted).map_err(system("start the thread of the hot set"))?;
-    }
     let notes = pin(standby.assignment.core);
     send(standby.socket.as_fd(), &FromWorker::Ready { notes }, &[])?;
     kill_point("worker.ready");
     let Some((generation, handed)) = wait(&standby)? else { return Ok(()) };
     kill_point("worker.promoted");
-    let _ = go.send(());
     let Standby { socket, assignment, config, region, mapped, apps, mut held, .. } = standby;
     let apps = apps.take_over(region, assignment.worker_index as usize, generation)?;
     held.append(handed);
@@ -185,7 +179,7 @@ fn prepare(socket: OwnedFd) -> Result<Option<Standby>, StandbyError> {
         Some(_) => Some(TableRegion::attach(fds.take("cache")?, Access::ReadWrite)?),
         None => None,
     };
-    let (hot, hits) = hot::prepare(&config, &mut fds)?;
+    let hot = hot::prepare(&config, &mut fds)?;
     let front = match config.has_front() {
         true => {
             // As the control region: it lives as long as the process.
@@ -195,7 +189,7 @@ fn prepare(socket: OwnedFd) -> Result<Option<Standby>, StandbyError> {
         false => None,
     };
     let apps = apps::Prepared::new(&config, cache, hot, front)?;
-    Ok(Some(Standby { socket, assignment, config, region, mapped, apps, hits, held }))
+    Ok(Some(Standby { socket, assignment, config, region, mapped, apps, held }))
 }
 
 /// Pins the calling thread. A refusal is survived and said.

@@ -1,47 +1,36 @@
-//! How often the program answered from each slot. It counts per CPU; nobody else writes.
+//! How often the program answered from each slot: a row of counters a CPU. Writer: the program on that CPU.
+//! Readers: workers, by loads.
 
-use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::BorrowedFd;
+use std::sync::atomic::Ordering;
 
+use libbpf_rs::MapInfo;
+
+use super::mapping::Mapping;
 use crate::intf::HOT_SLOTS;
 use crate::steering::{SteeringError, check_hot_map};
-use crate::sys;
 
-/// The `hot_hits` map. Every method is a system call: not for the run loop.
+/// The `hot_hits` map, mapped.
 #[derive(Debug)]
 pub struct HotHits {
-    map: OwnedFd,
-    cpus: usize,
-    /// Scratch of [`Self::read_all`].
-    keys: Vec<u32>,
-    per_cpu: Vec<u64>,
+    mapping: Mapping,
 }
 
 impl HotHits {
-    /// From the descriptor of `hot_hits`.
-    pub fn new(map: OwnedFd) -> Result<Self, SteeringError> {
-        check_hot_map(map.as_fd(), 2)?;
-        let cpus = libbpf_rs::num_possible_cpus()
-            .map_err(|error| SteeringError::Descriptor(io::Error::other(error)))?;
-        let slots = HOT_SLOTS as usize;
-        Ok(Self { map, cpus, keys: vec![0; slots], per_cpu: vec![0; slots * cpus] })
+    /// From the descriptor of `hot_hits`, which is no longer needed afterwards.
+    pub fn map(hits: BorrowedFd<'_>) -> Result<Self, SteeringError> {
+        check_hot_map(hits, 2)?;
+        let info = MapInfo::new(hits)
+            .map_err(|error| SteeringError::Descriptor(std::io::Error::other(error)))?;
+        let words = info.info.max_entries as usize * HOT_SLOTS as usize;
+        Ok(Self { mapping: Mapping::new(hits, words).map_err(SteeringError::Descriptor)? })
     }
 
-    /// Answers from one slot since the program was loaded, whatever keys it held.
-    pub fn hits(&mut self, slot: u32) -> io::Result<u64> {
-        let per_cpu = &mut self.per_cpu[..self.cpus];
-        if !sys::map_lookup(self.map.as_fd(), &slot, per_cpu)? {
-            return Err(io::ErrorKind::InvalidInput.into());
-        }
-        Ok(per_cpu.iter().sum())
-    }
-
-    /// The same for every slot in one call, as of no single moment.
-    pub fn read_all(&mut self, hits: &mut [u64; HOT_SLOTS as usize]) -> io::Result<()> {
-        sys::map_lookup_all(self.map.as_fd(), &mut self.keys, &mut self.per_cpu)?;
-        for (sum, per_cpu) in hits.iter_mut().zip(self.per_cpu.chunks_exact(self.cpus)) {
-            *sum = per_cpu.iter().sum();
-        }
-        Ok(())
+    /// Answers from a slot below [`HOT_SLOTS`] since the program was loaded, whatever keys it held. One
+    /// load a CPU; relaxed: a late figure is as good.
+    #[inline]
+    pub fn of(&self, slot: u32) -> u64 {
+        let rows = self.mapping.words().chunks_exact(HOT_SLOTS as usize);
+        rows.fold(0, |sum, row| sum.wrapping_add(row[slot as usize].load(Ordering::Relaxed)))
     }
 }
