@@ -95,6 +95,36 @@ pub(crate) fn map_keys<K: Plain + Default>(map: BorrowedFd<'_>) -> io::Result<Ve
     }
 }
 
+/// Every value of a per-CPU array, `values.len() / keys.len()` for each key, in one call. `keys` is scratch
+/// as long as the map, V a value of the map whose size is a multiple of 8 bytes.
+pub(crate) fn map_lookup_all<V: Plain>(
+    map: BorrowedFd<'_>,
+    keys: &mut [u32],
+    values: &mut [V],
+) -> io::Result<()> {
+    let mut count = u32::try_from(keys.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
+    let (expected, mut next) = (count, 0u32);
+    // SAFETY: `keys` has room for `count` keys of 4 bytes, and `values` for one value per key and
+    // possible CPU (the caller allocates by `possible_cpus`).
+    let result = check(unsafe {
+        raw::bpf_map_lookup_batch(
+            map.as_raw_fd(),
+            std::ptr::null_mut(),
+            (&raw mut next).cast(),
+            keys.as_mut_ptr().cast(),
+            values.as_mut_ptr().cast(),
+            &raw mut count,
+            std::ptr::null(),
+        )
+    });
+    match result {
+        // The kernel says so at the end of the map.
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ if count == expected => Ok(()),
+        _ => Err(io::ErrorKind::UnexpectedEof.into()),
+    }
+}
+
 /// Lets the kernel count a map as one of the program's, used or not.
 pub(crate) fn bind_map(program: BorrowedFd<'_>, map: BorrowedFd<'_>) -> io::Result<()> {
     let (program, map) = (program.as_raw_fd(), map.as_raw_fd());

@@ -293,12 +293,12 @@ impl Steering {
         let map = Map::Verdicts;
         let cpus = libbpf_rs::num_possible_cpus()
             .map_err(|error| failed(map, "read", "the CPUs", io::Error::other(error)))?;
-        let mut per_cpu = vec![Tally::default(); cpus];
+        let mut per_cpu = vec![Tally::default(); cpus * VERDICT_COUNT];
+        sys::map_lookup_all(self.map(map), &mut [0; VERDICT_COUNT], &mut per_cpu)
+            .map_err(|source| failed(map, "read", "all entries", source))?;
         let mut tallies = VerdictTallies::default();
-        for (index, sum) in tallies.0.iter_mut().enumerate() {
-            sys::map_lookup(self.map(map), &(index as u32), &mut per_cpu)
-                .map_err(|source| failed(map, "read", index, source))?;
-            for one in &per_cpu {
+        for (sum, per_cpu) in tallies.0.iter_mut().zip(per_cpu.chunks_exact(cpus)) {
+            for one in per_cpu {
                 sum.packet_count += one.packet_count;
                 sum.byte_count += one.byte_count;
             }

@@ -1,7 +1,7 @@
 //! The supervisor's life: start or take over, watch, stop.
 //!
 //! One thread, one `poll`; a second thread only reaps ([`super::reaper`]). It is woken by the death of a worker (pidfd), by what a worker says, by
-//! netlink, by readers, by signals, and every 5 ms to look after neighbour requests and its own
+//! netlink, by readers, by signals, and every 10 ms to look after neighbour requests and its own
 //! heartbeat.
 
 use std::os::fd::{AsFd, BorrowedFd};
@@ -41,7 +41,7 @@ use crate::config::{ConfigError, PortKind, ResolveError, Resolved, place_of};
 
 /// Longest sleep of the loop. Too low: the supervisor takes time from other processes of its core.
 /// Too high: a worker waits that long for an unknown neighbour.
-const TICK_MS: u16 = 5;
+const TICK_MS: u16 = 10;
 
 /// How often counters of the kernel are copied into the metric bank.
 const COPY_NS: u64 = 100_000_000;
