@@ -20,3 +20,5 @@ pub mod shared;
 pub mod spsc;
 pub mod sync;
 pub mod table;
+#[cfg(not(loom))]
+pub mod worker_rings;

@@ -20,11 +20,34 @@ fn fold(a: u64, b: u64) -> u64 {
     product as u64 ^ (product >> 64) as u64
 }
 
+/// What decides the shard of a key where that is not the whole key: keys of one venue lie in one shard, so
+/// that the worker of its feeds owns all of them. `md:{venue}:...`, the design's key schema.
+#[inline(always)]
+fn family(key: &[u8]) -> Option<&[u8]> {
+    const PREFIX: &[u8] = b"md:";
+    let venue_bytes = key.strip_prefix(PREFIX)?.iter().position(|byte| *byte == b':')?;
+    Some(&key[..PREFIX.len() + venue_bytes])
+}
+
+const SHARD_BITS: u64 = 0xffff << 16;
+
 impl KeyHash {
-    /// Hashes a key. The seed differs from table to table, so that nobody can prepare keys that all
-    /// want one bucket (and if they did, they would evict each other: a probe stays two buckets).
+    /// Hashes a key; keys of one venue get the same shard.
     #[inline]
     pub fn new(seed: u64, key: &[u8]) -> Self {
+        let hash = Self::of_bytes(seed, key);
+        match family(key) {
+            Some(family) => {
+                Self(hash.0 & !SHARD_BITS | Self::of_bytes(seed, family).0 & SHARD_BITS)
+            }
+            None => hash,
+        }
+    }
+
+    /// Hashes a key. The seed differs from table to table, so that nobody can prepare keys that all
+    /// want one bucket (and if they did, they would evict each other: a probe stays two buckets).
+    #[inline(always)]
+    fn of_bytes(seed: u64, key: &[u8]) -> Self {
         let mut state = seed ^ (key.len() as u64).wrapping_mul(K0);
         let (chunks, rest) = key.as_chunks::<8>();
         for chunk in chunks {
@@ -73,6 +96,23 @@ fn scale(bits: u64, count: u32) -> u32 {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
+
+    #[test]
+    fn keys_of_one_venue_lie_in_one_shard_and_spread_within_it() {
+        let hash = |key: &str| KeyHash::new(77, key.as_bytes());
+        let shards: std::collections::HashSet<u32> =
+            (0..200).map(|number| hash(&format!("md:nasdaq:S{number}:bbo")).shard(64)).collect();
+        assert_eq!(shards.len(), 1);
+        let tags: std::collections::HashSet<u64> =
+            (0..200).map(|number| hash(&format!("md:nasdaq:S{number}:bbo")).tag()).collect();
+        assert!(tags.len() > 190);
+        let venues: std::collections::HashSet<u32> =
+            (0..200).map(|number| hash(&format!("md:v{number}:AAPL:bbo")).shard(64)).collect();
+        assert!(venues.len() > 40, "{} shards for 200 venues", venues.len());
+        let others: std::collections::HashSet<u32> =
+            (0..200).map(|number| hash(&format!("md:{number}")).shard(64)).collect();
+        assert!(others.len() > 40, "no venue: {} shards", others.len());
+    }
 
     #[test]
     fn short_similar_keys_spread() {

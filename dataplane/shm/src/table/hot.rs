@@ -207,8 +207,16 @@ impl<W: Words, H: HotSet> TableWriter<W, H> {
         if !H::IS_THERE {
             return;
         }
+        if self.owned.start != 0 || self.owned.is_empty() {
+            return;
+        }
         let words = self.memory.words();
+        let is_only = self.owned.len() == self.shards.len();
         for channel in 0..=u8::MAX {
+            // Who takes a channel over begins it, in both places.
+            if channel != 0 && !is_only {
+                break;
+            }
             self.hot.set_channel_epoch(channel, validity::channel_epoch(words, channel));
             if channel != 0 {
                 self.hot.set_channel(channel, validity::channel_word(words, channel));

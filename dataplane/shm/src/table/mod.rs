@@ -44,7 +44,7 @@ pub use reader::{DETACHED_AGE_NS, READER_RETRIES_MAX, ReadError, ReadHit, TableR
 pub use region::{CACHE_MAGIC, TableRegion};
 pub use validity::{ChannelState, NO_LEASE};
 pub use watch::Watch;
-pub use words::{Words, heap_words};
+pub use words::{SharedWords, Words, heap_words};
 pub use writer::{Guess, Hit, TableWriter, Usage, ValueReader, WriterCounts};
 
 #[cfg(test)]

@@ -248,3 +248,43 @@ fn a_feeds_keys_follow_its_channel() {
     assert_eq!(read(&table, 49), Err(ReadError::Miss));
     assert!(table.apply(hash, &theft, 1).is_ok(), "a flushed key is free");
 }
+
+/// Two writers of one table, each of its own shards, as two workers have it.
+#[test]
+fn writers_of_different_shards_share_a_table() {
+    let memory = SharedWords::new(heap_words(4 << 20));
+    drop(TableWriter::create(memory.clone(), 2, 9).unwrap());
+    let mut writers = [0, 1]
+        .map(|worker| TableWriter::attach_shards(memory.clone(), (), worker..worker + 1).unwrap());
+    let reader = TableReader::attach(memory.clone()).unwrap();
+    let mut counts = [0; 2];
+    for number in 0..2_000_u64 {
+        let key = format!("key{number}").into_bytes();
+        let hash = writers[0].hash(&key);
+        let owner = writers[0].shard_index(hash) as usize;
+        assert_eq!(
+            [0, 1].map(|worker: usize| writers[worker].owns(hash)),
+            [owner == 0, owner == 1]
+        );
+        let expiry_ns = if number % 2 == 0 { 10 } else { 0 };
+        let value = number.to_le_bytes();
+        let set = Mutation { expiry_ns, ..Mutation::new(&key, Op::Set(&value)) };
+        writers[owner].apply(hash, &set, 1).unwrap();
+        counts[owner] += 1;
+        let mut out = [0; 8];
+        assert_eq!(reader.get(&key, 1, &mut out).unwrap().value_bytes, 8);
+        assert_eq!(u64::from_le_bytes(out), number);
+    }
+    assert!(counts.iter().all(|count| *count > 800), "{counts:?}");
+    let items = [0, 1].map(|worker: usize| writers[worker].usage().items_count);
+    assert_eq!(items, counts);
+    assert_eq!(writers[1].table_usage().items_count, 2_000);
+    // A sweep gives back what is in its writer's shards, and nothing else.
+    for _ in 0..20_000 {
+        writers[1].sweep(10, 8);
+    }
+    let left = writers[1].usage().items_count;
+    assert!(left < counts[1] * 6 / 10, "{left} of {}", counts[1]);
+    assert_eq!(writers[0].usage().items_count, counts[0]);
+    check(&memory).unwrap();
+}

@@ -76,7 +76,7 @@ impl TableRegion {
 
 fn spec(bytes: usize, huge_pages: bool) -> RegionSpec {
     let layout_hash = layout_hash(&LAYOUT_NUMBERS);
-    RegionSpec { magic: CACHE_MAGIC, layout_version: 1, layout_hash, bytes, huge_pages }
+    RegionSpec { magic: CACHE_MAGIC, layout_version: 2, layout_hash, bytes, huge_pages }
 }
 
 impl Words for TableRegion {

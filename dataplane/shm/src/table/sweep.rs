@@ -27,6 +27,11 @@ impl Default for Sweep {
 }
 
 impl Sweep {
+    /// A sweep whose first shard is this.
+    pub fn beginning(shard: u32) -> Self {
+        Self { shard: shard as usize, ..Self::default() }
+    }
+
     /// A deadline was set.
     #[inline]
     pub fn arm(&mut self, expiry_ns: u64) {
@@ -42,8 +47,9 @@ impl<W: Words, H: HotSet> TableWriter<W, H> {
     pub fn sweep(&mut self, now_ns: u64, buckets: u32) -> u32 {
         let words = self.memory.words();
         let mut removed = 0;
+        let owned = self.owned.start as usize..self.owned.end as usize;
         for _ in 0..buckets {
-            if !self.sweep.armed {
+            if !self.sweep.armed || owned.is_empty() {
                 break;
             }
             let shard = &self.shards[self.sweep.shard];
@@ -66,8 +72,8 @@ impl<W: Words, H: HotSet> TableWriter<W, H> {
                 self.sweep.bucket = 0;
                 self.sweep.shard += 1;
             }
-            if self.sweep.shard == self.shards.len() {
-                self.sweep.shard = 0;
+            if self.sweep.shard == owned.end {
+                self.sweep.shard = owned.start;
                 self.sweep.armed = std::mem::take(&mut self.sweep.seen);
             }
             let next = self.shards[self.sweep.shard].bucket(self.sweep.bucket);

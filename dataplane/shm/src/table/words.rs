@@ -46,6 +46,43 @@ impl<W: Words + ?Sized> Words for &W {
     }
 }
 
+/// Memory that several handles of one process share, a writer of some shards and a reader of the others.
+/// Without the owner's heartbeat: whoever was handed the memory by its owner serves on when that is dead.
+#[derive(Debug)]
+pub struct SharedWords<W>(std::sync::Arc<W>);
+
+impl<W> SharedWords<W> {
+    /// The first handle.
+    pub fn new(memory: W) -> Self {
+        Self(std::sync::Arc::new(memory))
+    }
+}
+
+impl<W> Clone for SharedWords<W> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<W> std::ops::Deref for SharedWords<W> {
+    type Target = W;
+
+    fn deref(&self) -> &W {
+        &self.0
+    }
+}
+
+impl<W: Words> Words for SharedWords<W> {
+    #[inline]
+    fn words(&self) -> &[AtomicU64] {
+        self.0.words()
+    }
+
+    fn writable(&self) -> bool {
+        self.0.writable()
+    }
+}
+
 /// `bytes` bytes of zeroed words on the heap: a table without other processes.
 pub fn heap_words(bytes: usize) -> Box<[AtomicU64]> {
     (0..bytes / 8).map(|_| AtomicU64::new(0)).collect()

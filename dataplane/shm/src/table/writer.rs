@@ -1,13 +1,15 @@
 //! The single writer of a table's shards.
 
+use std::ops::Range;
+
 use super::evict::{FREQUENCY_MAX, expired};
 use super::hash::KeyHash;
 use super::hot::{HotKey, HotSet};
 use super::intent::recover;
 use super::layout::{
     C_EXPIRY_NS, C_LENGTH, C_META, C_VERSION, C_WRITTEN, Layout, LayoutError, Meta, NIL, S_BYTES,
-    S_FREE_CELLS, S_FREE_HEAD, S_ITEMS, S_MAIN_ENDS, S_SMALL_ENDS, Shard, T_CELLS, T_SEED,
-    T_SHARDS, T_VALID_UNTIL_NS, X_LAST, access_stamp, lower, pair, upper,
+    S_FREE_CELLS, S_FREE_HEAD, S_ITEMS, S_MAIN_ENDS, S_SMALL_ENDS, SHARDS_MAX, Shard, T_CELLS,
+    T_SEED, T_SHARDS, T_VALID_UNTIL_NS, X_LAST, access_stamp, lower, pair, upper,
 };
 use super::payload::Cursor;
 use super::probe::{Item, find, item_in, link_at, slot_cell, slot_tag, slots};
@@ -72,14 +74,18 @@ pub struct Usage {
     pub cells_count: u64,
 }
 
-/// The writer of all shards of one table: the active worker. It keeps nothing of the table outside
-/// the table, so a standby that attaches after a kill has all there is.
+/// The writer of some shards of one table, or of all: an active worker. It keeps nothing of the table
+/// outside the table, so a standby that attaches after a kill has all there is. Every change, and every
+/// look-up, must be of a key that it [owns](Self::owns). Who owns the first shard is the owner of the
+/// cache: it alone flushes, and sets the lease; who owns a channel's keys, the channel.
 #[derive(Debug)]
 pub struct TableWriter<W, H = ()> {
     pub(super) memory: W,
     layout: Layout,
     /// Where each shard is, so that no look-up computes it.
     pub(super) shards: Box<[Shard]>,
+    /// Which of them it writes.
+    pub(super) owned: Range<u32>,
     seed: u64,
     pub(super) counts: WriterCounts,
     pub(super) hot: H,
@@ -125,23 +131,51 @@ impl<W: Words, H: HotSet> TableWriter<W, H> {
     }
 
     fn over(memory: W, layout: Layout, seed: u64, hot: H) -> Self {
-        let (counts, sweep) = (WriterCounts::default(), Sweep::default());
-        Self { memory, layout, shards: layout.all_shards(), seed, counts, hot, sweep }
+        Self {
+            memory,
+            layout,
+            shards: layout.all_shards(),
+            owned: 0..layout.shards,
+            seed,
+            counts: WriterCounts::default(),
+            hot,
+            sweep: Sweep::default(),
+        }
     }
 
     /// Takes over the table of a writer whose process has ended, completing what it had
     /// committed. Takes at most one intent record a shard, whatever the table's size.
-    pub fn attach_with(memory: W, mut hot: H) -> Result<Self, LayoutError> {
+    pub fn attach_with(memory: W, hot: H) -> Result<Self, LayoutError> {
+        Self::attach_shards(memory, hot, 0..SHARDS_MAX)
+    }
+
+    /// The same for some of the shards, whose writer has ended; what is beyond the table's last one is
+    /// left out. Others may write theirs meanwhile.
+    pub fn attach_shards(memory: W, mut hot: H, owned: Range<u32>) -> Result<Self, LayoutError> {
         if !memory.writable() {
             return Err(LayoutError::ReadOnly);
         }
         let (layout, seed) = attach_layout(memory.words())?;
-        for index in 0..layout.shards {
+        let owned = owned.start.min(layout.shards)..owned.end.min(layout.shards);
+        for index in owned.clone() {
             recover(memory.words(), &layout.shard(index), &mut hot)?;
         }
-        let mut this = Self::over(memory, layout, seed, hot);
+        let mut this = Self { owned, ..Self::over(memory, layout, seed, hot) };
+        this.sweep = Sweep::beginning(this.owned.start);
         this.mirror_validity();
         Ok(this)
+    }
+
+    /// Whether this writer is the one of the key's shard.
+    #[inline]
+    pub fn owns(&self, hash: KeyHash) -> bool {
+        self.owned.contains(&self.shard_index(hash))
+    }
+
+    /// The number of a key's shard.
+    #[inline]
+    pub fn shard_index(&self, hash: KeyHash) -> u32 {
+        hash.shard(self.layout.shards)
     }
 
     /// The measures of the table.
@@ -159,11 +193,20 @@ impl<W: Words, H: HotSet> TableWriter<W, H> {
         self.counts
     }
 
-    /// What is in the table. A few loads a shard.
+    /// What is in the shards that it owns. A few loads a shard.
     pub fn usage(&self) -> Usage {
+        self.usage_of(self.owned.clone())
+    }
+
+    /// What is in the whole table, as of no single moment where others write, too.
+    pub fn table_usage(&self) -> Usage {
+        self.usage_of(0..self.layout.shards)
+    }
+
+    fn usage_of(&self, shards: Range<u32>) -> Usage {
         let words = self.memory.words();
         let mut usage = Usage::default();
-        for shard in &self.shards {
+        for shard in &self.shards[shards.start as usize..shards.end as usize] {
             usage.items_count += load(words, shard.base + S_ITEMS);
             usage.payload_bytes += load(words, shard.base + S_BYTES);
             let free = load(words, shard.base + S_FREE_CELLS);
