@@ -12,6 +12,7 @@
 //! | --- | --- |
 //! | `core.rs` | executing a request; `store.rs`, `arithmetic.rs`, `meta.rs`, `stats.rs` are its parts |
 //! | `table.rs`, `reads.rs`, `meta_get.rs` | requests that only read, over any table |
+//! | `sharing.rs` | a table that several workers write |
 //! | `sink.rs`, `datagrams.rs` | where an answer goes: a stream, datagrams |
 //! | `counts.rs` | what is counted |
 //! | `engine.rs` | the way of a request without a network, to be measured |
@@ -20,7 +21,7 @@ use nautilus_shm::metrics::MetricBank;
 use nautilus_shm::metrics::labels::CacheError;
 use nautilus_shm::table::{
     self as shm_table, ApplyError, Guess, Hit, HotSet, KEY_BYTES_MAX, KeyHash, Mutation, Op,
-    TableWriter, Words,
+    ReadError, TableReader, TableWriter, Words,
 };
 
 use super::App;
@@ -30,7 +31,7 @@ use crate::memcached::FrameHeader;
 use crate::memcached::frame::{FRAME_HEADER_BYTES, FRAME_TEXT_BYTES_MAX, REPLY_FRAMES_MAX};
 use crate::memcached::parse::{self, Next, Request, words};
 use crate::memcached::reply::{text_sum, value_line_bytes, write_value_line};
-use crate::port::{Burst, Filled, Transmit};
+use crate::port::{Burst, Datagram, Filled, Transmit};
 
 mod arithmetic;
 mod core;
@@ -40,6 +41,7 @@ pub mod engine;
 mod meta;
 mod meta_get;
 pub mod reads;
+pub mod sharing;
 pub mod sink;
 mod stats;
 mod store;
@@ -50,7 +52,10 @@ mod tests;
 use core::Core;
 pub use counts::{CacheCounts, Outcome};
 use datagrams::{Pieces, Reply};
+pub use sharing::Outbox;
+use sharing::{Sharing, Whose, whose};
 use sink::{Sink, Stream};
+use table::{Look, ReadTable, Wants};
 
 /// Keys of one request that are looked up together. Too low: waits for memory are not overlapped. Too
 /// high: the first lines are gone from the cache when they are used.
@@ -70,6 +75,8 @@ const META_MISS: &[u8] = b"EN";
 const META_NOOP: &[u8] = b"MN\r\n";
 const TOO_LARGE: &[u8] = b"SERVER_ERROR object too large for cache\r\n";
 const REPLY_TOO_LARGE: &[u8] = b"SERVER_ERROR reply exceeds 64 datagrams\r\n";
+/// What the front sent to a worker that does not own the key, or a `gat` of keys of several.
+const NOT_OURS: &[u8] = b"SERVER_ERROR keys of several workers, ask for one key at a time\r\n";
 const FEED_OWNED: &[u8] = b"SERVER_ERROR key belongs to a feed\r\n";
 /// Clients of libmemcached take no server below 1.0 for one: the version whose protocol is spoken stands
 /// first.
@@ -82,10 +89,12 @@ fn left_seconds(deadline_ns: u64, now_ns: u64) -> u64 {
     deadline_ns.saturating_sub(now_ns).div_ceil(1_000_000_000)
 }
 
-/// Serves one cache. The only writer of its table.
+/// Serves one cache. The only writer of its table, or of its share of it.
 pub struct CacheApp<W, H = ()> {
     core: Core<W, H>,
     pieces: Pieces,
+    /// Where the table has other writers, too.
+    sharing: Option<Sharing<W>>,
 }
 
 const GET: &[u8] = b"get ";
@@ -103,7 +112,19 @@ struct First {
 impl<W: Words, H: HotSet> CacheApp<W, H> {
     /// An application on a table. `realtime_offset_ns` is `CLOCK_REALTIME - CLOCK_MONOTONIC`.
     pub fn new(table: TableWriter<W, H>, realtime_offset_ns: i64) -> Self {
-        Self { core: Core::new(table, realtime_offset_ns), pieces: Pieces::new() }
+        Self { core: Core::new(table, realtime_offset_ns), pieces: Pieces::new(), sharing: None }
+    }
+
+    /// The same on a part of a table, the rest of which `reader` reads.
+    pub fn with_others(mut self, reader: TableReader<W>) -> Self {
+        self.sharing = Some(Sharing::new(reader));
+        self
+    }
+
+    /// Datagrams for other workers, to be sent on after each burst; none where there are no others.
+    #[inline]
+    pub fn outbox(&mut self) -> Option<&mut Outbox> {
+        self.sharing.as_mut().map(|sharing| &mut sharing.outbox).filter(|outbox| !outbox.is_empty())
     }
 
     /// Tells the application that the wall clock was set: absolute expiry times of later writes are
@@ -135,17 +156,24 @@ impl<W: Words, H: HotSet> CacheApp<W, H> {
 
     /// Executes one request of a stream and gives the pieces of its answer, of any length, to `out`;
     /// none: no answer. `quit` is the stream's own.
-    pub fn execute(&mut self, now_ns: u64, request: &Request<'_>, out: impl FnMut(&[u8])) {
+    /// A change of a key that is another worker's is refused: who sends it here knows better.
+    pub fn execute(&mut self, now_ns: u64, request: &Request<'_>, mut out: impl FnMut(&[u8])) {
+        if self.sharing.is_some() && whose(&self.core.table, request) != Whose::Ours {
+            self.core.counts.error(CacheError::NotOurs);
+            return out(NOT_OURS);
+        }
         self.core.execute(now_ns, request, &mut Stream(out));
     }
 
     fn datagram(
         &mut self,
         now_ns: u64,
-        mut text: &[u8],
+        datagram: &Datagram<'_>,
+        whole: &[u8],
         first: Option<(KeyHash, Guess)>,
         reply: &mut Reply<'_, impl Transmit>,
     ) {
+        let mut text = whole;
         let mut first = first;
         // What all the split replies of a datagram may take, so that it cannot ask for more than one
         // request could.
@@ -154,12 +182,39 @@ impl<W: Words, H: HotSet> CacheApp<W, H> {
             let Next::Request(request, taken) = parse::next(text) else { return };
             let first = first.take();
             self.pieces.clear();
+            if let Some(sharing) = &mut self.sharing {
+                match whose(&self.core.table, &request) {
+                    Whose::Ours => {}
+                    Whose::Read(owner) => {
+                        let (table, pieces) = (&mut sharing.table, &mut self.pieces);
+                        if let Ok(lookups) = reads::answer(table, now_ns, &request, pieces) {
+                            self.core.count_meta_read(&request, lookups);
+                            self.send(&mut datagrams_left, reply);
+                            text = text.get(taken..).unwrap_or_default();
+                            continue;
+                        }
+                        return sharing.outbox.add(owner, datagram, whole.len() - text.len());
+                    }
+                    Whose::Theirs(owner) => {
+                        return sharing.outbox.add(owner, datagram, whole.len() - text.len());
+                    }
+                    Whose::Several => {
+                        self.core.counts.error(CacheError::NotOurs);
+                        reply.line(NOT_OURS);
+                        text = text.get(taken..).unwrap_or_default();
+                        continue;
+                    }
+                }
+            }
             match &request {
                 Request::Quit => return,
                 Request::Get { keys, with_version } => {
                     let key = keys.strip_prefix(b" ").unwrap_or(keys);
-                    if key.contains(&b' ') {
-                        self.get_several(now_ns, keys, *with_version);
+                    if key.contains(&b' ') || self.is_anothers(key) {
+                        if let Some(owner) = self.get_several(now_ns, keys, *with_version) {
+                            let Some(sharing) = &mut self.sharing else { return };
+                            return sharing.outbox.add(owner, datagram, whole.len() - text.len());
+                        }
                     } else {
                         let place =
                             first.unwrap_or_else(|| (self.core.hash(key), Guess::default()));
@@ -240,6 +295,12 @@ impl<W: Words, H: HotSet> CacheApp<W, H> {
         None
     }
 
+    /// Whether the key is in a shard of another worker.
+    #[inline(always)]
+    fn is_anothers(&self, key: &[u8]) -> bool {
+        self.sharing.is_some() && !self.core.table.owns(self.core.hash(key))
+    }
+
     #[cold]
     fn get_long(&mut self, key: &[u8], hit: &Hit, with_version: bool) {
         let (table, pieces) = (&self.core.table, &mut self.pieces);
@@ -247,7 +308,9 @@ impl<W: Words, H: HotSet> CacheApp<W, H> {
         Sink::<TableWriter<W, H>>::text(pieces, END);
     }
 
-    fn get_several(&mut self, now_ns: u64, keys: &[u8], with_version: bool) {
+    /// Answers a `get` of any keys into the pieces. A worker is returned that has to answer instead,
+    /// because its part of the table cannot be read at this moment.
+    fn get_several(&mut self, now_ns: u64, keys: &[u8], with_version: bool) -> Option<usize> {
         let mut words = words(keys);
         let nothing = (self.core.hash(b""), Guess::default());
         let mut together = [(&b""[..], nothing); LOOKUPS_TOGETHER];
@@ -265,13 +328,38 @@ impl<W: Words, H: HotSet> CacheApp<W, H> {
                 *guess = self.core.table.prefetch_cell(*hash);
             }
             for &(key, place) in &together[..count] {
-                if let Some(hit) = self.look_up(now_ns, place, key, with_version) {
+                if self.sharing.is_some() && !self.core.table.owns(place.0) {
+                    let Ok(()) = self.get_anothers(now_ns, key, with_version) else {
+                        return Some(self.core.table.shard_index(place.0) as usize);
+                    };
+                } else if let Some(hit) = self.look_up(now_ns, place, key, with_version) {
                     let (table, pieces) = (&self.core.table, &mut self.pieces);
                     reads::write_value(table, key, &(&hit).into(), &hit, with_version, pieces);
                 }
             }
         }
         Sink::<TableWriter<W, H>>::text(&mut self.pieces, END);
+        None
+    }
+
+    /// Reads a key of another worker's into the pieces.
+    fn get_anothers(
+        &mut self,
+        now_ns: u64,
+        key: &[u8],
+        with_version: bool,
+    ) -> Result<(), ReadError> {
+        let Some(Sharing { table, .. }) = &mut self.sharing else { return Ok(()) };
+        let look = table.look(key, now_ns, Wants::default());
+        match look {
+            Look::Hit(item, value) => {
+                reads::write_value(table, key, &item, &value, with_version, &mut self.pieces);
+            }
+            Look::Miss | Look::Suspect(..) => {}
+            Look::Unavailable(error) => return Err(error),
+        }
+        self.core.count_look_up(matches!(look, Look::Hit(..)), with_version);
+        Ok(())
     }
 }
 
@@ -305,6 +393,10 @@ impl<W: Words, H: HotSet> App for CacheApp<W, H> {
             let first = firsts.get(index).copied().flatten();
             if let Some(First { hash, guess, only_key_bytes: Some(key_bytes) }) = first {
                 let key = &text[GET.len()..GET.len() + key_bytes];
+                if self.sharing.is_some() && !self.core.table.owns(hash) {
+                    self.datagram(now_ns, &datagram, text, None, &mut reply);
+                    continue;
+                }
                 if let Some(hit) = self.get_one(now_ns, key, false, (hash, guess), &mut reply) {
                     self.pieces.clear();
                     self.get_long(key, &hit, false);
@@ -313,7 +405,7 @@ impl<W: Words, H: HotSet> App for CacheApp<W, H> {
                 continue;
             }
             let place = first.map(|first| (first.hash, first.guess));
-            self.datagram(now_ns, text, place, &mut reply);
+            self.datagram(now_ns, &datagram, text, place, &mut reply);
         }
     }
 
@@ -335,6 +427,10 @@ impl<W: Words, H: HotSet> Keyspace for CacheApp<W, H> {
         }
         let table = &mut self.core.table;
         let hash = table.hash(key);
+        if !table.owns(hash) {
+            // Keys of one venue are one worker's, that of its feeds.
+            return Err(PutError::BadKey);
+        }
         let text_sum = text_sum(key, 0, value);
         let put = Mutation { channel, text_sum, ..Mutation::new(key, Op::Set(value)) };
         match table.apply(hash, &put, now_ns) {

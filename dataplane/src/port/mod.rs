@@ -11,6 +11,7 @@
 
 mod counters;
 mod mmsg;
+pub mod parcel;
 pub mod sim;
 pub mod socket;
 pub mod xdp;

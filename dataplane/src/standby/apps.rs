@@ -213,7 +213,7 @@ impl Apps for NodeApps<'_> {
     }
 
     #[inline]
-    fn other_work(&mut self, clock: &impl Clock) -> usize {
+    fn other_work(&mut self, clock: &impl Clock, _tx: &mut impl Transmit) -> usize {
         match (&mut self.front, &mut self.cache) {
             (Some(front), Some((_, cache))) => front.serve(cache, clock),
             _ => 0,

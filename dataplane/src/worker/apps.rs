@@ -24,7 +24,7 @@ pub trait Apps {
     /// Does a bounded piece of the work that came by another way than the port, every turn; returns how
     /// many pieces that were. Same rules as [`App::handle`].
     #[inline]
-    fn other_work(&mut self, _clock: &impl Clock) -> usize {
+    fn other_work(&mut self, _clock: &impl Clock, _tx: &mut impl Transmit) -> usize {
         0
     }
 

@@ -16,8 +16,10 @@
 //! burst, write their own state, and queue datagrams. They may not allocate, lock, log, enter the
 //! kernel, or keep a reference into the burst.
 //!
-//! Then comes **other work**, commands that the front left in its ring: a few a turn, each with the time
-//! read after it was taken. Its answers go into a ring, not through the port.
+//! Then comes **other work**, what front and other workers left in their rings: a few pieces a turn, each
+//! with the time read after it was taken. Answers to the front go into a ring, what other workers answer
+//! leaves through the port. With several workers a sleeping one is woken for what it was sent, by one
+//! `write` at the end of the turn.
 //!
 //! **flush** pushes out what was queued (one `sendto` a TX batch, none if nothing waits), collects
 //! sent frames and refills the fill ring. After it the stamps of answered datagrams go into the
@@ -141,7 +143,8 @@ impl<P: Port, A: Apps, R: Report, C: Clock> Worker<P, A, R, C> {
             self.port.release();
             self.totals.no_application_count += self.dispatched.no_application as u64;
         }
-        let done = received + self.apps.other_work(&self.clock);
+        let (_, tx) = self.port.split();
+        let done = received + self.apps.other_work(&self.clock, tx);
 
         // flush
         self.port.flush();

@@ -212,6 +212,9 @@ labels! {
         FeedOwned ["feed_owned"],
         /// More requests of a kind that costs much than are answered in a time.
         Throttled ["throttled"],
+        /// Keys of several workers in a command that changes them, or one that the front sent to another
+        /// worker than the key's.
+        NotOurs ["other_worker"],
     }
 
     /// Why bytes of a feed were not decoded.

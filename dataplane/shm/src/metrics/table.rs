@@ -102,6 +102,11 @@ metric_table! {
     FORWARDED_COMMANDS counter "nautilus_worker_forwarded_commands_total" Events Worker: "Commands of the front executed";
     FORWARDED_DAMAGED counter "nautilus_worker_damaged_commands_total" Events Worker: "Messages of the front that made no sense";
     ANSWERS_DROPPED counter "nautilus_worker_dropped_answers_total" Events Worker: "Answers not given because the front that asked is dead";
+    SENT_ON counter "nautilus_worker_sent_on_datagrams_total" Packets Worker: "Datagrams handed to the worker that owns the key or the feed";
+    SENT_ON_DROPPED counter "nautilus_worker_sent_on_dropped_total" Packets Worker: "Those that found no room";
+    TAKEN_ON counter "nautilus_worker_taken_on_datagrams_total" Packets Worker: "Datagrams and answers taken from other workers";
+    TAKEN_ON_DROPPED counter "nautilus_worker_taken_on_dropped_total" Packets Worker: "Those that were too old, or made no sense";
+    WORKER_WAKES counter "nautilus_worker_wakes_total" Events Worker: "Times another worker was woken";
     // Feed.
     FEED_PACKETS counter "nautilus_feed_packets_total" Packets Worker: "Feed packets received";
     FEED_HEARTBEATS counter "nautilus_feed_heartbeats_total" Packets Worker: "Feed packets without a message";

@@ -172,6 +172,11 @@ impl<W: Words, H: HotSet> TableWriter<W, H> {
         self.owned.contains(&self.shard_index(hash))
     }
 
+    /// Whether it owns the first shard, and with it the cache: flushes and the lease are its to write.
+    pub fn owns_first(&self) -> bool {
+        self.owned.contains(&0)
+    }
+
     /// The number of a key's shard.
     #[inline]
     pub fn shard_index(&self, hash: KeyHash) -> u32 {

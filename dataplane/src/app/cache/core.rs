@@ -6,7 +6,7 @@ use nautilus_shm::table::{
 };
 
 use super::counts::{CacheCounts, Outcome};
-use super::reads;
+use super::reads::{self, Lookups};
 use super::sink::Sink;
 use super::stats::Stats;
 use super::table::{Look, ReadTable, Wants};
@@ -161,6 +161,18 @@ impl<W: Words, H: HotSet> Core<W, H> {
     pub fn count_look_up(&mut self, is_hit: bool, with_version: bool) {
         self.counts.verb(if with_version { CacheVerb::Gets } else { CacheVerb::Get });
         self.counts.outcome(if is_hit { Outcome::Hit } else { Outcome::Miss });
+    }
+
+    /// Counts a request that was answered from another worker's shard.
+    pub fn count_meta_read(&mut self, request: &Request<'_>, lookups: Lookups) {
+        match request {
+            Request::MetaDebug { .. } => self.counts.verb(CacheVerb::Me),
+            _ => {
+                self.counts.verb(CacheVerb::Mg);
+                let is_hit = lookups.hits_count > 0;
+                self.counts.outcome(if is_hit { Outcome::Hit } else { Outcome::Miss });
+            }
+        }
     }
 
     fn get_and_touch<S>(

@@ -3,6 +3,7 @@
 use nautilus_shm::table::{Hit, HotSet, TableWriter, ValueReader, Words};
 
 use super::sink::Sink;
+use super::table::SharedTable;
 use crate::memcached::FrameHeader;
 use crate::memcached::frame::{FRAME_HEADER_BYTES, FRAME_TEXT_BYTES_MAX, REPLY_FRAMES_MAX};
 use crate::net::checksum;
@@ -142,6 +143,21 @@ impl<W: Words, H: HotSet> Sink<TableWriter<W, H>> for Pieces {
     fn value(&mut self, table: &TableWriter<W, H>, hit: &Hit) {
         if hit.value_bytes > 0 && self.add(hit.value_bytes as usize) {
             self.values.push((self.text.len(), table.value(hit)));
+        }
+    }
+}
+
+/// Values of another worker's shard: copied at once, for the next look-up takes their place.
+impl<W: Words> Sink<SharedTable<W>> for Pieces {
+    fn text(&mut self, text: &[u8]) {
+        if self.add(text.len()) {
+            self.text.extend_from_slice(text);
+        }
+    }
+
+    fn value(&mut self, table: &SharedTable<W>, value: &usize) {
+        if self.add(*value) {
+            self.text.extend_from_slice(table.bytes(*value));
         }
     }
 }

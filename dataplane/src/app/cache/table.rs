@@ -146,7 +146,12 @@ pub struct SharedTable<W> {
 impl<W: Words> SharedTable<W> {
     /// A table and the memory for one value, which is allocated here.
     pub fn new(reader: TableReader<W>) -> Self {
-        Self { reader, value: vec![0; VALUE_BYTES_MAX].into() }
+        Self { reader, value: vec![1; VALUE_BYTES_MAX].into() }
+    }
+
+    /// The value that was found last, of this length.
+    pub fn bytes(&self, value_bytes: usize) -> &[u8] {
+        &self.value[..value_bytes]
     }
 }
 

@@ -11,6 +11,7 @@ use crate::port::{Datagram, Filled, Link, Path, SendError};
 mod classic;
 mod meta;
 mod shared;
+mod workers;
 
 type Cache = CacheApp<Box<[AtomicU64]>>;
 
