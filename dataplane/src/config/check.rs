@@ -1,5 +1,7 @@
 //! Bounds and relations of values that types alone do not catch.
 
+use nautilus_shm::worker_rings::NODE_WORKERS_MAX;
+
 use super::{Auto, NodeConfig};
 use crate::limits::{CHUNK_BYTES_LARGE, CHUNK_BYTES_SMALL, QUEUES_MAX};
 
@@ -75,8 +77,15 @@ pub(super) fn check(config: &NodeConfig) -> Result<(), Problem> {
             return refuse("node.run_dir", "longer than 80 bytes: a socket would not fit in it");
         }
     }
-    if let Auto::Is(core) = config.worker.core {
-        within("worker.core", core.into(), 0, CORE_MAX.into())?;
+    within("worker.count", config.worker.count.into(), 1, NODE_WORKERS_MAX as u64)?;
+    if let Auto::Is(cores) = &config.worker.core {
+        for core in cores.all() {
+            within("worker.core", (*core).into(), 0, CORE_MAX.into())?;
+        }
+        if cores.all().len() != config.worker.count as usize {
+            let (named, count) = (cores.all().len(), config.worker.count);
+            return refuse("worker.core", format!("{named} CPUs for {count} workers"));
+        }
     }
     if config.worker.user.is_empty() {
         return refuse("worker.user", "is empty; write a user name or uid");

@@ -19,8 +19,8 @@ pub use check::READERS_MAX;
 pub use load::{ConfigError, load, parse, place_of};
 pub use resolve::{Choice, HostFacts, ResolveError, Resolved};
 pub use types::{
-    Access, Cache, Control, Echo, Feed, FeedStart, Front, Interface, Node, NodeConfig, PollPolicy,
-    Port, PortKind, Queues, RxChecksum, Supervisor, Tier, Worker,
+    Access, Cache, Control, Cores, Echo, Feed, FeedStart, Front, Interface, Node, NodeConfig,
+    PollPolicy, Port, PortKind, Queues, RxChecksum, Supervisor, Tier, Worker,
 };
 
 /// The default node file, documented line by line.

@@ -55,8 +55,8 @@ pub struct Resolved {
     pub config: NodeConfig,
     /// Directory of sockets and lock.
     pub run_dir: PathBuf,
-    /// CPU of the worker.
-    pub core: u32,
+    /// CPUs of the workers, one each.
+    pub cores: Vec<u32>,
     /// Path of the worker program.
     pub program: PathBuf,
     /// Path of the front program.
@@ -161,7 +161,7 @@ impl Resolved {
                 dir
             }
         };
-        let core = core(&config, host, &mut chose)?;
+        let cores = cores(&config, host, &mut chose)?;
         let program = match config.worker.program.value() {
             Some(program) => program.clone(),
             None => {
@@ -184,7 +184,7 @@ impl Resolved {
         let cache_readers = cache_readers(&config, host, worker_uid)?;
         Ok(Self {
             run_dir,
-            core,
+            cores,
             program,
             front_program,
             front_core,
@@ -200,22 +200,25 @@ impl Resolved {
     }
 }
 
-fn core(
+fn cores(
     config: &NodeConfig,
     host: &HostFacts,
     chose: &mut impl FnMut(&'static str, String, String),
-) -> Result<u32, ResolveError> {
-    match config.worker.core {
-        Auto::Is(core) if !host.cores.contains(&core) => {
-            Err(ResolveError::Core { key: "worker.core", core, allowed: host.cores.clone() })
+) -> Result<Vec<u32>, ResolveError> {
+    if let Auto::Is(cores) = &config.worker.core {
+        if let Some(core) = cores.all().iter().find(|core| !host.cores.contains(core)) {
+            let allowed = host.cores.clone();
+            return Err(ResolveError::Core { key: "worker.core", core: *core, allowed });
         }
-        Auto::Is(core) => Ok(core),
-        Auto::Auto => {
-            let core = host.cores.last().copied().unwrap_or(0);
-            chose("worker.core", core.to_string(), format!("last of {:?}", host.cores));
-            Ok(core)
-        }
+        return Ok(cores.all().to_vec());
     }
+    let count = config.worker.count as usize;
+    // More workers than CPUs share them.
+    let last = &host.cores[host.cores.len().saturating_sub(count)..];
+    let cores: Vec<u32> = last.iter().copied().cycle().take(count).collect();
+    let said = cores.iter().map(u32::to_string).collect::<Vec<_>>().join(", ");
+    chose("worker.core", said, format!("last of {:?}", host.cores));
+    Ok(cores)
 }
 
 /// Program and CPU of the front.
@@ -334,6 +337,7 @@ fn user(key: &'static str, name: &str) -> Result<(u32, u32), ResolveError> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Cores;
     use super::*;
 
     fn host() -> HostFacts {
@@ -351,7 +355,10 @@ mod tests {
     #[test]
     fn auto_is_decided_and_said() {
         let resolved = Resolved::new(NodeConfig::default(), &host()).unwrap();
-        assert_eq!((resolved.core, resolved.chunk_bytes, resolved.huge_pages), (1, 2048, true));
+        assert_eq!(
+            (resolved.cores, resolved.chunk_bytes, resolved.huge_pages),
+            (vec![1], 2048, true)
+        );
         assert_eq!(resolved.run_dir, PathBuf::from("/run/nautilus/node-1"));
         assert_eq!(resolved.worker_uid, 65534);
         let lines: Vec<_> = resolved.choices.iter().map(Choice::to_string).collect();
@@ -377,10 +384,17 @@ mod tests {
         assert!(error.to_string().contains("lower the MTU to 3818 or less"), "{error}");
 
         let mut config = NodeConfig::default();
-        config.worker.core = Auto::Is(7);
+        config.worker.core = Auto::Is(Cores::One(7));
         let error = Resolved::new(config, &host()).unwrap_err();
         let (key, allowed) = ("worker.core", vec![0, 1]);
         assert_eq!(error, ResolveError::Core { key, core: 7, allowed });
+        let several = |text: &str, cores: &[u32]| {
+            let config = crate::config::parse(text, "n.toml").unwrap();
+            assert_eq!(Resolved::new(config, &host()).unwrap().cores, cores, "{text}");
+        };
+        several("[worker]\ncount = 2\n", &[0, 1]);
+        several("[worker]\ncount = 3\n", &[0, 1, 0]);
+        several("[worker]\ncount = 2\ncore = [1, 1]\n", &[1, 1]);
         let mut config = NodeConfig::default();
         config.front.core = Auto::Is(7);
         config.cache = Some(toml::from_str("id = \"q\"").unwrap());

@@ -87,8 +87,10 @@ impl Tier {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Worker {
-    /// CPU the worker is pinned to; `auto` is the last one the supervisor may use.
-    pub core: Auto<u32>,
+    /// Worker processes, 1..=8; each serves its share of every interface's queues and of every cache.
+    pub count: u32,
+    /// CPU each worker is pinned to; `auto` is the last ones the supervisor may use.
+    pub core: Auto<Cores>,
     /// What the loop does when nothing arrives.
     pub poll: PollPolicy,
     /// Unprivileged user name or uid the worker runs as (`xdp` port only).
@@ -100,10 +102,31 @@ pub struct Worker {
 impl Default for Worker {
     fn default() -> Self {
         Self {
+            count: 1,
             core: Auto::Auto,
             poll: PollPolicy::Adaptive,
             user: "65534".into(),
             program: Auto::Auto,
+        }
+    }
+}
+
+/// A CPU, or one for each worker.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(untagged)]
+pub enum Cores {
+    /// Of the only worker.
+    One(u32),
+    /// In the order of the workers.
+    Each(Vec<u32>),
+}
+
+impl Cores {
+    /// In the order of the workers.
+    pub fn all(&self) -> &[u32] {
+        match self {
+            Self::One(core) => std::slice::from_ref(core),
+            Self::Each(cores) => cores,
         }
     }
 }

@@ -31,9 +31,11 @@ pub trait Backend {
     /// Appends the item of `key` to `out`, nothing for a miss. `false`: cannot be read here at the
     /// moment, the worker is to be asked.
     fn read(&mut self, key: &[u8], with_version: bool, out: &mut Vec<u8>) -> bool;
-    /// Hands a command over; [`Connection::answered`] is called for it later. `false`: no room at the
-    /// moment.
-    fn forward(&mut self, command: &[u8]) -> bool;
+    /// The worker that a command is for.
+    fn worker_of(&self, command: &[u8]) -> usize;
+    /// Hands a command over to a worker; [`Connection::answered`] is called for it later. `false`: no
+    /// room at the moment.
+    fn forward(&mut self, worker: usize, command: &[u8]) -> bool;
 }
 
 /// What a connection waits for before it goes on.
@@ -69,6 +71,8 @@ pub struct Connection {
     input: Vec<u8>,
     output: Vec<u8>,
     in_flight: u32,
+    /// The worker that has them: one at a time, for only then do answers come in order.
+    at_worker: usize,
     /// Bytes still to come that are nobody's.
     skip: usize,
     /// Input below which there is no whole command.
@@ -229,9 +233,14 @@ impl Connection {
                     if self.in_flight >= IN_FLIGHT_MAX {
                         return (at, Waits::Answers);
                     }
-                    if !backend.forward(&rest[..bytes]) {
+                    let worker = backend.worker_of(&rest[..bytes]);
+                    if self.in_flight > 0 && worker != self.at_worker {
+                        return (at, Waits::Answers);
+                    }
+                    if !backend.forward(worker, &rest[..bytes]) {
                         return (at, Waits::Room);
                     }
+                    self.at_worker = worker;
                     self.in_flight += 1;
                     self.skip = skip;
                     bytes
@@ -272,9 +281,11 @@ impl Connection {
             if !backend.read(key, with_version, &mut self.output) {
                 let mut command = Vec::new();
                 protocol::write_get(key, with_version, &mut command);
-                if !backend.forward(&command) {
+                let worker = backend.worker_of(&command);
+                if !backend.forward(worker, &command) {
                     return Some(Waits::Room);
                 }
+                self.at_worker = worker;
                 self.in_flight += 1;
                 self.get.asked = true;
                 self.get.at = behind;

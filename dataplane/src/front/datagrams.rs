@@ -10,7 +10,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use nautilus_shm::clock::monotonic_ns;
 
 use super::connection::{Connection, Waits};
-use super::link::Link;
+use super::links::Links;
 use super::protocol::REPLY_TOO_LARGE;
 use super::reads::{At, Reads};
 use crate::memcached::FrameHeader;
@@ -76,7 +76,7 @@ impl Datagrams {
     }
 
     /// Takes what has come, up to a bound; says whether there was anything.
-    pub fn turn(&mut self, reads: &mut Reads, link: &mut Link<'_>) -> bool {
+    pub fn turn(&mut self, reads: &mut Reads, links: &mut Links<'_>) -> bool {
         if !std::mem::take(&mut self.pending) {
             return false;
         }
@@ -110,7 +110,7 @@ impl Datagrams {
                     let generation = self.generation;
                     let number = number(place, generation);
                     let mut connection = Connection::of_datagram();
-                    let mut at = At { reads: &mut *reads, link: &mut *link, number };
+                    let mut at = At { reads: &mut *reads, links: &mut *links, number };
                     let waits = connection.receive(text, &mut at);
                     let path = datagram.reply_path();
                     let mut exchange = Exchange { connection, path, header, generation };
@@ -131,7 +131,7 @@ impl Datagrams {
             }
             self.port.release();
             for number in waiting {
-                self.resume(number, reads, link);
+                self.resume(number, reads, links);
             }
             self.port.flush();
         }
@@ -145,11 +145,11 @@ impl Datagrams {
         number: u64,
         text: Option<&[u8]>,
         reads: &mut Reads,
-        link: &mut Link<'_>,
+        links: &mut Links<'_>,
     ) {
         if let Some(exchange) = self.exchange(number) {
             exchange.connection.answered(text);
-            self.resume(number, reads, link);
+            self.resume(number, reads, links);
         }
     }
 
@@ -164,13 +164,13 @@ impl Datagrams {
         (exchange.generation == generation).then_some(exchange)
     }
 
-    fn resume(&mut self, number: u64, reads: &mut Reads, link: &mut Link<'_>) {
+    fn resume(&mut self, number: u64, reads: &mut Reads, links: &mut Links<'_>) {
         let place = number as u32 as usize;
         let Some(exchange) = self.exchanges.get_mut(place).and_then(Option::as_mut) else { return };
         loop {
             let waits = exchange.connection.resume(&mut At {
                 reads: &mut *reads,
-                link: &mut *link,
+                links: &mut *links,
                 number,
             });
             let (_, tx) = self.port.split();

@@ -11,6 +11,7 @@ pub mod counts;
 pub mod datagrams;
 mod guardian;
 pub mod link;
+pub mod links;
 pub mod protocol;
 pub mod reads;
 pub mod ring;
@@ -38,6 +39,7 @@ use counts::Counts;
 use datagrams::Datagrams;
 use guardian::Guardian;
 use link::Link;
+use links::Links;
 use reads::Reads;
 use ring::{Ring, RingError};
 use server::{Server, Settings};
@@ -104,11 +106,17 @@ fn serve(socket: &OwnedFd, assignment: &FrontAssignment, mut fds: Fds) -> Result
     let config = crate::config::parse(&assignment.node, "node file")?;
     let control = ControlRegion::attach_writer(fds.take("control")?)
         .map_err(|error| FrontError::Region("control region", error))?;
-    let region = FrontRegion::attach(fds.take("front")?)
-        .map_err(|error| FrontError::Region("front region", error))?;
+    let workers = config.worker.count;
+    let mut regions = Vec::new();
+    for worker in 0..workers {
+        let region = FrontRegion::attach(fds.take(&format!("front.{worker}"))?)
+            .map_err(|error| FrontError::Region("front region", error))?;
+        regions.push(region);
+    }
     // Ends with the process; the next supervisor learns from it who we are.
     let lock = whole_file(nix::libc::F_WRLCK);
-    fcntl(region.fd(), FcntlArg::F_SETLK(&lock)).map_err(|errno| FrontError::Held(errno.into()))?;
+    fcntl(regions[0].fd(), FcntlArg::F_SETLK(&lock))
+        .map_err(|errno| FrontError::Held(errno.into()))?;
     let cache = TableRegion::attach(fds.take("cache")?, Access::ReadOnly)
         .map_err(|error| FrontError::Region("cache", error))?;
     let reads = Reads::new(TableReader::attach(cache)?);
@@ -119,7 +127,10 @@ fn serve(socket: &OwnedFd, assignment: &FrontAssignment, mut fds: Fds) -> Result
     let sockets = all("udp", assignment.sockets, &mut fds)?;
     let sources = config.access.sources.clone();
     let datagrams = Datagrams::new(sockets, sources.clone()).map_err(FrontError::Socket)?;
-    let link = Link::new(&region, fds.take("wake")?, assignment.generation);
+    let wakes = all("wake", workers, &mut fds)?;
+    // Each by its own count: they are one after the other when they are moved on.
+    let link = |(region, wake)| Link::new(region, wake, FrontRegion::front_generation(region));
+    let links = Links::new(regions.iter().zip(wakes).map(link).collect());
     let mut notes = Vec::new();
     if let Some(core) = assignment.core {
         notes.extend(pin(core));
@@ -133,7 +144,7 @@ fn serve(socket: &OwnedFd, assignment: &FrontAssignment, mut fds: Fds) -> Result
         poll: config.front.poll,
         sources,
     };
-    let mut server = Server::new(Ring::new()?, link, reads, datagrams, listeners, settings);
+    let mut server = Server::new(Ring::new()?, links, reads, datagrams, listeners, settings);
     let _ = send(socket.as_fd(), &FromWorker::Ready { notes }, &[]);
     let serving =
         FromWorker::Serving { generation: assignment.generation, since_ns: monotonic_ns() };

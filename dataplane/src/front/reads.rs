@@ -3,7 +3,7 @@
 use nautilus_shm::table::{ReadError, TableReader, TableRegion, VALUE_BYTES_MAX};
 
 use super::connection::Backend;
-use super::link::Link;
+use super::links::Links;
 use super::protocol;
 
 /// The front's read-only view of a cache.
@@ -51,8 +51,8 @@ impl Reads {
 pub struct At<'a, 'l> {
     /// Executes reads.
     pub reads: &'a mut Reads,
-    /// Takes everything else.
-    pub link: &'a mut Link<'l>,
+    /// Take everything else.
+    pub links: &'a mut Links<'l>,
     /// The connection's number.
     pub number: u64,
 }
@@ -63,7 +63,11 @@ impl Backend for At<'_, '_> {
         self.reads.read(key, with_version, out)
     }
 
-    fn forward(&mut self, command: &[u8]) -> bool {
-        self.link.forward(self.number, command)
+    fn worker_of(&self, command: &[u8]) -> usize {
+        self.links.worker_of(command, |key| self.reads.table.shard_index(key))
+    }
+
+    fn forward(&mut self, worker: usize, command: &[u8]) -> bool {
+        self.links.forward(worker, self.number, command)
     }
 }

@@ -21,7 +21,7 @@ use super::clients::Clients;
 use super::connection::{INPUT_BYTES_HIGH, Waits};
 use super::counts::Counts;
 use super::datagrams::{DATAGRAM, Datagrams};
-use super::link::Link;
+use super::links::Links;
 use super::protocol;
 use super::reads::{At, Reads};
 use super::ring::{Event, Ring, RingError, Token};
@@ -74,7 +74,7 @@ pub struct Settings {
 /// A front that serves.
 pub struct Server<'a> {
     ring: Ring,
-    link: Link<'a>,
+    links: Links<'a>,
     reads: Reads,
     datagrams: Datagrams,
     listeners: Vec<OwnedFd>,
@@ -95,7 +95,7 @@ impl<'a> Server<'a> {
     /// A front on listeners that are bound, non-blocking and listening.
     pub fn new(
         ring: Ring,
-        link: Link<'a>,
+        links: Links<'a>,
         reads: Reads,
         datagrams: Datagrams,
         listeners: Vec<OwnedFd>,
@@ -107,7 +107,7 @@ impl<'a> Server<'a> {
             .collect();
         Self {
             ring,
-            link,
+            links,
             reads,
             datagrams,
             listeners,
@@ -139,13 +139,13 @@ impl<'a> Server<'a> {
                 busy = true;
                 self.handle(event);
             }
-            busy |= self.datagrams.turn(&mut self.reads, &mut self.link);
+            busy |= self.datagrams.turn(&mut self.reads, &mut self.links);
             busy |= self.answers();
             self.unblock();
             while let Some(index) = self.clients.next_touched() {
                 self.settle(index);
             }
-            self.link.wake();
+            self.links.wake();
             let now_ns = self.now_ns;
             if busy {
                 self.busy_ns = now_ns;
@@ -167,7 +167,7 @@ impl<'a> Server<'a> {
             held_bytes: self.clients.held_bytes() as u64,
             hits: self.reads.hits,
             misses: self.reads.misses,
-            link: self.link.counts(),
+            link: self.links.counts(),
             datagrams: self.datagrams.received,
             dropped_datagrams: self.datagrams.dropped,
             syscalls: self.ring.syscalls() + self.datagrams.syscalls(),
@@ -192,7 +192,7 @@ impl<'a> Server<'a> {
             return 0;
         }
         let idle_ns = monotonic_ns().saturating_sub(self.busy_ns);
-        if self.link.outstanding() > 0 || !self.blocked.is_empty() {
+        if self.links.outstanding() > 0 || !self.blocked.is_empty() {
             return match idle_ns {
                 ..SPIN_NS => 0,
                 SPIN_NS..SILENT_NS => ANSWER_WAIT_NS,
@@ -264,9 +264,9 @@ impl<'a> Server<'a> {
                     if client.end.is_none() {
                         spare = client.connection.lend(spare);
                         let bytes = self.ring.buffer(buffer, bytes);
-                        let (reads, link) = (&mut self.reads, &mut self.link);
+                        let (reads, links) = (&mut self.reads, &mut self.links);
                         client.waits =
-                            client.connection.receive(bytes, &mut At { reads, link, number });
+                            client.connection.receive(bytes, &mut At { reads, links, number });
                     }
                 }
                 Ok(_) => client.input_ended = true,
@@ -319,8 +319,8 @@ impl<'a> Server<'a> {
     fn resume(&mut self, index: u32, number: u64) {
         let Some(client) = self.clients.at_mut(index) else { return };
         if client.end.is_none() {
-            let (reads, link) = (&mut self.reads, &mut self.link);
-            client.waits = client.connection.resume(&mut At { reads, link, number });
+            let (reads, links) = (&mut self.reads, &mut self.links);
+            client.waits = client.connection.resume(&mut At { reads, links, number });
         }
         self.clients.touch(index);
     }
@@ -329,7 +329,7 @@ impl<'a> Server<'a> {
     fn answers(&mut self) -> bool {
         let mut resumed = Vec::new();
         let (clients, mut datagrams) = (&mut self.clients, Vec::new());
-        let count = self.link.poll(|number, text| {
+        let count = self.links.poll(|number, text| {
             if number & DATAGRAM != 0 {
                 datagrams.push((number, text.map(<[u8]>::to_vec)));
             } else if let Some((index, client)) = clients.by_number(number) {
@@ -339,7 +339,7 @@ impl<'a> Server<'a> {
         });
         let is_datagram = !datagrams.is_empty();
         for (number, text) in datagrams {
-            self.datagrams.answered(number, text.as_deref(), &mut self.reads, &mut self.link);
+            self.datagrams.answered(number, text.as_deref(), &mut self.reads, &mut self.links);
         }
         if is_datagram {
             self.datagrams.flush();

@@ -32,6 +32,8 @@ pub struct SocketSpec {
     pub groups: Vec<(IpAddr, u32)>,
     /// What datagrams name as [`Link::interface`].
     pub interface: u16,
+    /// Whether other sockets of this user have the same address: the kernel divides the flows.
+    pub shared: bool,
 }
 
 /// Which socket could not be opened, and why.
@@ -158,6 +160,9 @@ fn bind_to(spec: &SocketSpec, free: bool) -> Result<Bound, SocketError> {
     }
     if !spec.groups.is_empty() {
         setsockopt(&fd, sockopt::ReuseAddr, &true).map_err(fail("SO_REUSEADDR for"))?;
+    }
+    if spec.shared {
+        setsockopt(&fd, sockopt::ReusePort, &true).map_err(fail("SO_REUSEPORT for"))?;
     }
     if free {
         setsockopt(&fd, sockopt::IpFreebind, &true).map_err(fail("IP_FREEBIND for"))?;

@@ -11,7 +11,7 @@ use nautilus_shm::control_region::{ControlRegion, HistogramId};
 use nautilus_shm::front_region::FrontRegion;
 use nautilus_shm::histogram::Histogram;
 use nautilus_shm::metrics::{MetricBank, table};
-use nautilus_shm::table::{TableRegion, TableWriter};
+use nautilus_shm::table::{SHARDS_MAX, SharedWords, TableReader, TableRegion, TableWriter};
 
 use super::StandbyError;
 use crate::app::echo::Echo;
@@ -25,8 +25,8 @@ use crate::feed::metrics::FeedMetrics;
 use crate::feed::session::Start;
 use crate::hot::XdpHotSet;
 use crate::net::Endpoint;
-use crate::port::{Burst, Transmit};
-use crate::worker::{Apps, Clock, Forwarded};
+use crate::port::{Burst, Datagram, Transmit};
+use crate::worker::{Apps, Clock, Forwarded, Peers, Received};
 
 /// Silence after which a feed's keys are suspect: three of MoldUDP64's heartbeats, one a second.
 const SILENCE_LIMIT_NS: u64 = 3_000_000_000;
@@ -44,27 +44,66 @@ const ECHO: usize = 0;
 const CACHE: usize = 1;
 const FEED: usize = 2;
 
+/// Memory of the cache, of which a worker writes its shard and reads the others.
+type Memory = SharedWords<TableRegion>;
+
+/// What a standby was handed, mapped.
+pub(super) struct Parts {
+    /// Which of the node's workers it is.
+    pub number: u32,
+    /// The cache's table.
+    pub cache: Option<Memory>,
+    /// The hot set.
+    pub hot: Option<XdpHotSet>,
+    /// Rings to the front, and what wakes this worker.
+    pub front: Option<(&'static FrontRegion, OwnedFd)>,
+    /// The other workers, where there are any.
+    pub peers: Option<Peers>,
+}
+
 /// What a standby makes before it is promoted: books are large.
 pub(super) struct Prepared {
+    number: u32,
     echo_port: Option<u16>,
-    cache: Option<(u16, TableRegion)>,
+    cache: Option<(u16, Memory)>,
     hot: Option<XdpHotSet>,
     feed: Option<Feed>,
-    feed_lines: Vec<Endpoint>,
+    lines: Vec<Line>,
     front: Option<Forwarded>,
+    peers: Option<Peers>,
+}
+
+/// Where a feed is received, and the worker that applies it: the owner of its venue's keys.
+#[derive(Clone, Copy, Debug)]
+struct Line {
+    endpoint: Endpoint,
+    worker: usize,
+    is_ours: bool,
 }
 
 impl Prepared {
-    /// Allocates the books, and makes the buffers for commands of the front.
-    pub fn new(
-        config: &NodeConfig,
-        cache: Option<TableRegion>,
-        hot: Option<XdpHotSet>,
-        front: Option<(&'static FrontRegion, OwnedFd)>,
-    ) -> Result<Self, StandbyError> {
+    /// Allocates the books of its own feeds, and makes the buffers for commands of the front.
+    pub fn new(config: &NodeConfig, parts: Parts) -> Result<Self, StandbyError> {
+        let Parts { number, cache, hot, front, peers } = parts;
+        let owners = match (&cache, &peers) {
+            (Some(memory), Some(_)) => {
+                Some(TableReader::attach(memory.clone()).map_err(StandbyError::Table)?)
+            }
+            _ => None,
+        };
+        let mut lines = Vec::new();
         let mut specs = Vec::new();
         for feed in &config.feed {
             let venue = Venue::new(&feed.venue).ok_or(StandbyError::Venue)?;
+            let worker = owners.as_ref().map_or(number, |table| {
+                table.shard_index(format!("md:{}:", feed.venue).as_bytes())
+            });
+            let endpoint = Endpoint::new(feed.group, feed.port);
+            let is_ours = worker == number;
+            lines.push(Line { endpoint, worker: worker as usize, is_ours });
+            if !is_ours {
+                continue;
+            }
             let start = match feed.start {
                 FeedStart::Session => Start::Session,
                 FeedStart::Any => Start::Any,
@@ -81,15 +120,17 @@ impl Prepared {
                 silence_limit_ns: SILENCE_LIMIT_NS,
                 books,
             };
-            specs.push(FeedSpec { line: Endpoint::new(feed.group, feed.port), channel });
+            specs.push(FeedSpec { line: endpoint, channel });
         }
         Ok(Self {
+            number,
             echo_port: config.echo.map(|echo| echo.port),
             cache: config.cache.as_ref().map(|cache| cache.port).zip(cache),
             hot,
             feed: (!specs.is_empty()).then(|| Feed::new(&specs)),
-            feed_lines: specs.iter().map(|spec| spec.line).collect(),
+            lines,
             front: front.map(|(region, wake)| Forwarded::new(region, wake)),
+            peers,
         })
     }
 
@@ -103,11 +144,23 @@ impl Prepared {
         if let Some(front) = &mut self.front {
             front.take_over(generation);
         }
+        if let Some(peers) = &mut self.peers {
+            peers.take_over(generation);
+        }
         let cache = match self.cache {
             Some((port, memory)) => {
-                let writer =
-                    TableWriter::attach_with(memory, self.hot).map_err(StandbyError::Table)?;
-                Some((port, CacheApp::new(writer, realtime_offset_ns())))
+                let own = match &self.peers {
+                    Some(_) => self.number..self.number + 1,
+                    None => 0..SHARDS_MAX,
+                };
+                let writer = TableWriter::attach_shards(memory.clone(), self.hot, own)
+                    .map_err(StandbyError::Table)?;
+                let mut app = CacheApp::new(writer, realtime_offset_ns());
+                if self.peers.is_some() {
+                    let reader = TableReader::attach(memory).map_err(StandbyError::Table)?;
+                    app = app.with_others(reader);
+                }
+                Some((port, app))
             }
             None => None,
         };
@@ -117,9 +170,12 @@ impl Prepared {
             echoed_published: 0,
             cache,
             feed: self.feed,
-            feed_lines: self.feed_lines,
+            is_alone: self.peers.is_none(),
+            lines: self.lines,
             feed_metrics: FeedMetrics::default(),
             front: self.front,
+            peers: self.peers,
+            parcel: vec![1; Peers::BUFFER_BYTES].into(),
             xdp_to_book: region.histogram(index, HistogramId::XdpToBook),
             bank: region.metrics(index),
             published_ns: 0,
@@ -143,11 +199,16 @@ pub(super) struct NodeApps<'a> {
     echo_port: Option<u16>,
     echo: Echo,
     echoed_published: u64,
-    cache: Option<(u16, CacheApp<TableRegion, Option<XdpHotSet>>)>,
+    cache: Option<(u16, CacheApp<Memory, Option<XdpHotSet>>)>,
     feed: Option<Feed>,
-    feed_lines: Vec<Endpoint>,
+    lines: Vec<Line>,
+    /// No other worker: every line is ours.
+    is_alone: bool,
     feed_metrics: FeedMetrics,
     front: Option<Forwarded>,
+    peers: Option<Peers>,
+    /// What another worker sent, while it is handled.
+    parcel: Box<[u8]>,
     xdp_to_book: &'a Histogram,
     bank: MetricBank<'a>,
     published_ns: u64,
@@ -162,7 +223,7 @@ impl Apps for NodeApps<'_> {
             Some((cache, _)) if *cache == port => Some(CACHE),
             _ if self.echo_port == Some(port) => Some(ECHO),
             // A group that no channel has, on a port of another: nobody serves it, and it counts so.
-            _ if self.feed_lines.contains(destination) => Some(FEED),
+            _ if self.lines.iter().any(|line| line.endpoint == *destination) => Some(FEED),
             _ => None,
         }
     }
@@ -171,14 +232,13 @@ impl Apps for NodeApps<'_> {
     fn handle(&mut self, app: usize, now_ns: u64, burst: &impl Burst, tx: &mut impl Transmit) {
         match (app, &mut self.cache, &mut self.feed) {
             (ECHO, ..) => self.echo.handle(now_ns, burst, tx),
-            (CACHE, Some((_, cache)), _) => cache.handle(now_ns, burst, tx),
-            (FEED, Some((_, cache)), Some(feed)) => {
-                feed.handle(burst, cache);
-                let end_ns = monotonic_ns();
-                for index in 0..burst.len() {
-                    self.xdp_to_book.record(end_ns.saturating_sub(burst.get(index).rx_ns));
+            (CACHE, Some((_, cache)), _) => {
+                cache.handle(now_ns, burst, tx);
+                if let (Some(outbox), Some(peers)) = (cache.outbox(), &mut self.peers) {
+                    outbox.drain(|to, parcel| peers.send_on(to, parcel));
                 }
             }
+            (FEED, ..) => self.feed(burst),
             _ => {}
         }
     }
@@ -204,6 +264,9 @@ impl Apps for NodeApps<'_> {
         if let Some(front) = &mut self.front {
             front.publish(&self.bank);
         }
+        if let Some(peers) = &mut self.peers {
+            peers.publish(&self.bank);
+        }
         if let Some(feed) = &self.feed {
             self.feed_metrics.publish(feed, now_ns, &self.bank);
         }
@@ -213,16 +276,18 @@ impl Apps for NodeApps<'_> {
     }
 
     #[inline]
-    fn other_work(&mut self, clock: &impl Clock, _tx: &mut impl Transmit) -> usize {
-        match (&mut self.front, &mut self.cache) {
+    fn other_work(&mut self, clock: &impl Clock, tx: &mut impl Transmit) -> usize {
+        let of_front = match (&mut self.front, &mut self.cache) {
             (Some(front), Some((_, cache))) => front.serve(cache, clock),
             _ => 0,
-        }
+        };
+        if self.is_alone { of_front } else { of_front + self.take_on(clock, tx) }
     }
 
     #[inline]
     fn sleeps(&mut self, until_ns: u64) -> bool {
         self.front.as_mut().is_none_or(|front| front.sleeps(until_ns))
+            && self.peers.as_mut().is_none_or(|peers| peers.sleeps(until_ns))
     }
 
     #[inline]
@@ -230,32 +295,129 @@ impl Apps for NodeApps<'_> {
         if let Some(front) = &mut self.front {
             front.woke();
         }
+        if let Some(peers) = &mut self.peers {
+            peers.woke();
+        }
     }
 
     #[inline]
     fn wake_descriptor(&self) -> Option<BorrowedFd<'_>> {
-        self.front.as_ref().map(Forwarded::wake_descriptor)
+        // Both are the same eventfd.
+        let of_peers = self.peers.as_ref().map(Peers::wake_descriptor);
+        of_peers.or_else(|| self.front.as_ref().map(Forwarded::wake_descriptor))
+    }
+}
+
+impl NodeApps<'_> {
+    /// Where the feeds are received that this worker applies.
+    pub fn applied_lines(&self) -> Vec<Endpoint> {
+        self.lines.iter().filter(|line| line.is_ours).map(|line| line.endpoint).collect()
+    }
+
+    /// Applies what is of our feeds and sends the rest on.
+    fn feed(&mut self, burst: &impl Burst) {
+        let Some((_, cache)) = &mut self.cache else { return };
+        if let Some(peers) = &mut self.peers {
+            for index in 0..burst.len() {
+                let datagram = burst.get(index);
+                let line = self.lines.iter().find(|line| line.endpoint == datagram.destination);
+                match (line, &mut self.feed) {
+                    (Some(line), _) if !line.is_ours => {
+                        peers.send_on_whole(line.worker, &datagram);
+                    }
+                    (_, Some(feed)) => feed.handle(&One(datagram), cache),
+                    _ => {}
+                }
+            }
+        } else if let Some(feed) = &mut self.feed {
+            feed.handle(burst, cache);
+        }
+        let end_ns = monotonic_ns();
+        let is_ours = |datagram: &Datagram<'_>| {
+            self.is_alone
+                || self
+                    .lines
+                    .iter()
+                    .any(|line| line.is_ours && line.endpoint == datagram.destination)
+        };
+        for datagram in (0..burst.len()).map(|index| burst.get(index)).filter(is_ours) {
+            self.xdp_to_book.record(end_ns.saturating_sub(datagram.rx_ns));
+        }
+    }
+
+    /// Handles some of what other workers sent, and wakes those that were sent something.
+    fn take_on(&mut self, clock: &impl Clock, tx: &mut impl Transmit) -> usize {
+        let Some(mut peers) = self.peers.take() else { return 0 };
+        let mut count = 0;
+        if !peers.is_empty() {
+            let mut parcel = std::mem::take(&mut self.parcel);
+            count = peers.take(
+                &mut parcel,
+                || clock.now_ns(),
+                |peers, received| match received {
+                    Received::Datagram(datagram, from) => {
+                        self.taken_on(datagram, from, peers, clock)
+                    }
+                    Received::Answer(path, payload) => {
+                        // What the port cannot send, it counts.
+                        let _ = tx.send(&path, |out| {
+                            let bytes = payload.len().min(out.len());
+                            out[..bytes].copy_from_slice(&payload[..bytes]);
+                            bytes
+                        });
+                    }
+                },
+            );
+            self.parcel = parcel;
+        }
+        peers.wake();
+        self.peers = Some(peers);
+        count
+    }
+
+    fn taken_on(
+        &mut self,
+        datagram: Datagram<'_>,
+        from: usize,
+        peers: &mut Peers,
+        clock: &impl Clock,
+    ) {
+        // After it has arrived.
+        let now_ns = clock.now_ns();
+        match self.route(&datagram.destination) {
+            Some(CACHE) => {
+                let Some((_, cache)) = &mut self.cache else { return };
+                cache.handle(now_ns, &One(datagram), &mut peers.answers(from));
+                if let Some(outbox) = cache.outbox() {
+                    outbox.drain(|to, parcel| peers.send_on(to, parcel));
+                }
+            }
+            // A feed's datagram is never sent on twice: all workers know whose it is.
+            Some(FEED) => self.feed(&One(datagram)),
+            _ => {}
+        }
+    }
+}
+
+/// A burst of one.
+struct One<'a>(Datagram<'a>);
+
+impl Burst for One<'_> {
+    fn len(&self) -> usize {
+        1
+    }
+
+    fn get(&self, _index: usize) -> Datagram<'_> {
+        self.0
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::port::{Datagram, Filled, Link, Path, SendError};
+    use crate::port::{Filled, Link, Path, SendError};
     use crate::worker::apps::{Dispatched, dispatch};
     use nautilus_shm::region::Access;
-
-    struct One<'a>(Datagram<'a>);
-
-    impl Burst for One<'_> {
-        fn len(&self) -> usize {
-            1
-        }
-
-        fn get(&self, _index: usize) -> Datagram<'_> {
-            self.0
-        }
-    }
 
     struct Nowhere;
 
@@ -282,13 +444,16 @@ mod tests {
         };
         let table = TableWriter::create(TableRegion::create(4, false).unwrap(), 1, 1).unwrap();
         let fd = table.memory().fd().try_clone_to_owned().unwrap();
+        let memory = SharedWords::new(TableRegion::attach(fd, Access::ReadWrite).unwrap());
         let prepared = Prepared {
+            number: 0,
             echo_port: None,
-            cache: Some((11_211, TableRegion::attach(fd, Access::ReadWrite).unwrap())),
+            cache: Some((11_211, memory)),
             hot: None,
             feed: Some(Feed::new(&[FeedSpec { line, channel }])),
-            feed_lines: vec![line],
+            lines: vec![Line { endpoint: line, worker: 0, is_ours: true }],
             front: None,
+            peers: None,
         };
         let region = ControlRegion::create(c"nautilus-control").unwrap();
         let mut apps = prepared.take_over(&region, 2, 1).unwrap();

@@ -30,7 +30,8 @@ use nautilus_shm::clock::monotonic_ns;
 use nautilus_shm::control_region::ControlRegion;
 use nautilus_shm::front_region::FrontRegion;
 use nautilus_shm::region::{Access, RegionError};
-use nautilus_shm::table::TableRegion;
+use nautilus_shm::table::{SharedWords, TableRegion};
+use nautilus_shm::worker_rings::WorkerRings;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::signal::SigSet;
@@ -42,6 +43,7 @@ use crate::supervisor::handover::{
     Assignment, Fds, FromWorker, HandoverError, ToWorker, VERSION, receive_as_worker, send,
 };
 use crate::supervisor::sys::pidfd_open;
+use crate::worker::Peers;
 use crate::xsk::XskError;
 use helper::Charge;
 
@@ -148,7 +150,8 @@ fn run(socket: OwnedFd) -> Result<(), StandbyError> {
         });
     };
     let (assignment, config) = (&assignment, &config);
-    let job = serve::Job { mapped, apps, assignment, config, region, generation };
+    let applied = apps.applied_lines();
+    let job = serve::Job { mapped, apps, applied, assignment, config, region, generation };
     serve::serve(job, &stop, serving)
 }
 
@@ -176,19 +179,37 @@ fn prepare(socket: OwnedFd) -> Result<Option<Standby>, StandbyError> {
         Box::leak(Box::new(ControlRegion::attach_writer(fds.take("control")?)?));
     let mapped = serve::Mapped::map(&assignment, &config, &mut fds)?;
     let cache = match config.cache {
-        Some(_) => Some(TableRegion::attach(fds.take("cache")?, Access::ReadWrite)?),
+        Some(_) => {
+            let region = TableRegion::attach(fds.take("cache")?, Access::ReadWrite)?;
+            Some(SharedWords::new(region))
+        }
         None => None,
     };
     let hot = hot::prepare(&config, &mut fds)?;
+    let number = assignment.worker;
+    let wakes = (0..config.worker.count).map(|worker| fds.take(&format!("wake.{worker}")));
+    let wakes = wakes.collect::<Result<Vec<OwnedFd>, _>>()?;
     let front = match config.has_front() {
         true => {
             // As the control region: it lives as long as the process.
-            let region = Box::leak(Box::new(FrontRegion::attach(fds.take("front")?)?));
-            Some((&*region, fds.take("wake")?))
+            let region = FrontRegion::attach(fds.take(&format!("front.{number}"))?)?;
+            let wake = wakes[number as usize].try_clone();
+            Some((&*Box::leak(Box::new(region)), wake.map_err(system("duplicate an eventfd"))?))
         }
         false => None,
     };
-    let apps = apps::Prepared::new(&config, cache, hot, front)?;
+    let peers = match config.worker.count {
+        0 | 1 => None,
+        _ => {
+            let rings = &*Box::leak(Box::new(WorkerRings::attach(fds.take("workers")?)?));
+            if rings.workers() != wakes.len() {
+                return Err(StandbyError::Unexpected("rings of another number of workers"));
+            }
+            Some(Peers::new(rings, number as usize, wakes))
+        }
+    };
+    let parts = apps::Parts { number, cache, hot, front, peers };
+    let apps = apps::Prepared::new(&config, parts)?;
     Ok(Some(Standby { socket, assignment, config, region, mapped, apps, held }))
 }
 

@@ -7,9 +7,9 @@ use nautilus_shm::clock::monotonic_ns;
 use nautilus_shm::control_region::ControlRegion;
 
 use super::StandbyError;
-use crate::config::{self, NodeConfig, PortKind};
+use crate::config::{self, Feed, NodeConfig, PortKind};
 use crate::kill_point::{self, EveryStore};
-use crate::net::RxChecksum;
+use crate::net::{Endpoint, RxChecksum};
 use crate::port::socket::{SocketPort, SocketSpec};
 use crate::port::xdp::{XdpPort, XdpPortSocket};
 use crate::supervisor::handover::{Assignment, Fds};
@@ -19,7 +19,7 @@ use crate::xsk::{self, XskFds};
 
 /// What a standby maps before it is promoted.
 pub(super) enum Mapped {
-    /// The sockets, in the order of the assignment's queues.
+    /// The sockets of this worker's queues, in the order of the assignment.
     Xdp(Vec<xsk::Mapped>),
     /// Nothing: a kernel socket is opened when the one before is closed.
     Socket,
@@ -35,7 +35,8 @@ impl Mapped {
             return Ok(Self::Socket);
         }
         let mut mapped = Vec::new();
-        for place in 0..assignment.queues.len() {
+        let queues = assignment.queues.iter().enumerate();
+        for (place, _) in queues.filter(|(_, row)| row.worker == assignment.worker) {
             let socket = fds.take(&format!("xsk.{place}"))?;
             let umem = fds.take(&format!("umem.{place}"))?;
             let pair = XskFds { socket, umem };
@@ -52,6 +53,8 @@ pub(super) struct Job<'a, A> {
     pub mapped: Mapped,
     /// Who handles its datagrams.
     pub apps: A,
+    /// Where the feeds are received that this worker applies.
+    pub applied: Vec<Endpoint>,
     /// As assigned.
     pub assignment: &'a Assignment,
     /// The node file.
@@ -69,14 +72,15 @@ pub(super) fn serve(
     stop: &AtomicBool,
     serving: impl FnOnce(u64),
 ) -> Result<(), StandbyError> {
-    let Job { mapped, apps, assignment, config, region, generation } = job;
+    let Job { mapped, apps, applied, assignment, config, region, generation } = job;
     let index = assignment.worker_index as usize;
     let report = RegionReport::new(region, index);
     let policy = poll_policy(config.worker.poll);
     match mapped {
         Mapped::Xdp(mapped) => {
             let mut sockets = Vec::new();
-            for (place, (mapped, row)) in mapped.into_iter().zip(&assignment.queues).enumerate() {
+            let own = assignment.queues.iter().filter(|row| row.worker == assignment.worker);
+            for (place, (mapped, row)) in mapped.into_iter().zip(own).enumerate() {
                 let ifindex = mapped.ifindex();
                 let failed = |source| StandbyError::Socket { place, source };
                 let (socket, found) = mapped.take_over_observed(EveryStore).map_err(failed)?;
@@ -95,7 +99,7 @@ pub(super) fn serve(
             run(&mut worker, stop);
         }
         Mapped::Socket => {
-            let port = SocketPort::open(&kernel_sockets(config))?;
+            let port = SocketPort::open(&kernel_sockets(config, &applied))?;
             let mut worker = Worker::new(port, apps, report, policy);
             serving(monotonic_ns());
             run(&mut worker, stop);
@@ -106,7 +110,8 @@ pub(super) fn serve(
 
 /// The sockets of the `socket` port: one per service and address. Interfaces without addresses in
 /// the node file are served on every address of the host.
-fn kernel_sockets(config: &NodeConfig) -> Vec<SocketSpec> {
+fn kernel_sockets(config: &NodeConfig, applied: &[Endpoint]) -> Vec<SocketSpec> {
+    let shared = config.worker.count > 1;
     let mut ports: Vec<u16> = Vec::new();
     ports.extend(config.echo.map(|echo| echo.port));
     ports.extend(config.cache.as_ref().map(|cache| cache.port));
@@ -119,11 +124,14 @@ fn kernel_sockets(config: &NodeConfig) -> Vec<SocketSpec> {
         for address in addresses {
             for port in &ports {
                 let bind = SocketAddr::new(address, *port);
-                specs.push(SocketSpec { bind, groups: Vec::new(), interface: index as u16 });
+                let interface = index as u16;
+                specs.push(SocketSpec { bind, groups: Vec::new(), interface, shared });
             }
         }
     }
-    for feed in &config.feed {
+    // A group's datagrams come to every socket that is a member.
+    let is_ours = |feed: &&Feed| applied.contains(&Endpoint::new(feed.group, feed.port));
+    for feed in config.feed.iter().filter(is_ours) {
         let any: IpAddr = match feed.group {
             IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
             IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
@@ -133,7 +141,7 @@ fn kernel_sockets(config: &NodeConfig) -> Vec<SocketSpec> {
         let indices = config.interface.iter().map(|interface| interface.name.as_str());
         let indices = indices.filter_map(|name| nix::net::if_::if_nametoindex(name).ok());
         let groups = indices.map(|ifindex| (feed.group, ifindex)).collect();
-        specs.push(SocketSpec { bind, groups, interface: 0 });
+        specs.push(SocketSpec { bind, groups, interface: 0, shared });
     }
     specs
 }

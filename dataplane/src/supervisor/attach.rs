@@ -134,10 +134,9 @@ impl Readers {
         Self { listener, connections, access, pid: std::process::id(), generation }
     }
 
-    /// Descriptors to poll: the listener, then the connections.
-    pub fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        std::iter::once(self.listener.as_fd())
-            .chain(self.connections.iter().map(|(fd, _)| fd.as_fd()))
+    /// Descriptors to poll: the listener, and the connections.
+    pub fn fds(&self) -> (BorrowedFd<'_>, impl Iterator<Item = BorrowedFd<'_>>) {
+        (self.listener.as_fd(), self.connections.iter().map(|(fd, _)| fd.as_fd()))
     }
 
     /// Takes new connections.

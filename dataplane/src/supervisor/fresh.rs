@@ -41,6 +41,7 @@ impl Resources {
                 queues.push(Queue {
                     queue: old.queue,
                     huge_pages: spec.umem.huge_pages,
+                    worker: old.worker,
                     fds,
                     counted: Counted::default(),
                     maps_when_bound: old.maps_when_bound,

@@ -78,10 +78,11 @@ impl Front {
         fds.push("control", control.map_err(|error| error.to_string())?);
         fds.push("cache", cache.reopen_read_only().map_err(|error| error.to_string())?);
         front.append_to(&mut fds).map_err(|error| error.to_string())?;
+        resources.team.append_wakes_to(&mut fds).map_err(|error| error.to_string())?;
         let root = nix::unistd::geteuid().is_root();
         let user = root.then_some((resolved.worker_uid, resolved.worker_gid));
         let identity = Identity { name: "nautilus-front", program: &resolved.front_program, user };
-        let generation = front.region.advance_front();
+        let generation = front.advance_generation();
         let mut seat = Seat::spawn(identity, FRONT_PROCESS as u32, resources.serial, now_ns)
             .map_err(|error| error.to_string())?;
         seat.generation = generation;
@@ -147,9 +148,9 @@ impl Front {
                 milliseconds(delay_ns)
             );
         }
-        if let Some(front) = &context.resources.front {
+        for wake in &context.resources.team.wakes {
             // It may have died between waking the worker and taking that back.
-            let _ = nix::unistd::read(&front.wake, &mut [0; 8]);
+            let _ = nix::unistd::read(wake, &mut [0; 8]);
         }
         context.count(metrics::FRONT_DEATHS);
         context.publish(&Event::new(EventKind::Notice, (status, 0), text));
@@ -167,10 +168,10 @@ impl Front {
 
 /// The process that holds the lock of the front region, as an adopted seat.
 fn holder(resources: &FrontResources) -> Option<Seat> {
-    let pid = lock_holder(resources.region.fd())?;
+    let pid = lock_holder(resources.regions[0].fd())?;
     let pidfd = pidfd_open(pid).ok()?;
     // It still holds the lock after the pidfd was made, so the pid was not reused.
-    if lock_holder(resources.region.fd()) != Some(pid) {
+    if lock_holder(resources.regions[0].fd()) != Some(pid) {
         return None;
     }
     let socket = nix::sys::socket::socketpair(
@@ -180,7 +181,7 @@ fn holder(resources: &FrontResources) -> Option<Seat> {
         nix::sys::socket::SockFlag::SOCK_CLOEXEC,
     );
     let (ours, _) = socket.ok()?;
-    let generation = resources.region.front_generation();
+    let generation = resources.regions[0].front_generation();
     let mut seat = Seat::adopted(FRONT_PROCESS as u32, pid, generation, 0, pidfd, ours);
     // The connection to it died with the other supervisor; nothing comes from it any more.
     seat.forget_messages();

@@ -33,7 +33,8 @@ pub struct FrontAssignment {
 pub enum ToFront {
     /// Serve.
     Assign {
-        /// Names of the descriptors: `control`, `cache` (read-only), `front`, `wake`, listeners, sockets.
+        /// Names of the descriptors: `control`, `cache` (read-only), `front.0` and `wake.0` and so on, one
+        /// a worker, listeners, sockets.
         fds: Vec<String>,
         /// What to do with them.
         assignment: FrontAssignment,

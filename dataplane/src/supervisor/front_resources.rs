@@ -1,4 +1,4 @@
-//! What the front serves with: its sockets, its rings, and the descriptor that wakes the worker.
+//! What the front serves with: its sockets, and its rings with each worker.
 //!
 //! They belong to the supervisor and outlive every front: a connection that waits in a listener's backlog
 //! finds the next one. Workers hold duplicates, so that a new supervisor finds them again.
@@ -10,7 +10,6 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use nautilus_shm::front_region::FrontRegion;
 use nautilus_shm::region::RegionError;
 use nix::errno::Errno;
-use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, bind, getsockname, getsockopt,
     listen, setsockopt, socket, sockopt,
@@ -43,18 +42,13 @@ pub enum FrontOpenError {
     /// Its rings.
     #[error("front region: {0}")]
     Region(#[from] RegionError),
-    /// The eventfd.
-    #[error("front: cannot make an eventfd: {0}")]
-    Wake(#[source] io::Error),
 }
 
 /// Sockets, rings and the eventfd.
 #[derive(Debug)]
 pub struct FrontResources {
-    /// Rings between front and worker.
-    pub region: FrontRegion,
-    /// Wakes a sleeping worker.
-    pub wake: OwnedFd,
+    /// Rings between the front and each worker.
+    pub regions: Vec<FrontRegion>,
     /// TCP listeners.
     pub listeners: Vec<OwnedFd>,
     /// UDP sockets; none where the worker has them (`port.kind = "socket"`).
@@ -71,20 +65,30 @@ impl FrontResources {
             let Some(listener) = absent_family(open_listener(address))? else { continue };
             listeners.push(listener);
             if config.port.kind == PortKind::Xdp {
-                let spec = SocketSpec { bind: address, groups: Vec::new(), interface: 0 };
+                let spec =
+                    SocketSpec { bind: address, groups: Vec::new(), interface: 0, shared: false };
                 sockets.push(bind_socket(&spec)?);
             }
         }
-        let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
-        let wake =
-            EventFd::from_flags(flags).map_err(|errno| FrontOpenError::Wake(errno.into()))?.into();
-        Ok(Self { region: FrontRegion::create(c"nautilus-front")?, wake, listeners, sockets })
+        let regions = (0..config.worker.count).map(|_| FrontRegion::create(c"nautilus-front"));
+        Ok(Self { regions: regions.collect::<Result<_, _>>()?, listeners, sockets })
+    }
+
+    /// Moves the generation on by one, of all regions, and returns it. Before a front is started.
+    pub fn advance_generation(&self) -> u64 {
+        // The first one's comes last: a supervisor that dies in between gives none of them twice.
+        let mut generation = 0;
+        for region in self.regions.iter().rev() {
+            generation = region.advance_front();
+        }
+        generation
     }
 
     /// Adds duplicates of everything.
     pub fn append_to(&self, fds: &mut Fds) -> io::Result<()> {
-        fds.push("front", self.region.try_clone()?);
-        fds.push("wake", self.wake.try_clone()?);
+        for (worker, region) in self.regions.iter().enumerate() {
+            fds.push(format!("front.{worker}"), region.try_clone()?);
+        }
         for (index, listener) in self.listeners.iter().enumerate() {
             fds.push(format!("tcp.{index}"), listener.try_clone()?);
         }
@@ -95,14 +99,12 @@ impl FrontResources {
     }
 
     /// Takes everything back from a worker, after a look at each.
-    pub fn take_back(fds: &mut Fds, port: u16) -> Result<Self, String> {
-        let missing = |error: super::handover::HandoverError| error.to_string();
-        let region = FrontRegion::attach(fds.take("front").map_err(missing)?)
-            .map_err(|error| format!("front region: {error}"))?;
-        let wake = fds.take("wake").map_err(missing)?;
-        let link = std::fs::read_link(format!("/proc/self/fd/{}", wake.as_raw_fd()));
-        if !link.is_ok_and(|link| link.as_os_str() == "anon_inode:[eventfd]") {
-            return Err("its wake descriptor is no eventfd".into());
+    pub fn take_back(fds: &mut Fds, port: u16, workers: usize) -> Result<Self, String> {
+        let mut regions = Vec::new();
+        for worker in 0..workers {
+            let fd = fds.take(&format!("front.{worker}")).map_err(|error| error.to_string())?;
+            let region = FrontRegion::attach(fd).map_err(|error| format!("front region: {error}"));
+            regions.push(region?);
         }
         let mut take_all = |kind: &str, stream: bool| {
             let mut taken = Vec::new();
@@ -123,7 +125,7 @@ impl FrontResources {
         if listeners.is_empty() {
             return Err("it holds no listener of the cache".into());
         }
-        Ok(Self { region, wake, listeners, sockets })
+        Ok(Self { regions, listeners, sockets })
     }
 }
 
@@ -209,14 +211,13 @@ mod tests {
         let listener = open_listener("127.0.0.1:0".parse().unwrap()).unwrap();
         let port = bound_port(&listener).unwrap();
         let opened = FrontResources {
-            region: FrontRegion::create(c"nautilus-front").unwrap(),
-            wake: EventFd::new().unwrap().into(),
+            regions: vec![FrontRegion::create(c"nautilus-front").unwrap()],
             listeners: vec![listener],
             sockets: Vec::new(),
         };
         let mut fds = Fds::default();
         opened.append_to(&mut fds).unwrap();
-        let back = FrontResources::take_back(&mut fds, port).unwrap();
+        let back = FrontResources::take_back(&mut fds, port, 1).unwrap();
         assert_eq!((back.listeners.len(), back.sockets.len()), (1, 0));
 
         let with = |name: &str, fd: OwnedFd| {
@@ -224,18 +225,17 @@ mod tests {
             opened.append_to(&mut fds).unwrap();
             drop(fds.take(name));
             fds.push(name, fd);
-            FrontResources::take_back(&mut fds, port).unwrap_err()
+            FrontResources::take_back(&mut fds, port, 1).unwrap_err()
         };
         let socket = || OwnedFd::from(std::net::UdpSocket::bind("127.0.0.1:0").unwrap());
         let other = || OwnedFd::from(std::net::TcpListener::bind("127.0.0.1:0").unwrap());
         assert!(with("tcp.0", socket()).contains("tcp.0"));
         assert!(with("tcp.0", other()).contains("tcp.0"), "another port");
         assert!(with("udp.0", other()).contains("udp.0"));
-        assert!(with("wake", socket()).contains("eventfd"));
-        assert!(with("front", socket()).contains("front region"));
+        assert!(with("front.0", socket()).contains("front region"));
         let mut fds = Fds::default();
         opened.append_to(&mut fds).unwrap();
         drop(fds.take("tcp.0"));
-        assert!(FrontResources::take_back(&mut fds, port).unwrap_err().contains("no listener"));
+        assert!(FrontResources::take_back(&mut fds, port, 1).unwrap_err().contains("no listener"));
     }
 }

@@ -34,7 +34,7 @@ pub const MESSAGE_BYTES_MAX: usize = 64 * 1024;
 pub const NODE_FILE_BYTES_MAX: usize = MESSAGE_BYTES_MAX / 2;
 
 /// Version of these messages. A supervisor takes nothing back from a worker of another one.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// One receive queue as it was opened.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,6 +46,8 @@ pub struct QueueOpened {
     pub queue: u32,
     /// UMEM on huge pages.
     pub huge_pages: bool,
+    /// Number of the worker that serves it.
+    pub worker: u32,
 }
 
 /// One interface as it was opened.
@@ -66,6 +68,8 @@ pub struct InterfaceOpened {
 pub struct Assignment {
     /// [`VERSION`] of the sender.
     pub version: u32,
+    /// Which of the node's workers it is, below `worker.count`.
+    pub worker: u32,
     /// Which cell and metric bank of the control region is the worker's.
     pub worker_index: u32,
     /// CPU to be pinned to.
@@ -82,7 +86,8 @@ pub struct Assignment {
     pub node: String,
     /// Interfaces, in the order of the node file.
     pub interfaces: Vec<InterfaceOpened>,
-    /// Queues, in the order of their descriptors.
+    /// All queues, in the order of their descriptors: every worker holds them, so that a new supervisor
+    /// finds all of them with any.
     pub queues: Vec<QueueOpened>,
 }
 
@@ -296,6 +301,7 @@ mod tests {
     fn assignment() -> Assignment {
         Assignment {
             version: VERSION,
+            worker: 1,
             worker_index: 0,
             core: 1,
             chunk_bytes: 2048,
@@ -304,7 +310,7 @@ mod tests {
             resources: 1,
             node: crate::config::DEFAULT_TOML.into(),
             interfaces: vec![InterfaceOpened { name: "eth0".into(), ifindex: 2, mtu: 1500 }],
-            queues: vec![QueueOpened { interface: 0, queue: 0, huge_pages: false }],
+            queues: vec![QueueOpened { interface: 0, queue: 0, huge_pages: false, worker: 0 }],
         }
     }
 

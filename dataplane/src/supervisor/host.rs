@@ -140,10 +140,12 @@ pub fn settle(resolved: &Resolved) -> Vec<String> {
     let mut notes = Vec::new();
     let cores = allowed_cores();
     let mut set = CpuSet::new();
-    for core in cores.iter().filter(|core| **core != resolved.core) {
+    let own: Vec<u32> =
+        cores.iter().copied().filter(|core| !resolved.cores.contains(core)).collect();
+    for core in &own {
         let _ = set.set(*core as usize);
     }
-    if cores.len() > 1
+    if !own.is_empty()
         && let Err(errno) = sched_setaffinity(Pid::from_raw(0), &set)
     {
         notes.push(format!("the supervisor stays on the worker's core too: {errno}"));

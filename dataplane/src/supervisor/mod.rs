@@ -25,4 +25,5 @@ pub mod run_dir;
 pub mod seat;
 pub mod sys;
 pub mod take_back;
+pub mod team_resources;
 pub mod workers;

@@ -4,8 +4,8 @@
 //! netlink, by readers, by signals, and every 10 ms to look after neighbour requests and its own
 //! heartbeat.
 
-use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
+use std::rc::Rc;
 
 use nautilus_shm::attach::{Ask, SUPERVISOR_SOCKET, cache_name};
 use nautilus_shm::cells::SupervisorIdentity;
@@ -22,7 +22,6 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use super::attach::{Access, Answer, Outcome, Readers, cache_answer};
 use super::counters;
 use super::front::Front;
-use super::hang::HangWatch;
 use super::host::{Host, HostError, facts, settle};
 use super::inspect::Refusal;
 use super::interfaces::Interfaces;
@@ -36,8 +35,10 @@ use super::resources::{OpenError, Resources, fill};
 use super::run_dir::{RunDir, RunDirError};
 use super::seat::Seat;
 use super::take_back::{TakenBack, take_over};
-use super::workers::{Context, Workers};
+use super::workers::{Context, Workers, last_generation};
 use crate::config::{ConfigError, PortKind, ResolveError, Resolved, place_of};
+
+mod wait;
 
 /// Longest sleep of the loop. Too low: the supervisor takes time from other processes of its core.
 /// Too high: a worker waits that long for an unknown neighbour.
@@ -101,13 +102,14 @@ pub struct Node {
     mirror: Mirror,
     changes: NetlinkSocket,
     requests: NetlinkSocket,
-    workers: Workers,
+    /// In the order of their numbers.
+    workers: Vec<Workers>,
+    reaper: Rc<Reaper>,
     front: Front,
     interfaces: Interfaces,
     readers: Readers,
     signals: SignalFd,
     neighbours: Neighbours,
-    hang: HangWatch,
     copied_ns: u64,
     started_ns: u64,
 }
@@ -146,13 +148,18 @@ impl Node {
         let signals = signals()?;
         let run_dir = RunDir::take(&resolved.run_dir)?;
         notes.extend(settle(&resolved));
-        let reaper = Reaper::start().map_err(NodeError::Reaper)?;
+        let reaper = Rc::new(Reaper::start().map_err(NodeError::Reaper)?);
 
         let (taken, said) = take_over(&run_dir, &resolved);
         notes.extend(said);
         let started_ns = monotonic_ns();
-        let (resources, workers, generation) = match taken {
-            Some(TakenBack { seat, mut resources, .. }) => {
+        let mut seats: Vec<Option<Seat>> = Vec::new();
+        seats.resize_with(resolved.config.worker.count as usize, || None);
+        let (resources, generation) = match taken.first {
+            Some(TakenBack { seat, mut resources, assignment }) => {
+                for (number, seat) in taken.others.into_iter().chain([(assignment.worker, seat)]) {
+                    seats[number as usize] = Some(seat);
+                }
                 let generation =
                     resources.control.supervisor().identity().map_or(0, |old| old.generation) + 1;
                 resources.control.region().advance_generation()?;
@@ -161,7 +168,7 @@ impl Node {
                 }
                 resources.join(&resolved.config)?;
                 counters::adopt(&mut resources, resolved.config.port.zero_copy);
-                (resources, Workers::new(Some(seat), reaper), generation)
+                (resources, generation)
             }
             None => {
                 if resolved.config.cache.is_some() {
@@ -169,9 +176,14 @@ impl Node {
                 }
                 let (resources, said) = Resources::open(&resolved, &mirror)?;
                 notes.extend(said);
-                (resources, Workers::new(None, reaper), 1)
+                (resources, 1)
             }
         };
+        let control = &resources.control;
+        let workers = (0..).zip(seats).map(|(number, seat)| {
+            Workers::new(number, seat, last_generation(control, number), reaper.clone())
+        });
+        let workers: Vec<Workers> = workers.collect();
         let identity = SupervisorIdentity {
             pid: std::process::id(),
             generation,
@@ -192,29 +204,31 @@ impl Node {
             changes,
             requests: NetlinkSocket::for_requests()?,
             workers,
+            reaper,
             front,
             interfaces,
             readers,
             signals,
             neighbours: Neighbours::default(),
-            hang: HangWatch::default(),
             copied_ns: 0,
             started_ns,
         };
         for note in notes {
             say(&node, &note);
         }
-        let event = match &this.workers.active {
-            Some(seat) => {
+        let alive = this.workers.iter().filter_map(|workers| workers.active.as_ref());
+        let pids: Vec<String> = alive.map(|seat| seat.pid.to_string()).collect();
+        let event = match pids.as_slice() {
+            [_, ..] => {
                 this.count(metrics::TAKEOVERS);
                 let text = format!(
                     "supervisor {} took the node over from worker {}, which never stopped",
                     std::process::id(),
-                    seat.pid
+                    pids.join(" and worker ")
                 );
                 Event::new(EventKind::SupervisorTookOver, (generation, 0), text)
             }
-            None => {
+            [] => {
                 let text = format!("supervisor {} started", std::process::id());
                 Event::new(EventKind::SupervisorStarted, (generation, 0), text)
             }
@@ -233,80 +247,24 @@ impl Node {
                 self.stop();
                 return Ok(());
             }
-            let (workers, front, mut context) = self.split();
-            workers.promote(&mut context);
-            workers.keep_standby(&mut context);
-            front.keep(&mut context, workers.reaper());
+            let (all, front, reaper, mut context) = self.split();
+            for workers in all {
+                workers.promote(&mut context);
+                workers.keep_standby(&mut context);
+            }
+            front.keep(&mut context, reaper);
             self.tick();
         }
     }
 
-    fn split(&mut self) -> (&mut Workers, &mut Front, Context<'_>) {
+    fn split(&mut self) -> (&mut Vec<Workers>, &mut Front, &Reaper, Context<'_>) {
         let context = Context {
             resolved: &self.resolved,
             node_text: &self.node_text,
             run_dir: &self.run_dir,
             resources: &mut self.resources,
         };
-        (&mut self.workers, &mut self.front, context)
-    }
-
-    /// Sleeps and handles what woke it; `true` when told to stop.
-    fn wait(&mut self) -> Result<bool, NodeError> {
-        let ready = {
-            let mut fds: Vec<BorrowedFd<'_>> = vec![self.signals.as_fd(), self.changes.as_fd()];
-            let absent = self.signals.as_fd();
-            let workers = [&self.workers.active, &self.workers.standby].map(Option::as_ref);
-            for seat in workers.into_iter().chain([self.front.seat()]) {
-                fds.push(seat.map_or(absent, |seat| seat.pidfd()));
-                fds.push(seat.and_then(|seat| seat.messages()).unwrap_or(absent));
-            }
-            fds.extend(self.readers.fds());
-            let mut polled: Vec<PollFd<'_>> =
-                fds.iter().map(|fd| PollFd::new(*fd, PollFlags::POLLIN)).collect();
-            let tick_ms = if self.workers.awaits_binding() { 1 } else { TICK_MS };
-            match poll(&mut polled, PollTimeout::from(tick_ms)) {
-                Ok(_) | Err(nix::Error::EINTR) => {}
-                Err(errno) => return Err(NodeError::System("poll", errno)),
-            }
-            polled.iter().map(|fd| fd.any().unwrap_or(false)).collect::<Vec<bool>>()
-        };
-        // The death of a worker comes before everything else: packets wait.
-        let (had_active, had_standby) =
-            (self.workers.active.is_some(), self.workers.standby.is_some());
-        let listened = |seat: Option<&Seat>| seat.is_some_and(|s| s.messages().is_some());
-        let (hears_active, hears_standby) =
-            (listened(self.workers.active.as_ref()), listened(self.workers.standby.as_ref()));
-        let (had_front, hears_front) = (self.front.seat().is_some(), listened(self.front.seat()));
-        let (workers, front, mut context) = self.split();
-        if hears_active && ready[3] && !ready[2] {
-            workers.heard(&context, true);
-        }
-        if hears_standby && ready[5] && !ready[4] {
-            workers.heard(&context, false);
-        }
-        if had_active && ready[2] {
-            workers.active_died(&mut context);
-        }
-        if had_standby && ready[4] && workers.standby.is_some() {
-            workers.standby_died(&context);
-        }
-        if hears_front && ready[7] && !ready[6] {
-            front.heard(&context);
-        }
-        if had_front && ready[6] {
-            front.died(&context, workers.reaper());
-        }
-        if ready[1] {
-            self.follow_changes();
-        }
-        for index in (9..ready.len()).rev().filter(|index| ready[*index]) {
-            self.answer(index - 9);
-        }
-        if ready[8] {
-            self.readers.accept();
-        }
-        Ok(ready[0] && matches!(self.signals.read_signal(), Ok(Some(_))))
+        (&mut self.workers, &mut self.front, &self.reaper, context)
     }
 
     fn tick(&mut self) {
@@ -316,16 +274,20 @@ impl Node {
         if let Some(cache) = &self.resources.cache {
             let _ = cache.beat(now_ns);
         }
-        if let Some(seat) = &self.workers.active {
+        let limit_ns = self.resolved.config.supervisor.hang_limit_ms * 1_000_000;
+        for number in 0..self.workers.len() {
+            let Workers { active, hang, .. } = &mut self.workers[number];
+            let Some(seat) = active else { continue };
             let index = seat.index as usize;
             let pulse = self.resources.control.worker(index).pulse();
-            let limit_ns = self.resolved.config.supervisor.hang_limit_ms * 1_000_000;
-            if let Some(silent_ns) = self.hang.look(seat, &pulse, now_ns, limit_ns) {
-                self.end_hung(silent_ns);
-            }
+            let silent = hang.look(seat, &pulse, now_ns, limit_ns);
             let kernel = &mut self.requests;
             self.neighbours.serve(index, now_ns, &self.mirror, &self.resources, kernel);
+            if let Some(silent_ns) = silent {
+                self.end_hung(number, silent_ns);
+            }
         }
+        self.resources.control.supervisor().set_serving(self.all_serve(|_| true));
         if now_ns.saturating_sub(self.copied_ns) >= COPY_NS {
             self.copied_ns = now_ns;
             self.copy_counters();
@@ -352,8 +314,8 @@ impl Node {
     }
 
     /// The active worker does nothing any more; its pidfd says when it is gone.
-    fn end_hung(&mut self, silent_ns: u64) {
-        let Some(seat) = self.workers.active.as_mut().filter(|seat| !seat.condemned) else {
+    fn end_hung(&mut self, number: usize, silent_ns: u64) {
+        let Some(seat) = self.workers[number].active.as_mut().filter(|seat| !seat.condemned) else {
             return;
         };
         seat.condemned = true;
@@ -383,7 +345,7 @@ impl Node {
             if !self.resources.binds_per_worker() {
                 self.count(metrics::REBINDS);
             }
-            self.workers.renew_standby();
+            self.workers.iter_mut().for_each(Workers::renew_standby);
         }
         if (touched.addresses || touched.links || events.rebound)
             && let Some(steering) = &self.resources.steering
@@ -406,10 +368,16 @@ impl Node {
         }
     }
 
-    /// Whether the active worker serves the current set of sockets.
+    /// Whether the active workers serve the current set of sockets.
     fn serves_current(&self) -> bool {
-        self.workers.active.as_ref().is_some_and(|seat| {
-            seat.phase == super::seat::Phase::Serving && seat.resources == self.resources.serial
+        self.all_serve(|seat| seat.resources == self.resources.serial)
+    }
+
+    /// Whether every worker serves, and is such a one.
+    fn all_serve(&self, is_such: impl Fn(&Seat) -> bool) -> bool {
+        let mut active = self.workers.iter().map(|workers| workers.active.as_ref());
+        active.all(|seat| {
+            seat.is_some_and(|seat| seat.phase == super::seat::Phase::Serving && is_such(seat))
         })
     }
 
@@ -447,9 +415,10 @@ impl Node {
         self.publish(&Event::new(EventKind::SupervisorStopping, (0, 0), text));
         self.resources.control.supervisor().set_serving(false);
         self.resources.stop_steering();
-        self.workers.drain();
+        self.workers.iter().for_each(Workers::drain);
         let deadline_ns = monotonic_ns() + DRAIN_NS;
-        for seat in [&self.workers.active, &self.workers.standby].into_iter().flatten() {
+        let seats = self.workers.iter().flat_map(|workers| [&workers.active, &workers.standby]);
+        for seat in seats.flatten() {
             let left_ms = deadline_ns.saturating_sub(monotonic_ns()) / 1_000_000;
             let mut gone = [PollFd::new(seat.pidfd(), PollFlags::POLLIN)];
             let timeout = PollTimeout::try_from(left_ms as i32).unwrap_or(PollTimeout::ZERO);
@@ -457,9 +426,9 @@ impl Node {
                 seat.kill();
             }
         }
-        let Self { run_dir, resources, workers, front, .. } = self;
-        front.stop(workers.reaper());
-        workers.reap_all();
+        let Self { run_dir, resources, workers, front, reaper, .. } = self;
+        front.stop(&reaper);
+        workers.into_iter().for_each(Workers::reap_all);
         if let Some(cache) = &resources.cache {
             // Its readers must not take it for the live one for another second.
             let _ = cache.beat(0);

@@ -48,7 +48,7 @@ pub fn publish_interfaces(resolved: &Resolved, mirror: &Mirror, resources: &Reso
 /// What the verb `status` answers, for people.
 pub fn status(
     (resolved, mirror, resources): (&Resolved, &Mirror, &Resources),
-    workers: &Workers,
+    workers: &[Workers],
     started_ns: u64,
 ) -> String {
     use std::fmt::Write;
@@ -62,18 +62,17 @@ pub fn status(
         std::process::id(),
         resolved.config.port.kind.name()
     );
-    for (role, seat) in [("active", &workers.active), ("standby", &workers.standby)] {
-        match seat {
-            Some(seat) => {
-                let _ = writeln!(
+    for workers in workers {
+        let core = resolved.cores[workers.number as usize];
+        for (role, seat) in [("active", &workers.active), ("standby", &workers.standby)] {
+            let _ = match seat {
+                Some(seat) => writeln!(
                     text,
-                    "{role} worker {} generation {} {:?} core {}",
-                    seat.pid, seat.generation, seat.phase, resolved.core
-                );
-            }
-            None => {
-                let _ = writeln!(text, "{role} worker none");
-            }
+                    "{role} worker {} generation {} {:?} core {core}",
+                    seat.pid, seat.generation, seat.phase
+                ),
+                None => writeln!(text, "{role} worker none"),
+            };
         }
     }
     for wanted in &resolved.config.interface {

@@ -36,6 +36,7 @@ use super::inspect::{Refusal, inspect};
 use super::mirror::Mirror;
 use super::netlink::Link;
 use super::sys::join_group;
+use super::team_resources::{TeamError, TeamResources};
 use crate::config::{Auto, Cache, Interface, NodeConfig, Resolved};
 use crate::limits::{QUEUES_MAX, XDP_HEADROOM_BYTES};
 use crate::xsk::{Binding, BindingSpec, CopyMode, UmemSpec, XskError, XskFds};
@@ -54,6 +55,12 @@ pub const HOT_CACHE_GENERATION: u32 = 1;
 /// Why a resource could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
+    /// A worker would have to bind all its sockets anew with each standby.
+    #[error("worker.count: several workers need Linux 6.4, which maps the rings of bound sockets")]
+    SeveralWorkers,
+    /// What the workers share.
+    #[error(transparent)]
+    Team(#[from] TeamError),
     /// The interface is not one that can be served.
     #[error(transparent)]
     Refused(#[from] Refusal),
@@ -137,6 +144,8 @@ pub struct Queue {
     pub queue: u32,
     /// Packet memory on huge pages.
     pub huge_pages: bool,
+    /// Number of the worker that serves it.
+    pub worker: u32,
     /// Socket and packet memory.
     pub fds: XskFds,
     /// Its counters as far as they are in the metric bank.
@@ -190,7 +199,7 @@ impl Opened {
         }
         let mut notes = Vec::new();
         let mut queues = Vec::new();
-        for queue in numbers {
+        for (place, queue) in numbers.into_iter().enumerate() {
             let spec = binding_spec(resolved, link.ifindex, queue);
             let binding = Binding::create(&spec)
                 .map_err(|source| OpenError::Socket { name: name.clone(), source })?;
@@ -199,6 +208,9 @@ impl Opened {
                     return Err(OpenError::HugePages { name, queue, why });
                 }
                 notes.push(format!("interface {name} queue {queue}: {why}; ordinary pages taken"));
+            }
+            if !binding.maps_when_bound && resolved.config.worker.count > 1 {
+                return Err(OpenError::SeveralWorkers);
             }
             if !binding.maps_when_bound {
                 notes.push(format!(
@@ -209,6 +221,7 @@ impl Opened {
             queues.push(Queue {
                 queue,
                 huge_pages: binding.spec.umem.huge_pages,
+                worker: place as u32 % resolved.config.worker.count,
                 fds: binding.fds,
                 counted: Counted::default(),
                 maps_when_bound: binding.maps_when_bound,
@@ -257,6 +270,8 @@ pub struct Resources {
     pub cache: Option<TableRegion>,
     /// What the front serves with, where the node has one.
     pub front: Option<FrontResources>,
+    /// What the workers reach each other and are woken by.
+    pub team: TeamResources,
     /// The steering program; none with the socket port.
     pub steering: Option<Steering>,
     /// Interfaces, in the order of the node file; empty with the socket port.
@@ -274,7 +289,7 @@ impl Resources {
     pub fn open(resolved: &Resolved, mirror: &Mirror) -> Result<(Self, Vec<String>), OpenError> {
         let control = ControlRegion::create(c"nautilus-control")?;
         let cache = match &resolved.config.cache {
-            Some(cache) => Some(make_cache(cache)?),
+            Some(cache) => Some(make_cache(cache, resolved.config.worker.count)?),
             None => None,
         };
         let front = match resolved.config.has_front() {
@@ -285,6 +300,7 @@ impl Resources {
             control,
             cache,
             front,
+            team: TeamResources::open(resolved.config.worker.count as usize)?,
             steering: None,
             interfaces: Vec::new(),
             fresh: None,
@@ -357,6 +373,7 @@ impl Resources {
         if let Some(front) = &self.front {
             front.append_to(&mut fds)?;
         }
+        self.team.append_to(&mut fds)?;
         for (index, (_, queue)) in self.queues_for_standby().enumerate() {
             let XskFds { socket, umem } = queue.fds.try_clone()?;
             fds.push(format!("xsk.{index}"), socket);
@@ -388,6 +405,7 @@ impl Resources {
             interface: index as u16,
             queue: queue.queue,
             huge_pages: queue.huge_pages,
+            worker: queue.worker,
         };
         self.queues_for_standby().map(row).collect()
     }
@@ -403,8 +421,8 @@ impl Resources {
     }
 }
 
-/// A cache's memory with an empty table in it.
-fn make_cache(cache: &Cache) -> Result<TableRegion, OpenError> {
+/// A cache's memory with an empty table in it, a shard for each worker.
+fn make_cache(cache: &Cache, workers: u32) -> Result<TableRegion, OpenError> {
     let key = if cache.huge_pages { "huge_pages" } else { "max_memory_mb" };
     let said = |error: &dyn std::error::Error| OpenError::Cache { key, problem: error.to_string() };
     let region =
@@ -413,8 +431,8 @@ fn make_cache(cache: &Cache) -> Result<TableRegion, OpenError> {
     let memory = TableRegion::attach(copy, Access::ReadWrite).map_err(|error| said(&error))?;
     let mut seed = [0; 8];
     std::io::Read::read_exact(&mut std::fs::File::open("/dev/urandom")?, &mut seed)?;
-    let mut table =
-        TableWriter::create(memory, 1, u64::from_le_bytes(seed)).map_err(|error| said(&error))?;
+    let mut table = TableWriter::create(memory, workers, u64::from_le_bytes(seed))
+        .map_err(|error| said(&error))?;
     // Microseconds: no shard makes more than one version in each, all its life on average.
     let since_1970 = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
     table.begin_versions(since_1970.as_micros() as u64);

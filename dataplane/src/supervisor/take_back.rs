@@ -11,7 +11,7 @@
 //! The worker is not trusted: it runs unprivileged and may have been taken over. What it hands back
 //! is only kernel objects of checked types; a worker that fails a check is killed.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nautilus_ebpf::{Steering, XdpLink, intf};
 use nautilus_shm::control_region::{ControlRegion, WORKERS_MAX};
@@ -28,6 +28,8 @@ use super::resources::{Opened, Queue, Resources};
 use super::run_dir::RunDir;
 use super::seat::Seat;
 use super::sys::{pidfd_kill, pidfd_open};
+use super::team_resources::TeamResources;
+use super::workers::slots;
 use crate::config::Resolved;
 use crate::kill_point::kill_point;
 use crate::xsk::{Given, XskFds};
@@ -99,12 +101,17 @@ pub fn take_back(named_pid: u32, socket: OwnedFd) -> Result<TakenBack, TakeBackE
     };
     let config = crate::config::parse(&assignment.node, "(worker)")
         .map_err(|error| wrong(format!("its node file: {error}")))?;
+    let workers = config.worker.count as usize;
+    if assignment.worker as usize >= workers || !is_slot_of(&assignment) {
+        return Err(wrong(format!("claims to be number {}", assignment.worker)));
+    }
     let front = match &config.cache {
         Some(cache) if config.has_front() => {
-            Some(FrontResources::take_back(&mut fds, cache.port).map_err(wrong)?)
+            Some(FrontResources::take_back(&mut fds, cache.port, workers).map_err(wrong)?)
         }
         _ => None,
     };
+    let team = TeamResources::take_back(&mut fds, workers).map_err(wrong)?;
     let known = control.worker(assignment.worker_index as usize).own_identity();
     if (known.pid, known.generation) != (named_pid, generation) {
         return Err(wrong(format!(
@@ -147,6 +154,7 @@ pub fn take_back(named_pid: u32, socket: OwnedFd) -> Result<TakenBack, TakeBackE
             opened.queues.push(Queue {
                 queue: row.queue,
                 huge_pages: row.huge_pages,
+                worker: row.worker,
                 fds: pair,
                 counted: Counted::default(),
                 maps_when_bound: given.maps_when_bound,
@@ -158,7 +166,7 @@ pub fn take_back(named_pid: u32, socket: OwnedFd) -> Result<TakenBack, TakeBackE
     let serial = assignment.resources;
     let (fresh, memberships) = (None, Vec::new());
     let resources =
-        Resources { control, cache, front, steering, interfaces, fresh, memberships, serial };
+        Resources { control, cache, front, team, steering, interfaces, fresh, memberships, serial };
     let adopt = ToWorker::Adopt { generation, supervisor_pid: std::process::id() };
     send(socket.as_fd(), &adopt, &[])?;
     let index = assignment.worker_index;
@@ -166,11 +174,34 @@ pub fn take_back(named_pid: u32, socket: OwnedFd) -> Result<TakenBack, TakeBackE
     Ok(TakenBack { seat, resources, assignment })
 }
 
-/// Asks every worker that outlived a supervisor for what it holds. At most one is taken over; a
-/// worker that fails a check, or serves another configuration, is killed and its death awaited.
-pub fn take_over(run_dir: &RunDir, resolved: &Resolved) -> (Option<TakenBack>, Vec<String>) {
+/// Whether the place in the control region is one of its worker's.
+fn is_slot_of(assignment: &Assignment) -> bool {
+    let (first, second) = slots(assignment.worker);
+    [first, second].contains(&assignment.worker_index)
+}
+
+/// Whether both descriptors are of one file.
+fn same_file(one: impl AsFd, other: impl AsFd) -> bool {
+    let file =
+        |fd: BorrowedFd<'_>| nix::sys::stat::fstat(fd).map(|stat| (stat.st_dev, stat.st_ino));
+    file(one.as_fd()).is_ok_and(|one| file(other.as_fd()) == Ok(one))
+}
+
+/// What was found of a node.
+#[derive(Debug, Default)]
+pub struct TakenOver {
+    /// What the first worker handed back, with it.
+    pub first: Option<TakenBack>,
+    /// The other workers, with their numbers.
+    pub others: Vec<(u32, Seat)>,
+}
+
+/// Asks every worker that outlived a supervisor for what it holds. All workers of one node are taken
+/// over, with what the first of them holds: they hold the same. One that fails a check, serves another
+/// configuration or has a number that is taken, is killed and its death awaited.
+pub fn take_over(run_dir: &RunDir, resolved: &Resolved) -> (TakenOver, Vec<String>) {
     let mut notes = Vec::new();
-    let mut taken: Option<TakenBack> = None;
+    let mut over = TakenOver::default();
     let orphans = match run_dir.orphans() {
         Ok(orphans) => orphans,
         Err(error) => {
@@ -181,13 +212,11 @@ pub fn take_over(run_dir: &RunDir, resolved: &Resolved) -> (Option<TakenBack>, V
     for (pid, socket) in orphans {
         kill_point("supervisor.before_take_back");
         let problem = match take_back(pid, socket) {
-            Ok(_) if taken.is_some() => Some("another worker was taken over already".into()),
             Ok(found) => {
                 let same = crate::config::parse(&found.assignment.node, "(worker)")
                     .is_ok_and(|config| config == resolved.config);
                 if same && found.assignment.chunk_bytes == resolved.chunk_bytes {
-                    taken = Some(found);
-                    None
+                    over.add(found).err()
                 } else {
                     Some("it serves another configuration".into())
                 }
@@ -204,5 +233,26 @@ pub fn take_over(run_dir: &RunDir, resolved: &Resolved) -> (Option<TakenBack>, V
             run_dir.remove(&run_dir.worker_socket(pid));
         }
     }
-    (taken, notes)
+    (over, notes)
+}
+
+impl TakenOver {
+    fn add(&mut self, found: TakenBack) -> Result<(), String> {
+        let number = found.assignment.worker;
+        let Some(first) = &self.first else {
+            self.first = Some(found);
+            return Ok(());
+        };
+        let numbers = self.others.iter().map(|(number, _)| *number);
+        if numbers.chain([first.assignment.worker]).any(|taken| taken == number) {
+            return Err("another worker of its number was taken over already".into());
+        }
+        let same = same_file(found.resources.control.fd(), first.resources.control.fd())
+            && found.assignment.resources == first.assignment.resources;
+        if !same {
+            return Err("it holds other resources than the worker that was taken over".into());
+        }
+        self.others.push((number, found.seat));
+        Ok(())
+    }
 }

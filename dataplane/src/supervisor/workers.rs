@@ -6,22 +6,25 @@
 //!                 a new standby ---+------ pidfd <-- killed, or dies ------+
 //! ```
 //!
-//! A worker is promoted only after the pidfd of the one before it has fired: all threads of that one
+//! A node has one such pair for each of its workers. A worker is promoted only after the pidfd of the one before it has fired: all threads of that one
 //! are gone and its memory is unmapped, so no two ever own a frame. Where a worker has sockets
 //! of its own (`fresh.rs`) they are bound before it is promoted.
 
 use std::os::fd::AsFd;
+use std::rc::Rc;
 
 use nautilus_shm::cells::{WorkerIdentity, WorkerState};
 use nautilus_shm::clock::monotonic_ns;
-use nautilus_shm::control_region::{HistogramId, SUPERVISOR_PROCESS, WORKERS_MAX};
+use nautilus_shm::control_region::{ControlRegion, HistogramId, SUPERVISOR_PROCESS, WORKERS_MAX};
 use nautilus_shm::event_log::EventKind;
 use nautilus_shm::metrics::Counter;
 use nautilus_shm::metrics::table as metrics;
+use nautilus_shm::worker_rings::NODE_WORKERS_MAX;
 
 use super::backoff::Backoff;
 use super::handover::{Assignment, Fds, FromWorker, ToWorker, VERSION};
 use super::handover::{receive_as_supervisor, send};
+use super::hang::HangWatch;
 use super::journal::{Event, milliseconds, publish};
 use super::reaper::Reaper;
 use super::resources::Resources;
@@ -55,9 +58,13 @@ impl Context<'_> {
     }
 }
 
-/// Both seats and what their deaths left behind.
+/// Both seats of one of the node's workers, and what their deaths left behind.
 #[derive(Debug)]
 pub struct Workers {
+    /// Which worker, below `worker.count`.
+    pub number: u32,
+    /// Watches the active one's heartbeat.
+    pub hang: HangWatch,
     /// Serves, or is about to.
     pub active: Option<Seat>,
     /// Waits.
@@ -73,14 +80,16 @@ pub struct Workers {
     unbound_since_ns: u64,
     /// What was last said about a failed bind, so that it is said once.
     said: String,
-    reaper: Reaper,
+    reaper: Rc<Reaper>,
 }
 
 impl Workers {
-    /// Nobody yet, or the worker that outlived another supervisor.
-    pub fn new(active: Option<Seat>, reaper: Reaper) -> Self {
+    /// Nobody yet, or the worker that outlived another supervisor. `generation` is the last one there was.
+    pub fn new(number: u32, active: Option<Seat>, generation: u64, reaper: Rc<Reaper>) -> Self {
         Self {
-            generation: active.as_ref().map_or(0, |seat| seat.generation),
+            number,
+            hang: HangWatch::default(),
+            generation: active.as_ref().map_or(generation, |seat| seat.generation),
             active,
             standby: None,
             backoff: Backoff::default(),
@@ -109,7 +118,8 @@ impl Workers {
     fn start(&mut self, context: &mut Context<'_>, now_ns: u64) -> Result<(), String> {
         let resolved = context.resolved;
         let taken = self.active.as_ref().map(|seat| seat.index);
-        let index = (0..WORKERS_MAX as u32).find(|index| Some(*index) != taken).unwrap_or(0);
+        let (first, second) = slots(self.number);
+        let index = if taken == Some(first) { second } else { first };
         let root = nix::unistd::geteuid().is_root();
         let user = root.then_some((resolved.worker_uid, resolved.worker_gid));
         let identity = Identity { name: "nautilus-worker", program: &resolved.program, user };
@@ -122,8 +132,9 @@ impl Workers {
             Seat::spawn(identity, index, serial, now_ns).map_err(|error| error.to_string())?;
         let assignment = Assignment {
             version: VERSION,
+            worker: self.number,
             worker_index: index,
-            core: resolved.core,
+            core: resolved.cores[self.number as usize],
             chunk_bytes: resolved.chunk_bytes,
             supervisor_pid: std::process::id(),
             supervisor_uid: nix::unistd::geteuid().as_raw(),
@@ -140,7 +151,7 @@ impl Workers {
             return Err(text);
         }
         context.count(metrics::WORKER_STARTS);
-        write_cell(context, &seat, WorkerState::Standby);
+        write_cell(context, self.number, &seat, WorkerState::Standby);
         let text = format!("worker {} started as standby", seat.pid);
         context.publish(&Event::new(EventKind::WorkerStarted, (0, 0), text).of_worker(index));
         self.standby = Some(seat);
@@ -163,7 +174,7 @@ impl Workers {
         match self.send_promotion(context, &seat) {
             Ok(()) => {
                 seat.phase = Phase::Promoted;
-                write_cell(context, &seat, WorkerState::Active);
+                write_cell(context, self.number, &seat, WorkerState::Active);
                 context.count(metrics::PROMOTIONS);
             }
             Err(text) => {
@@ -334,6 +345,10 @@ impl Workers {
         let killed_ns = std::mem::take(&mut self.killed_ns);
         let gap_ns = if killed_ns == 0 { 0 } else { since_ns.saturating_sub(killed_ns) };
         let mut text = format!("worker {pid} serves, generation {generation}");
+        if context.resolved.config.worker.count > 1 {
+            text =
+                format!("worker {pid} serves as number {}, generation {generation}", self.number);
+        }
         if killed_ns > 0 {
             text += &format!(", gap {}", milliseconds(gap_ns));
             if context.resources.binds_per_worker() {
@@ -343,7 +358,6 @@ impl Workers {
             control.supervisor().set_last_gap(gap_ns);
             control.histogram(SUPERVISOR_PROCESS, HistogramId::PromotionGap).record(gap_ns);
         }
-        context.resources.control.supervisor().set_serving(true);
         let event = Event::new(EventKind::WorkerPromoted, (generation, gap_ns), text);
         context.publish(&event.of_worker(index));
     }
@@ -368,12 +382,7 @@ impl Workers {
         }
     }
 
-    /// Takes dead processes off the process table.
-    pub fn reaper(&self) -> &Reaper {
-        &self.reaper
-    }
-
-    /// Returns when both workers, finished or killed, are off the process table.
+    /// Hands both, finished or killed, to the reaper.
     pub fn reap_all(self) {
         let Self { active, standby, reaper, .. } = self;
         for seat in [active, standby].into_iter().flatten() {
@@ -382,11 +391,24 @@ impl Workers {
     }
 }
 
-fn write_cell(context: &Context<'_>, seat: &Seat, state: WorkerState) {
+/// The last generation of a worker that the control region knows of; 0 for a new node.
+pub fn last_generation(control: &ControlRegion, number: u32) -> u64 {
+    let (first, second) = slots(number);
+    let of = |slot| control.worker(slot as usize).own_identity().generation;
+    of(first).max(of(second))
+}
+
+/// Places of a worker and its standby in the control region, in either order.
+pub fn slots(number: u32) -> (u32, u32) {
+    const { assert!(NODE_WORKERS_MAX * 2 <= WORKERS_MAX, "two places a worker") };
+    (2 * number, 2 * number + 1)
+}
+
+fn write_cell(context: &Context<'_>, number: u32, seat: &Seat, state: WorkerState) {
     context.resources.control.worker(seat.index as usize).set_identity(&WorkerIdentity {
         pid: seat.pid,
         state,
-        core: context.resolved.core,
+        core: context.resolved.cores[number as usize],
         generation: seat.generation,
         started_ns: seat.started_ns,
         promoted_ns: seat.promoted_ns,

@@ -56,8 +56,11 @@ impl Host {
             let (memory, beats, ends) = shared;
             while !ends.load(Ordering::Relaxed) {
                 let ready: Vec<bool> = {
-                    let mut fds: Vec<PollFd<'_>> =
-                        readers.fds().map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
+                    let (listener, connections) = readers.fds();
+                    let mut fds: Vec<PollFd<'_>> = std::iter::once(listener)
+                        .chain(connections)
+                        .map(|fd| PollFd::new(fd, PollFlags::POLLIN))
+                        .collect();
                     poll(&mut fds, PollTimeout::from(5_u8)).unwrap();
                     fds.iter().map(|fd| fd.any().unwrap()).collect()
                 };

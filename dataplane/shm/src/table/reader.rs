@@ -90,6 +90,11 @@ impl<W: Words> TableReader<W> {
         Ok(Self { memory, shards: layout.all_shards(), seed })
     }
 
+    /// The number of a key's shard, and of the worker that writes it.
+    pub fn shard_index(&self, key: &[u8]) -> u32 {
+        KeyHash::new(self.seed, key).shard(self.shards.len() as u32)
+    }
+
     /// Copies the value of `key` to the front of `out`. `now_ns` is `CLOCK_MONOTONIC`, read after the
     /// request arrived. Bounded: at most [`READER_RETRIES_MAX`] probes.
     #[inline]

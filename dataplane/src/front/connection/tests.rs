@@ -15,6 +15,10 @@ struct Model {
     room: usize,
     /// Reads that must be left to the worker, bit by bit.
     busy: u64,
+    /// Keys belong to two workers, by their last byte.
+    two_workers: bool,
+    /// The worker that has what is in the queue.
+    at_worker: usize,
 }
 
 impl Model {
@@ -70,7 +74,16 @@ impl Backend for Model {
         !busy
     }
 
-    fn forward(&mut self, command: &[u8]) -> bool {
+    fn worker_of(&self, command: &[u8]) -> usize {
+        let Parsed::Request(request, _) = parse(command) else { return 0 };
+        let last = request.key().and_then(|key| key.last().copied()).unwrap_or(0);
+        usize::from(self.two_workers && last % 2 == 1)
+    }
+
+    fn forward(&mut self, worker: usize, command: &[u8]) -> bool {
+        let is_alone = self.queue.is_empty() || worker == self.at_worker;
+        assert!(is_alone, "answers of two workers come in any order");
+        self.at_worker = worker;
         let fits = self.queue.len() < self.room;
         if fits {
             self.queue.push_back(command.to_vec());
@@ -137,10 +150,11 @@ proptest! {
         answers in prop::collection::vec(0..4_usize, 1..8),
         room in 1..5_usize,
         busy in prop_oneof![Just(0), any::<u64>()],
+        two_workers: bool,
     ) {
         commands.push(b"quit\r\n".to_vec());
         let stream = commands.concat();
-        let mut model = Model { room, busy, ..Model::default() };
+        let mut model = Model { room, busy, two_workers, ..Model::default() };
         let mut connection = Connection::default();
         let (mut out, mut at, mut waits) = (Vec::new(), 0, Waits::Input);
         let mut worker = Model::default();

@@ -160,3 +160,19 @@ pub enum Next<'a> {
     /// A line that no client sends: there is no telling where the next request begins.
     Unreadable,
 }
+
+impl<'a> Request<'a> {
+    /// The key, or the first of several; `None` for a request without.
+    pub fn key(&self) -> Option<&[u8]> {
+        match self {
+            Self::Get { keys, .. } | Self::GetAndTouch { keys, .. } => super::words(keys).next(),
+            Self::Store(store) => Some(store.key),
+            Self::Delete { key, .. } | Self::Arithmetic { key, .. } | Self::Touch { key, .. } => {
+                Some(key)
+            }
+            Self::Meta(meta) => Some(meta.key.bytes()),
+            Self::MetaDebug { key } => Some(key.bytes()),
+            _ => None,
+        }
+    }
+}

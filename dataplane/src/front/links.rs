@@ -1,0 +1,60 @@
+//! The ways to all workers of the node, and which of them a command is for: the one that writes its key.
+
+use super::link::{Link, LinkCounts};
+use crate::memcached::parse::{self, Next};
+
+/// One way a worker, in the order of the workers.
+pub struct Links<'a> {
+    links: Vec<Link<'a>>,
+}
+
+impl<'a> Links<'a> {
+    /// At least one.
+    pub fn new(links: Vec<Link<'a>>) -> Self {
+        assert!(!links.is_empty(), "a node has a worker");
+        Self { links }
+    }
+
+    /// The worker that a command is for. `owner` says whose a key is; commands without a key are the first
+    /// worker's, who owns the cache.
+    pub fn worker_of(&self, command: &[u8], owner: impl FnOnce(&[u8]) -> u32) -> usize {
+        if self.links.len() == 1 {
+            return 0;
+        }
+        let Next::Request(request, _) = parse::next(command) else { return 0 };
+        let worker = request.key().map_or(0, |key| owner(key) as usize);
+        worker.min(self.links.len() - 1)
+    }
+
+    /// Hands a command over to a worker; `false` when there is no room.
+    pub fn forward(&mut self, worker: usize, connection: u64, command: &[u8]) -> bool {
+        self.links[worker].forward(connection, command)
+    }
+
+    /// Commands that wait for workers.
+    pub fn outstanding(&self) -> usize {
+        self.links.iter().map(Link::outstanding).sum()
+    }
+
+    /// [`Link::wake`] of all.
+    pub fn wake(&mut self) {
+        self.links.iter_mut().for_each(Link::wake);
+    }
+
+    /// [`Link::poll`] of all.
+    pub fn poll(&mut self, mut deliver: impl FnMut(u64, Option<&[u8]>)) -> usize {
+        self.links.iter_mut().map(|link| link.poll(&mut deliver)).sum()
+    }
+
+    /// What was counted since they were made.
+    pub fn counts(&self) -> LinkCounts {
+        let mut sum = LinkCounts::default();
+        for counts in self.links.iter().map(Link::counts) {
+            sum.forwarded += counts.forwarded;
+            sum.unknown += counts.unknown;
+            sum.stale += counts.stale;
+            sum.wakes += counts.wakes;
+        }
+        sum
+    }
+}
