@@ -236,7 +236,7 @@ fn another_user_reads_what_clients_write_through_every_death() {
     let detached = begun.elapsed();
     println!("detached {detached:?} after the supervisor's death");
     assert!((900..5000).contains(&detached.as_millis()), "{detached:?}");
-    client.set("key", 0, b"fifth").unwrap();
+    wait_until("it is stored", LONG, || client.set("key", 0, b"fifth").is_ok()).unwrap();
     assert!(reader.order("reattach").contains("no supervisor is listening"));
     assert_eq!(reader.get("key"), "Detached");
     node.supervisor.release();
