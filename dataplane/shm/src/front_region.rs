@@ -25,7 +25,8 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use crate::message_ring::MessageRing;
 use crate::region::{Access, REGION_HEADER_BYTES, Region, RegionError, RegionSpec, layout_hash};
 use crate::shared::{Padded, Shared};
-use crate::sync::{AtomicU64, Ordering, fence};
+use crate::sleep::Sleep;
+use crate::sync::{AtomicU64, Ordering};
 
 /// "NAUTFRNT" in the bytes of memory on a little-endian machine.
 pub const FRONT_MAGIC: u64 = u64::from_le_bytes(*b"NAUTFRNT");
@@ -128,8 +129,8 @@ impl<'a> Answer<'a> {
 struct Layout {
     /// Generation of the front that runs, or is about to; 0 before the first.
     front_generation: Padded<AtomicU64>,
-    /// Not 0 while the worker sleeps, or is about to: until when at the latest.
-    asleep_until_ns: Padded<AtomicU64>,
+    /// Of the worker. The front alone wakes it here.
+    sleep: Sleep,
     requests: FrontRing,
     answers: FrontRing,
 }
@@ -139,7 +140,7 @@ unsafe impl Shared for Layout {}
 
 const LAYOUT_HASH: u64 = layout_hash(&[
     size_of::<Layout>() as u64,
-    offset_of!(Layout, asleep_until_ns) as u64,
+    offset_of!(Layout, sleep) as u64,
     offset_of!(Layout, requests) as u64,
     offset_of!(Layout, answers) as u64,
     ANSWER_HEADER_BYTES as u64,
@@ -213,34 +214,10 @@ impl FrontRegion {
         &self.layout().answers
     }
 
-    /// Announces that the worker sleeps until `until_ns`. The worker looks at the request ring once
-    /// more afterwards and sleeps only when that is empty. Single writer: the active worker.
+    /// The announcements of the worker.
     #[inline]
-    pub fn sleeps(&self, until_ns: u64) {
-        self.layout().asleep_until_ns.0.store(until_ns, Ordering::Relaxed);
-        // SYNC POINT: pairs with the fence in `must_wake`. Either the worker sees the command or the
-        // front sees the announcement.
-        fence(Ordering::SeqCst);
-    }
-
-    /// The worker is awake again. Single writer: the active worker.
-    #[inline]
-    pub fn woke(&self) {
-        self.layout().asleep_until_ns.0.store(0, Ordering::Relaxed);
-    }
-
-    /// Whether the worker sleeps and has to be woken for what was just pushed. For the front.
-    #[inline]
-    pub fn must_wake(&self) -> bool {
-        // SYNC POINT: pairs with the fence in `sleeps`.
-        fence(Ordering::SeqCst);
-        self.is_asleep()
-    }
-
-    /// Whether the worker announced a sleep.
-    #[inline]
-    pub fn is_asleep(&self) -> bool {
-        self.layout().asleep_until_ns.0.load(Ordering::Relaxed) != 0
+    pub fn sleep(&self) -> &Sleep {
+        &self.layout().sleep
     }
 }
 
@@ -277,10 +254,10 @@ mod tests {
         let mut out = vec![0; COMMAND_BYTES_MAX + 8];
         let message = worker.requests().consumer().pop(&mut out).unwrap().unwrap();
         assert_eq!((message.bytes, message.generation), (COMMAND_BYTES_MAX + 8, 1));
-        assert!(!front.must_wake());
-        worker.sleeps(5);
-        assert!(front.must_wake());
-        worker.woke();
-        assert!(!front.must_wake());
+        assert!(!front.sleep().must_wake());
+        worker.sleep().announce(5);
+        assert!(front.sleep().must_wake());
+        worker.sleep().woke();
+        assert!(!front.sleep().must_wake());
     }
 }

@@ -17,6 +17,7 @@ pub mod next_hops;
 pub mod region;
 pub mod seqlock;
 pub mod shared;
+pub mod sleep;
 pub mod spsc;
 pub mod sync;
 pub mod table;

@@ -6,6 +6,7 @@ use loom::thread;
 
 use crate::event_log::{EventKind, EventRing};
 use crate::seqlock::{SeqLock, Version};
+use crate::sleep::Sleep;
 use crate::spsc::{Ring, RingError};
 use crate::sync::{AtomicU64, Ordering, Outcome, kill_after};
 
@@ -258,4 +259,36 @@ fn a_message_is_seen_whole_or_not_at_all() {
             writer.join().unwrap();
         });
     }
+}
+
+/// Two wakers with a message each, one sleeper: a sleeper that saw no message is woken, by one of them.
+#[test]
+fn a_sleeper_that_saw_nothing_is_woken() {
+    explore(|| {
+        let state = Arc::new((Sleep::default(), [AtomicU64::new(0), AtomicU64::new(0)]));
+        let rings = Arc::new(AtomicU64::new(0));
+        let wakers: Vec<_> = (0..2)
+            .map(|number| {
+                let (state, rings) = (state.clone(), rings.clone());
+                thread::spawn(move || {
+                    let (sleep, messages) = &*state;
+                    messages[number].store(1, Ordering::Release);
+                    if sleep.must_wake() {
+                        rings.fetch_add(1, Ordering::Relaxed);
+                    }
+                })
+            })
+            .collect();
+        let (sleep, messages) = &*state;
+        sleep.announce(7);
+        let blocks = messages.iter().all(|message| message.load(Ordering::Relaxed) == 0);
+        for waker in wakers {
+            waker.join().unwrap();
+        }
+        let rung = rings.load(Ordering::Relaxed);
+        assert!(rung <= 1, "one waker is enough");
+        assert!(!blocks || rung == 1, "it blocks, and nobody wakes it");
+        sleep.woke();
+        assert!(!sleep.must_wake());
+    });
 }

@@ -1,14 +1,14 @@
 //! The rings between the workers of a node, and who of them sleeps.
 //!
 //! ```text
-//!   header | workers | cell of worker 0 .. 7 | ring 0->0 | ring 0->1 | ... one for each ordered pair
+//!   header | workers | sleep of worker 0 .. 7 | ring 0->0 | ring 0->1 | ... one for each ordered pair
 //!
 //!   worker a -- ring a->b: datagrams for b to handle, answers of a to what b sent on --> worker b
 //!   worker a -- wake (eventfd of b), only when b announced that it sleeps -----------> worker b
 //! ```
 //!
-//! One memfd, made by the supervisor, writable by all workers. Writers: worker n its cell, the heads of
-//! its rings `n->*` and the tails of `*->n`; a waker the cell's `wake_pending`. Each reads the others' and
+//! One memfd, made by the supervisor, writable by all workers. Writers: worker n its sleep, the heads of
+//! its rings `n->*` and the tails of `*->n`; who wakes it ([`crate::sleep`]). Each reads the others' and
 //! believes nothing of it. A worker that is replaced leaves its ring ends to its successor
 //! ([`crate::message_ring`]).
 
@@ -20,7 +20,8 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use crate::message_ring::MessageRing;
 use crate::region::{Access, REGION_HEADER_BYTES, Region, RegionError, RegionSpec, layout_hash};
 use crate::shared::{Padded, Shared};
-use crate::sync::{AtomicU64, Ordering, fence};
+use crate::sleep::Sleep;
+use crate::sync::{AtomicU64, Ordering};
 
 /// Workers of one node, at most. Each has a running standby, and a place in the control region.
 pub const NODE_WORKERS_MAX: usize = 8;
@@ -35,25 +36,12 @@ pub type WorkerRing = MessageRing<WORKER_RING_WORDS>;
 /// "NAUTWRKS" in the bytes of memory on a little-endian machine.
 pub const WORKER_RINGS_MAGIC: u64 = u64::from_le_bytes(*b"NAUTWRKS");
 
-/// What a worker says of itself.
-#[repr(C, align(128))]
-#[derive(Debug)]
-struct Cell {
-    /// Not 0 while it sleeps, or is about to: until when at the latest.
-    asleep_until_ns: Padded<AtomicU64>,
-    /// Not 0 once its eventfd was written for it by another worker.
-    wake_pending: Padded<AtomicU64>,
-}
-
-// SAFETY: repr(C) of shared words only; padding is never read.
-unsafe impl Shared for Cell {}
-
 /// What stands in front of the rings.
 #[repr(C, align(128))]
 #[derive(Debug)]
 struct Head {
     workers: Padded<AtomicU64>,
-    cells: [Cell; NODE_WORKERS_MAX],
+    sleeps: [Sleep; NODE_WORKERS_MAX],
 }
 
 // SAFETY: as above.
@@ -63,7 +51,7 @@ const RINGS_OFFSET_BYTES: usize = REGION_HEADER_BYTES + size_of::<Head>();
 
 const LAYOUT_HASH: u64 = layout_hash(&[
     size_of::<Head>() as u64,
-    size_of::<Cell>() as u64,
+    size_of::<Sleep>() as u64,
     size_of::<WorkerRing>() as u64,
 ]);
 
@@ -143,39 +131,10 @@ impl WorkerRings {
         self.region.view(self.ring_offset_bytes(from, to)).expect("checked when it was attached")
     }
 
-    fn cell(&self, worker: usize) -> &Cell {
+    /// The announcements of a worker. Sleeper: that worker.
+    pub fn sleep(&self, worker: usize) -> &Sleep {
         let head: &Head = self.region.view(REGION_HEADER_BYTES).expect("checked when attached");
-        &head.cells[worker]
-    }
-
-    /// Announces that a worker sleeps until `until_ns`. It looks at its rings once more afterwards and
-    /// sleeps only when they are empty. Single writer: that worker.
-    #[inline]
-    pub fn sleeps(&self, worker: usize, until_ns: u64) {
-        self.cell(worker).asleep_until_ns.0.store(until_ns, Ordering::Relaxed);
-        // SYNC POINT: pairs with the fence in `must_wake`. Either the worker sees the message or its
-        // sender sees the announcement.
-        fence(Ordering::SeqCst);
-    }
-
-    /// The worker is awake again. Whether its eventfd has to be read so that it may sleep again.
-    #[inline]
-    pub fn woke(&self, worker: usize) -> bool {
-        let cell = self.cell(worker);
-        cell.asleep_until_ns.0.store(0, Ordering::Relaxed);
-        cell.wake_pending.0.load(Ordering::Relaxed) != 0
-            && cell.wake_pending.0.swap(0, Ordering::Relaxed) != 0
-    }
-
-    /// Whether a worker sleeps and has to be woken for what was just pushed, by the caller and nobody
-    /// else.
-    #[inline]
-    pub fn must_wake(&self, worker: usize) -> bool {
-        // SYNC POINT: pairs with the fence in `sleeps`.
-        fence(Ordering::SeqCst);
-        let cell = self.cell(worker);
-        cell.asleep_until_ns.0.load(Ordering::Relaxed) != 0
-            && cell.wake_pending.0.swap(1, Ordering::Relaxed) == 0
+        &head.sleeps[worker]
     }
 }
 
@@ -220,12 +179,14 @@ mod tests {
     #[test]
     fn one_sender_wakes_a_sleeper() {
         let rings = WorkerRings::create(c"nautilus-workers", 2).unwrap();
-        assert!(!rings.must_wake(1), "it is awake");
-        rings.sleeps(1, 5);
-        assert!(rings.must_wake(1));
-        assert!(!rings.must_wake(1), "it was woken");
-        assert!(rings.woke(1));
-        assert!(!rings.woke(1));
-        assert!(!rings.must_wake(1) && !rings.must_wake(0));
+        let sleep = rings.sleep(1);
+        assert!(!sleep.must_wake(), "it is awake");
+        sleep.announce(5);
+        assert!(sleep.must_wake());
+        assert!(!sleep.must_wake(), "it was woken");
+        sleep.woke();
+        assert!(!sleep.must_wake() && !rings.sleep(0).must_wake());
+        sleep.announce(6);
+        assert!(sleep.must_wake(), "another sleep");
     }
 }

@@ -105,7 +105,7 @@ impl<'a> Link<'a> {
 
     /// Wakes the worker for what was handed over, if it sleeps; at most one system call.
     pub fn wake(&mut self) {
-        if !std::mem::take(&mut self.pushed) || !self.region.must_wake() || self.waking {
+        if !std::mem::take(&mut self.pushed) || !self.region.sleep().must_wake() || self.waking {
             return;
         }
         self.waking = true;
@@ -115,7 +115,7 @@ impl<'a> Link<'a> {
 
     /// Takes the wake-up back once the worker is awake: it makes no system call for that.
     fn settle(&mut self) {
-        if self.waking && !self.region.is_asleep() {
+        if self.waking && !self.region.sleep().is_asleep() {
             self.waking = false;
             // Not blocking; nothing to read is fine.
             let _ = read(&self.wake, &mut [0; 8]);
@@ -208,13 +208,13 @@ mod tests {
         link.forward(1, b"version\r\n");
         link.wake();
         assert!(!readable(), "it is awake");
-        region.sleeps(9);
+        region.sleep().announce(9);
         link.wake();
         assert!(!readable(), "nothing new was handed over");
         link.forward(1, b"version\r\n");
         link.wake();
         assert!(readable());
-        region.woke();
+        region.sleep().woke();
         link.poll(|_, _| {});
         assert!(!readable());
         assert_eq!((link.counts().wakes, link.counts().forwarded), (1, 2));

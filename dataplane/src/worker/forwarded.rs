@@ -97,7 +97,7 @@ impl Forwarded {
         self.requests = self.region.requests().consumer();
         self.answers = self.region.answers().producer(generation);
         self.taken = Some(self.requests.position());
-        self.region.woke();
+        self.region.sleep().woke();
     }
 
     /// Executes some of what waits; returns how many commands that were.
@@ -165,14 +165,14 @@ impl Forwarded {
     /// Announces a sleep; `false` when there is work.
     #[inline]
     pub fn sleeps(&mut self, until_ns: u64) -> bool {
-        self.region.sleeps(until_ns);
+        self.region.sleep().announce(until_ns);
         self.taken.is_none() && self.requests.is_empty()
     }
 
     /// Awake again.
     #[inline]
     pub fn woke(&mut self) {
-        self.region.woke();
+        self.region.sleep().woke();
     }
 
     /// Becomes readable when the front wants a sleeping worker.

@@ -181,7 +181,7 @@ impl Peers {
         while self.sent_to != 0 {
             let to = self.sent_to.trailing_zeros() as usize;
             self.sent_to &= self.sent_to - 1;
-            if self.rings.must_wake(to)
+            if self.rings.sleep(to).must_wake()
                 && let Some(wake) = self.wakes.get(to)
             {
                 self.woken += 1;
@@ -193,19 +193,16 @@ impl Peers {
     /// Announces a sleep; `false` when something has come.
     #[inline]
     pub fn sleeps(&mut self, until_ns: u64) -> bool {
-        self.rings.sleeps(self.me, until_ns);
+        self.rings.sleep(self.me).announce(until_ns);
         self.is_empty()
     }
 
-    /// Awake again. One system call if another worker woke this one.
+    /// Awake again; one system call, which takes a wake-up back.
     #[inline]
     pub fn woke(&mut self) {
-        if self.rings.woke(self.me)
-            && let Some(wake) = self.wakes.get(self.me)
-        {
-            // Not blocking; the front may have read it.
-            let _ = read(wake, &mut [0; 8]);
-        }
+        self.rings.sleep(self.me).woke();
+        // Not blocking; mostly there is nothing.
+        let _ = read(&self.wakes[self.me], &mut [0; 8]);
     }
 
     /// Becomes readable when another worker wants this one while it sleeps.
