@@ -16,14 +16,15 @@ use nautilus_shm::clock::monotonic_ns;
 use nautilus_shm::metrics::labels::ConnectionEnd;
 use nix::sys::socket::{MsgFlags, SockaddrStorage, getpeername, send};
 
+use super::caches::FrontCaches;
 use super::client::Client;
 use super::clients::Clients;
 use super::connection::{INPUT_BYTES_HIGH, Waits};
 use super::counts::Counts;
-use super::datagrams::{DATAGRAM, Datagrams};
+use super::datagrams::{self, DATAGRAM};
 use super::links::Links;
 use super::protocol;
-use super::reads::{At, Reads};
+use super::reads::At;
 use super::ring::{Event, Ring, RingError, Token};
 use crate::config::PollPolicy;
 use crate::net::Prefix;
@@ -53,8 +54,11 @@ const STALL_NS: u64 = 30_000_000_000;
 /// Memory of one connection from which it is ended when the front's memory is used up.
 const HELD_BYTES_FAIR: usize = 64 << 10;
 
-/// Numbers of listeners and sockets in tokens.
+/// Generation of listeners and sockets in tokens.
 const LISTENER: u32 = 0;
+
+/// Where the place of the cache stands in the index of a listener's token.
+const CACHE_SHIFT: u32 = 16;
 
 /// What the front is told by the node file.
 #[derive(Clone, Debug)]
@@ -75,9 +79,7 @@ pub struct Settings {
 pub struct Server<'a> {
     ring: Ring,
     links: Links<'a>,
-    reads: Reads,
-    datagrams: Datagrams,
-    listeners: Vec<OwnedFd>,
+    caches: FrontCaches,
     settings: Settings,
     clients: Clients,
     counts: Counts,
@@ -92,25 +94,20 @@ pub struct Server<'a> {
 }
 
 impl<'a> Server<'a> {
-    /// A front on listeners that are bound, non-blocking and listening.
-    pub fn new(
-        ring: Ring,
-        links: Links<'a>,
-        reads: Reads,
-        datagrams: Datagrams,
-        listeners: Vec<OwnedFd>,
-        settings: Settings,
-    ) -> Self {
-        let unarmed = (0..listeners.len() as u32)
-            .map(|index| (true, index))
-            .chain((0..datagrams.sockets().count() as u32).map(|index| (false, index)))
-            .collect();
+    /// A front of these caches, whose listeners are bound, non-blocking and listening.
+    pub fn new(ring: Ring, links: Links<'a>, caches: FrontCaches, settings: Settings) -> Self {
+        let mut unarmed = Vec::new();
+        for cache in caches.iter() {
+            let first = cache.target.place << CACHE_SHIFT;
+            let numbers = |count: usize| (0..count as u32).map(move |index| first | index);
+            unarmed.extend(numbers(cache.listeners.len()).map(|index| (true, index)));
+            let sockets = cache.datagrams.sockets().count();
+            unarmed.extend(numbers(sockets).map(|index| (false, index)));
+        }
         Self {
             ring,
             links,
-            reads,
-            datagrams,
-            listeners,
+            caches,
             settings,
             clients: Clients::default(),
             counts: Counts::default(),
@@ -130,7 +127,9 @@ impl<'a> Server<'a> {
             let mut busy = false;
             let mut left = self.ring.completed();
             self.now_ns = monotonic_ns();
-            self.reads.now_ns = self.now_ns;
+            for cache in self.caches.all() {
+                cache.reads.now_ns = self.now_ns;
+            }
             // What completes from here on belongs to the next turn: it came after the clock was read.
             while left > 0
                 && let Some(event) = self.ring.next_event()
@@ -139,7 +138,9 @@ impl<'a> Server<'a> {
                 busy = true;
                 self.handle(event);
             }
-            busy |= self.datagrams.turn(&mut self.reads, &mut self.links);
+            for cache in self.caches.all() {
+                busy |= cache.datagrams.turn(&mut cache.reads, &mut self.links);
+            }
             busy |= self.answers();
             self.unblock();
             while let Some(index) = self.clients.next_touched() {
@@ -162,25 +163,34 @@ impl<'a> Server<'a> {
 
     /// Everything counted so far.
     pub fn count(&self) -> Counts {
-        Counts {
+        let mut counts = Counts {
             connections: self.clients.count() as u64,
             held_bytes: self.clients.held_bytes() as u64,
-            hits: self.reads.hits,
-            misses: self.reads.misses,
             link: self.links.counts(),
-            datagrams: self.datagrams.received,
-            dropped_datagrams: self.datagrams.dropped,
-            syscalls: self.ring.syscalls() + self.datagrams.syscalls(),
+            syscalls: self.ring.syscalls(),
             ..self.counts
+        };
+        for cache in self.caches.iter() {
+            counts.datagrams += cache.datagrams.received;
+            counts.dropped_datagrams += cache.datagrams.dropped;
+            counts.syscalls += cache.datagrams.syscalls();
+            if let Some(reads) = counts.reads.get_mut(cache.target.place as usize) {
+                *reads = (cache.reads.hits, cache.reads.misses);
+            }
         }
+        counts
     }
 
     fn arm(&mut self) {
         for (is_listener, index) in self.unarmed.drain(..) {
             let token = Token { index, generation: LISTENER };
+            let Some(cache) = self.caches.at(index >> CACHE_SHIFT) else { continue };
+            let number = index as usize & ((1 << CACHE_SHIFT) - 1);
             if is_listener {
-                self.ring.accept(self.listeners[index as usize].as_fd(), token);
-            } else if let Some(socket) = self.datagrams.sockets().nth(index as usize) {
+                if let Some(listener) = cache.listeners.get(number) {
+                    self.ring.accept(listener.as_fd(), token);
+                }
+            } else if let Some(socket) = cache.datagrams.sockets().nth(number) {
                 self.ring.poll(socket, token);
             }
         }
@@ -188,7 +198,7 @@ impl<'a> Server<'a> {
 
     /// How long to sleep at most.
     fn rest_ns(&self) -> u64 {
-        if self.datagrams.pending {
+        if self.caches.iter().any(|cache| cache.datagrams.pending) {
             return 0;
         }
         let idle_ns = monotonic_ns().saturating_sub(self.busy_ns);
@@ -214,22 +224,25 @@ impl<'a> Server<'a> {
                 }
                 // Out of descriptors, or the client is gone already: the next one is accepted as well.
                 if let Ok(connection) = connection {
-                    self.accept(connection);
+                    self.accept(connection, token.index >> CACHE_SHIFT);
                 }
             }
             Event::Readable { token, armed } => {
                 if !armed {
                     self.unarmed.push((false, token.index));
                 }
-                self.datagrams.pending = true;
+                if let Some(cache) = self.caches.at(token.index >> CACHE_SHIFT) {
+                    cache.datagrams.pending = true;
+                }
             }
             Event::Received { token, result, armed } => self.received(token, result, armed),
             Event::Sent { token, buffer, result } => self.sent(token, buffer, result),
         }
     }
 
-    fn accept(&mut self, connection: OwnedFd) {
+    fn accept(&mut self, connection: OwnedFd, place: u32) {
         self.counts.accepted += 1;
+        let Some(cache) = self.caches.at(place).map(|cache| cache.target) else { return };
         let peer = getpeername::<SockaddrStorage>(connection.as_raw_fd()).ok();
         let Some(peer) = peer.as_ref().and_then(address) else {
             return self.counts.end(ConnectionEnd::Broken);
@@ -242,7 +255,7 @@ impl<'a> Server<'a> {
             let _ = send(connection.as_raw_fd(), protocol::TOO_MANY, flags);
             return self.counts.end(ConnectionEnd::Limit);
         }
-        let client = Client::new(connection, self.now_ns);
+        let client = Client::new(connection, cache, self.now_ns);
         self.clients.insert(client);
     }
 
@@ -261,12 +274,15 @@ impl<'a> Server<'a> {
                 Ok((Some(buffer), bytes)) if bytes > 0 => {
                     client.heard_ns = self.now_ns;
                     self.counts.rx_bytes += bytes as u64;
-                    if client.end.is_none() {
+                    let target = client.cache;
+                    if client.end.is_none()
+                        && let Some(cache) = self.caches.get(target)
+                    {
                         spare = client.connection.lend(spare);
                         let bytes = self.ring.buffer(buffer, bytes);
-                        let (reads, links) = (&mut self.reads, &mut self.links);
-                        client.waits =
-                            client.connection.receive(bytes, &mut At { reads, links, number });
+                        let (reads, links) = (&mut cache.reads, &mut self.links);
+                        let mut at = At { reads, links, target, number };
+                        client.waits = client.connection.receive(bytes, &mut at);
                     }
                 }
                 Ok(_) => client.input_ended = true,
@@ -318,9 +334,12 @@ impl<'a> Server<'a> {
 
     fn resume(&mut self, index: u32, number: u64) {
         let Some(client) = self.clients.at_mut(index) else { return };
-        if client.end.is_none() {
-            let (reads, links) = (&mut self.reads, &mut self.links);
-            client.waits = client.connection.resume(&mut At { reads, links, number });
+        let target = client.cache;
+        if client.end.is_none()
+            && let Some(cache) = self.caches.get(target)
+        {
+            let (reads, links) = (&mut cache.reads, &mut self.links);
+            client.waits = client.connection.resume(&mut At { reads, links, target, number });
         }
         self.clients.touch(index);
     }
@@ -337,12 +356,14 @@ impl<'a> Server<'a> {
                 resumed.push((index, number));
             }
         });
-        let is_datagram = !datagrams.is_empty();
-        for (number, text) in datagrams {
-            self.datagrams.answered(number, text.as_deref(), &mut self.reads, &mut self.links);
+        for (number, text) in &datagrams {
+            if let Some(cache) = self.caches.at(datagrams::cache_of(*number)) {
+                let (reads, links) = (&mut cache.reads, &mut self.links);
+                cache.datagrams.answered(*number, text.as_deref(), reads, links);
+            }
         }
-        if is_datagram {
-            self.datagrams.flush();
+        if !datagrams.is_empty() {
+            self.caches.all().for_each(|cache| cache.datagrams.flush());
         }
         // Several answers of one connection stand beside each other more often than not.
         resumed.dedup();
