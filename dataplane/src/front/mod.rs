@@ -17,6 +17,7 @@ pub mod protocol;
 pub mod reads;
 pub mod ring;
 pub mod server;
+pub mod settings;
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -42,7 +43,8 @@ use guardian::Guardian;
 use link::Link;
 use links::Links;
 use ring::{Ring, RingError};
-use server::{Server, Settings};
+use server::Server;
+use settings::Settings;
 
 /// Descriptors that are no connection: listeners, regions, and one for a connection that is refused.
 const DESCRIPTORS_RESERVED: u64 = 64;

@@ -26,8 +26,9 @@ use super::links::Links;
 use super::protocol;
 use super::reads::At;
 use super::ring::{Event, Ring, RingError, Token};
+use super::settings::Settings;
 use crate::config::PollPolicy;
-use crate::net::Prefix;
+use crate::supervisor::sys::accept_nonblocking;
 
 /// How long the answer ring is looked at without a pause. Too low: an answer that is a microsecond away
 /// costs a sleep. Too high: a core that worker and front share is taken from the worker.
@@ -47,6 +48,10 @@ const ADAPTIVE_SPIN_NS: u64 = 50_000;
 /// Between two looks at deadlines, supervisor and counters.
 pub const TICK_NS: u64 = 100_000_000;
 
+/// How long after its start a front also looks for connections by itself, once a tick. A listener wakes
+/// one ring for a connection, and that may still be the ring of a front that was just killed.
+const INHERITED_NS: u64 = 10_000_000_000;
+
 /// How long a client may take no byte of an answer, unless `front.idle_timeout_s` is shorter. Too low:
 /// clients behind a bad line are cut off. Too high: they hold memory for longer.
 const STALL_NS: u64 = 30_000_000_000;
@@ -59,21 +64,6 @@ const LISTENER: u32 = 0;
 
 /// Where the place of the cache stands in the index of a listener's token.
 const CACHE_SHIFT: u32 = 16;
-
-/// What the front is told by the node file.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// Connections at once.
-    pub connections_max: usize,
-    /// Silence after which a connection is closed; 0 for never.
-    pub idle_timeout_ns: u64,
-    /// Memory of all connections' buffers together.
-    pub held_bytes_max: usize,
-    /// What the loop does when nothing happens.
-    pub poll: PollPolicy,
-    /// Who is served.
-    pub sources: Vec<Prefix>,
-}
 
 /// A front that serves.
 pub struct Server<'a> {
@@ -91,6 +81,7 @@ pub struct Server<'a> {
     now_ns: u64,
     busy_ns: u64,
     ticked_ns: u64,
+    started_ns: u64,
 }
 
 impl<'a> Server<'a> {
@@ -116,6 +107,7 @@ impl<'a> Server<'a> {
             now_ns: monotonic_ns(),
             busy_ns: 0,
             ticked_ns: 0,
+            started_ns: monotonic_ns(),
         }
     }
 
@@ -153,6 +145,9 @@ impl<'a> Server<'a> {
             }
             if now_ns.saturating_sub(self.ticked_ns) >= TICK_NS {
                 self.ticked_ns = now_ns;
+                if now_ns.saturating_sub(self.started_ns) < INHERITED_NS {
+                    self.accept_waiting();
+                }
                 self.sweep(now_ns);
                 if !tick(&self.count()) {
                     return Ok(());
@@ -167,7 +162,7 @@ impl<'a> Server<'a> {
             connections: self.clients.count() as u64,
             held_bytes: self.clients.held_bytes() as u64,
             link: self.links.counts(),
-            syscalls: self.ring.syscalls(),
+            syscalls: self.counts.syscalls + self.ring.syscalls(),
             ..self.counts
         };
         for cache in self.caches.iter() {
@@ -237,6 +232,23 @@ impl<'a> Server<'a> {
             }
             Event::Received { token, result, armed } => self.received(token, result, armed),
             Event::Sent { token, buffer, result } => self.sent(token, buffer, result),
+        }
+    }
+
+    /// Takes what waits in the listeners although nobody was told.
+    fn accept_waiting(&mut self) {
+        let mut found = Vec::new();
+        for cache in self.caches.iter() {
+            for listener in &cache.listeners {
+                self.counts.syscalls += 1;
+                while let Ok(connection) = accept_nonblocking(listener.as_fd()) {
+                    self.counts.syscalls += 1;
+                    found.push((connection, cache.target.place));
+                }
+            }
+        }
+        for (connection, place) in found {
+            self.accept(connection, place);
         }
     }
 

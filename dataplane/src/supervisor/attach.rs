@@ -14,7 +14,7 @@ use nautilus_shm::table::TableRegion;
 use nix::sys::socket::{getsockopt, sockopt};
 
 use super::caches::OpenCache;
-use super::sys::{accept_packet_socket, recv_packet, send_packet};
+use super::sys::{accept_nonblocking, recv_packet, send_packet};
 use crate::config::Resolved;
 
 /// Connections held at once; one goes when one more comes, so an idle stranger cannot keep control
@@ -141,7 +141,7 @@ impl Readers {
 
     /// Takes new connections.
     pub fn accept(&mut self) {
-        while let Ok(fd) = accept_packet_socket(self.listener.as_fd()) {
+        while let Ok(fd) = accept_nonblocking(self.listener.as_fd()) {
             let Ok(peer) = getsockopt(&fd, sockopt::PeerCredentials) else { continue };
             if self.connections.len() == READERS_MAX {
                 let ranks = self.connections.iter().map(|(_, uid)| self.access.rank(*uid));
