@@ -17,6 +17,8 @@ use nautilus_shm::clock::monotonic_ns;
 use nautilus_shm::control_region::{ControlReader, SUPERVISOR_PROCESS};
 use nautilus_shm::metrics::labels::XdpVerdict;
 use nautilus_shm::metrics::table;
+use nautilus_shm::region::Access;
+use nautilus_shm::table::{TableReader, TableRegion};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -215,6 +217,10 @@ fn a_reader_is_given_its_own_cache_only() {
     }
     let mut node = Supervised::new(&sections());
     node.start();
+    for (id, port) in CACHES {
+        let set = format!("set who 0 0 {}\r\n{id}\r\n", id.len());
+        assert_eq!(ask(&over_udp(&node, port), &set), "STORED\r\n");
+    }
     // This program, as another user, in a place where that user can run it.
     let program = node.dir.path().join("reader");
     std::fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
@@ -230,8 +236,11 @@ fn a_reader_is_given_its_own_cache_only() {
                 .output()
                 .unwrap();
             let said = String::from_utf8_lossy(&output.stdout).into_owned();
-            let expected = if id == allowed { "@Ok 1" } else { "@Refused 0" };
-            assert!(said.contains(expected), "uid {uid} asked for {id}: {said}");
+            let expected = match id == allowed {
+                true => format!("@Ok {id}\n"),
+                false => "@Refused -\n".into(),
+            };
+            assert!(said.contains(&expected), "uid {uid} asked for {id}: {said}");
         }
     }
     node.stop();
@@ -243,7 +252,12 @@ fn the_asking_process() {
     let Some(run_dir) = std::env::var_os("NAUTILUS_TEST_RUN_DIR") else { return };
     let id = std::env::var("NAUTILUS_TEST_CACHE").unwrap();
     let (code, fds) = supervised::ask_for_cache(run_dir.as_ref(), &id);
-    println!("@{code:?} {}", fds.len());
+    assert!(fds.len() < 2);
+    let Some(fd) = fds.into_iter().next() else { return println!("@{code:?} -") };
+    let table = TableRegion::attach(fd, Access::ReadOnly).unwrap();
+    let mut out = [0; 16];
+    let hit = TableReader::attach(table).unwrap().get(b"who", monotonic_ns(), &mut out).unwrap();
+    println!("@{code:?} {}", String::from_utf8_lossy(&out[..hit.value_bytes]));
 }
 
 #[test]
