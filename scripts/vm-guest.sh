@@ -30,7 +30,7 @@ queues = [0]
 sources = ["198.18.0.0/15"]
 [echo]
 port = 7007
-[cache]
+[[cache]]
 id = "quotes"
 port = 11211
 max_memory_mb = 8

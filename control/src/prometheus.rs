@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use nautilus_shm::cache_cell::CacheState;
 use nautilus_shm::cells::WorkerState;
 use nautilus_shm::control_region::HISTOGRAMS;
 use nautilus_shm::histogram::HistogramSnapshot;
@@ -52,17 +53,37 @@ pub fn render(nodes: &[NodeView]) -> String {
             match spec.owner {
                 Owner::Supervisor => {
                     let samples = snapshot.metrics.samples(Owner::Supervisor);
-                    series(&mut text, samples.filter(|s| s.spec.name == spec.name), &node, None);
+                    series(&mut text, samples.filter(|s| s.spec.name == spec.name), &node, "");
                 }
                 Owner::Front => {
                     let samples = snapshot.front.samples(Owner::Front);
-                    series(&mut text, samples.filter(|s| s.spec.name == spec.name), &node, None);
+                    series(&mut text, samples.filter(|s| s.spec.name == spec.name), &node, "");
                 }
                 Owner::Worker => {
                     for worker in &snapshot.workers {
                         let samples = worker.metrics.samples(Owner::Worker);
                         let samples = samples.filter(|s| s.spec.name == spec.name);
-                        series(&mut text, samples, &node, Some(worker.slot));
+                        let labels = format!(",worker=\"{}\"", worker.slot);
+                        series(&mut text, samples, &node, &labels);
+                    }
+                }
+                Owner::Cache => {
+                    for cache in &snapshot.caches {
+                        let id = escape(&cache.identity.id);
+                        for (slot, metrics) in &cache.workers {
+                            let samples = metrics.samples(Owner::Cache);
+                            let samples = samples.filter(|s| s.spec.name == spec.name);
+                            let labels = format!(",worker=\"{slot}\",cache=\"{id}\"");
+                            series(&mut text, samples, &node, &labels);
+                        }
+                    }
+                }
+                Owner::FrontCache => {
+                    for cache in &snapshot.caches {
+                        let samples = cache.front.samples(Owner::FrontCache);
+                        let samples = samples.filter(|s| s.spec.name == spec.name);
+                        let labels = format!(",cache=\"{}\"", escape(&cache.identity.id));
+                        series(&mut text, samples, &node, &labels);
                     }
                 }
             }
@@ -75,8 +96,8 @@ pub fn render(nodes: &[NodeView]) -> String {
                 Owner::Supervisor => {
                     histogram(&mut text, spec.name, &snapshot.histograms[index], &node, None);
                 }
-                // It has no histogram of its own.
-                Owner::Front => {}
+                // They have no histogram of their own.
+                Owner::Front | Owner::Cache | Owner::FrontCache => {}
                 Owner::Worker => {
                     for worker in &snapshot.workers {
                         let slot = Some(worker.slot);
@@ -129,6 +150,15 @@ fn own(text: &mut String, nodes: &[NodeView]) {
             let _ = writeln!(text, "{name}{{node=\"{node}\",worker=\"{slot}\"}} {active}");
         }
     }
+    let name = "nautilus_cache_serving";
+    head(text, name, "gauge", "Whether the cache is set up and served");
+    for (node, snapshot) in held(nodes) {
+        for cache in &snapshot.caches {
+            let (id, identity) = (escape(&cache.identity.id), &cache.identity);
+            let serving = u8::from(identity.state == CacheState::Serving);
+            let _ = writeln!(text, "{name}{{node=\"{node}\",cache=\"{id}\"}} {serving}");
+        }
+    }
     let name = "nautilus_interface_up";
     head(text, name, "gauge", "Whether the interface is up with carrier");
     for (node, snapshot) in held(nodes) {
@@ -143,17 +173,9 @@ fn head(text: &mut String, name: &str, kind: &str, help: &str) {
     let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");
 }
 
-fn series(
-    text: &mut String,
-    samples: impl Iterator<Item = Sample>,
-    node: &str,
-    worker: Option<usize>,
-) {
+fn series(text: &mut String, samples: impl Iterator<Item = Sample>, node: &str, labels: &str) {
     for sample in samples {
-        let _ = write!(text, "{}{{node=\"{node}\"", sample.spec.name);
-        if let Some(slot) = worker {
-            let _ = write!(text, ",worker=\"{slot}\"");
-        }
+        let _ = write!(text, "{}{{node=\"{node}\"{labels}", sample.spec.name);
         let keys = sample.spec.labels.map_or(&[][..], |set| set.keys);
         for (key, value) in keys.iter().zip(sample.labels) {
             let _ = write!(text, ",{key}=\"{value}\"");

@@ -3,15 +3,15 @@
 use nautilus_shm::cells::WorkerState;
 use nautilus_shm::control_region::HistogramId;
 use nautilus_shm::metrics::table::{
-    BUSY_NS, CACHE_HITS, CACHE_MISSES, ECHOED_PACKETS, FEED_MESSAGES, IDLE_NS, RX_PACKETS,
-    TX_PACKETS,
+    BUSY_NS, CACHE_ITEMS, CACHE_LIMIT_BYTES, CACHE_USED_BYTES, ECHOED_PACKETS, FEED_MESSAGES,
+    IDLE_NS, RX_PACKETS, TX_PACKETS,
 };
 use nautilus_shm::metrics::{Counter, Kind, Owner};
 use serde::Serialize;
 
 use crate::link::Attachment;
-use crate::snapshot::Snapshot;
-use crate::status::{Lifecycle, Percentiles};
+use crate::snapshot::{Cache, Snapshot};
+use crate::status::{Lifecycle, Percentiles, cache_lookups};
 use crate::view::NodeView;
 
 /// One node over one interval.
@@ -46,10 +46,27 @@ pub struct NodeRates {
     pub xdp_to_book: Percentiles,
     /// The last gap in service, seconds; 0 if none.
     pub last_gap_s: f64,
+    /// One entry a cache.
+    pub caches: Vec<CacheLoad>,
     /// One entry a core with a running worker.
     pub cores: Vec<CoreLoad>,
     /// Packets dropped, by reason, where any were in the interval or ever.
     pub drops: Vec<Drop>,
+}
+
+/// A cache.
+#[derive(Debug, Serialize)]
+pub struct CacheLoad {
+    /// Its id.
+    pub cache_id: String,
+    /// Keys looked up by workers and front.
+    pub lookups_per_s: f64,
+    /// Share of those that were found, 0 to 1; null without lookups.
+    pub hit_share: Option<f64>,
+    /// Items in it.
+    pub items: u64,
+    /// Share of its memory that is used, 0 to 1.
+    pub used_share: f64,
 }
 
 /// A worker's core.
@@ -99,6 +116,7 @@ impl NodeRates {
             xdp_to_tx: Percentiles::default(),
             xdp_to_book: Percentiles::default(),
             last_gap_s: 0.0,
+            caches: Vec::new(),
             cores: Vec::new(),
             drops: Vec::new(),
         };
@@ -120,9 +138,7 @@ impl NodeRates {
         self.rx_packets_per_s = rate(RX_PACKETS);
         self.tx_packets_per_s = rate(TX_PACKETS);
         self.echoes_per_s = rate(ECHOED_PACKETS);
-        let (hits, misses) = (rate(CACHE_HITS), rate(CACHE_MISSES));
-        self.lookups_per_s = hits + misses;
-        self.hit_share = (self.lookups_per_s > 0.0).then(|| hits / (hits + misses));
+        (self.lookups_per_s, self.hit_share, self.caches) = caches(then, now, per_s);
         self.feed_messages_per_s = rate(FEED_MESSAGES);
         let latency = |id| Percentiles::of(&now.histogram(id).since(&then.histogram(id)));
         self.xdp_to_tx = latency(HistogramId::XdpToTx);
@@ -130,6 +146,37 @@ impl NodeRates {
         self.cores = cores(then, now);
         self.drops = drops(then, now, per_s);
     }
+}
+
+/// Look-ups a second and the share of hits, of all caches together, and each cache by itself.
+fn caches(
+    then: &Snapshot,
+    now: &Snapshot,
+    per_s: impl Fn(u64) -> f64,
+) -> (f64, Option<f64>, Vec<CacheLoad>) {
+    let share = |hits: u64, misses: u64| {
+        let all = hits.saturating_add(misses);
+        (all > 0).then(|| hits as f64 / all as f64)
+    };
+    let (mut all_hits, mut all_misses, mut loads) = (0_u64, 0_u64, Vec::new());
+    for cache in &now.caches {
+        let same = |other: &&Cache| other.identity.generation == cache.identity.generation;
+        let before = then.caches.iter().find(same).map_or((0, 0), cache_lookups);
+        let after = cache_lookups(cache);
+        let (hits, misses) = (after.0.saturating_sub(before.0), after.1.saturating_sub(before.1));
+        (all_hits, all_misses) = (all_hits.saturating_add(hits), all_misses.saturating_add(misses));
+        let active = now.active().map(|worker| worker.slot);
+        let metrics = cache.workers.iter().find(|(slot, _)| Some(*slot) == active);
+        let gauge = |gauge| metrics.map_or(0, |(_, metrics)| metrics.gauge(gauge));
+        loads.push(CacheLoad {
+            cache_id: cache.identity.id.clone(),
+            lookups_per_s: per_s(hits.saturating_add(misses)),
+            hit_share: share(hits, misses),
+            items: gauge(CACHE_ITEMS),
+            used_share: gauge(CACHE_USED_BYTES) as f64 / gauge(CACHE_LIMIT_BYTES).max(1) as f64,
+        });
+    }
+    (per_s(all_hits.saturating_add(all_misses)), share(all_hits, all_misses), loads)
 }
 
 fn cores(then: &Snapshot, now: &Snapshot) -> Vec<CoreLoad> {

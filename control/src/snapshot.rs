@@ -3,6 +3,8 @@
 //! Everything in the region is somebody else's: whatever it holds, a snapshot takes bounded time and
 //! memory, and only what makes sense is kept.
 
+use nautilus_shm::attach::CACHES_MAX;
+use nautilus_shm::cache_cell::{CacheIdentity, CacheState};
 use nautilus_shm::cells::{INTERFACES_MAX, WorkerState};
 use nautilus_shm::cells::{InterfaceState, SupervisorIdentity, WorkerIdentity, WorkerPulse};
 use nautilus_shm::clock::monotonic_ns;
@@ -31,6 +33,8 @@ pub struct Snapshot {
     pub last_gap_ns: u64,
     /// Worker slots that have had a process.
     pub workers: Vec<Worker>,
+    /// Caches, by place; no id stands twice.
+    pub caches: Vec<Cache>,
     /// Interfaces served.
     pub interfaces: Vec<InterfaceState>,
     /// The supervisor's numbers.
@@ -43,6 +47,28 @@ pub struct Snapshot {
     pub events: Vec<Event>,
     /// Supervisors that have owned the region.
     pub generation: u64,
+}
+
+/// One cache.
+#[derive(Clone, Debug)]
+pub struct Cache {
+    /// What the supervisor says about it.
+    pub identity: CacheIdentity,
+    /// What each worker slot counted of it.
+    pub workers: Vec<(usize, MetricSnapshot)>,
+    /// What the front counted of it.
+    pub front: MetricSnapshot,
+}
+
+impl Cache {
+    /// The numbers of all workers together.
+    pub fn worker_metrics(&self) -> MetricSnapshot {
+        let mut total = MetricSnapshot::default();
+        for (_, metrics) in &self.workers {
+            total.merge(metrics);
+        }
+        total
+    }
 }
 
 /// One worker process slot.
@@ -78,7 +104,8 @@ impl Snapshot {
                 histograms: histograms(slot),
             })
         });
-        let workers = workers.collect();
+        let workers: Vec<Worker> = workers.collect();
+        let caches = caches(region, &workers);
         let supervisor = region.supervisor();
         let mut events = region.events(0).events;
         events.drain(..events.len().saturating_sub(EVENTS_KEPT));
@@ -89,6 +116,7 @@ impl Snapshot {
             serving: supervisor.is_serving(),
             last_gap_ns: supervisor.last_gap_ns(),
             workers,
+            caches,
             interfaces: (0..INTERFACES_MAX)
                 .filter_map(|index| supervisor.interface(index).ok().flatten())
                 .collect(),
@@ -124,11 +152,29 @@ impl Snapshot {
     pub fn histogram(&self, id: HistogramId) -> HistogramSnapshot {
         let mut total = match HISTOGRAMS[id as usize].owner {
             Owner::Supervisor => return self.histograms[id as usize].clone(),
-            Owner::Worker | Owner::Front => HistogramSnapshot::default(),
+            _ => HistogramSnapshot::default(),
         };
         for worker in &self.workers {
             total.merge(&worker.histograms[id as usize]);
         }
         total
     }
+}
+
+fn caches(region: &ControlReader, workers: &[Worker]) -> Vec<Cache> {
+    let mut caches: Vec<Cache> = Vec::new();
+    for place in 0..CACHES_MAX {
+        let Ok(identity) = region.cache(place) else { continue };
+        let known = caches.iter().any(|cache| cache.identity.id == identity.id);
+        if identity.state == CacheState::None || known {
+            continue;
+        }
+        let of_worker = |worker: &Worker| (worker.slot, region.cache_metrics(worker.slot, place));
+        caches.push(Cache {
+            identity,
+            workers: workers.iter().map(of_worker).collect(),
+            front: region.cache_metrics(FRONT_PROCESS, place),
+        });
+    }
+    caches
 }

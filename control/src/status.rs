@@ -3,11 +3,12 @@
 use nautilus_shm::cells::{InterfaceState, WorkerState};
 use nautilus_shm::control_region::HistogramId;
 use nautilus_shm::histogram::HistogramSnapshot;
+use nautilus_shm::metrics::table as metrics;
 use serde::Serialize;
 
 use crate::config::Tier;
 use crate::link::{Attachment, HEARTBEAT_MAX_NS};
-use crate::snapshot::{Snapshot, Worker};
+use crate::snapshot::{Cache, Snapshot, Worker};
 use crate::view::NodeView;
 
 /// Every node.
@@ -52,6 +53,8 @@ pub struct NodeStatus {
     pub supervisor: Option<SupervisorStatus>,
     /// Worker slots in use.
     pub workers: Vec<WorkerStatus>,
+    /// Caches.
+    pub caches: Vec<CacheStatus>,
     /// Interfaces served.
     pub interfaces: Vec<InterfaceStatus>,
     /// From the receive stamp in XDP to the transmit ring, since the node was made.
@@ -94,6 +97,35 @@ pub struct WorkerStatus {
     pub silence_s: f64,
     /// Share of its time in turns that did something, since it started, 0 to 1.
     pub busy_share: f64,
+}
+
+/// A cache.
+#[derive(Debug, Serialize)]
+pub struct CacheStatus {
+    /// Its id.
+    pub cache_id: String,
+    /// `creating`, `serving` or `removing`.
+    pub state: &'static str,
+    /// UDP and TCP port.
+    pub port: u16,
+    /// Memory reserved for it, MiB.
+    pub max_memory_mb: u32,
+    /// Longest value a client may store.
+    pub max_value_bytes: u32,
+    /// Whether its hot keys are answered in XDP.
+    pub hot_set: bool,
+    /// Items in it.
+    pub items: u64,
+    /// Memory that they occupy.
+    pub used_bytes: u64,
+    /// Memory that they may occupy.
+    pub limit_bytes: u64,
+    /// Items removed to make room, since it was made.
+    pub evictions: u64,
+    /// Keys found by workers and front, since it was made.
+    pub hits: u64,
+    /// Keys not found by workers and front, since it was made.
+    pub misses: u64,
 }
 
 /// An interface.
@@ -193,6 +225,10 @@ impl NodeStatus {
             reason: node.reason.clone(),
             supervisor: snapshot.map(SupervisorStatus::of),
             workers,
+            caches: snapshot.map_or(Vec::new(), |snapshot| {
+                let active = snapshot.active().map(|worker| worker.slot);
+                snapshot.caches.iter().map(|cache| CacheStatus::of(cache, active)).collect()
+            }),
             interfaces: snapshot
                 .map_or(Vec::new(), |s| s.interfaces.iter().map(InterfaceStatus::of).collect()),
             xdp_to_tx: latency.as_ref().map(Percentiles::of).unwrap_or_default(),
@@ -230,6 +266,41 @@ impl WorkerStatus {
             busy_share: if busy + idle > 0.0 { busy / (busy + idle) } else { 0.0 },
         }
     }
+}
+
+impl CacheStatus {
+    /// Of a cache of a node whose active worker has this slot: counters of all slots together, gauges of
+    /// that one.
+    fn of(cache: &Cache, active: Option<usize>) -> Self {
+        let (counted, identity) = (cache.worker_metrics(), &cache.identity);
+        let now = cache.workers.iter().find(|(slot, _)| Some(*slot) == active);
+        let gauge = |gauge| now.map_or(0, |(_, metrics)| metrics.gauge(gauge));
+        let (hits, misses) = cache_lookups(cache);
+        Self {
+            cache_id: identity.id.clone(),
+            state: identity.state.name(),
+            port: identity.port,
+            max_memory_mb: identity.max_memory_mb,
+            max_value_bytes: identity.max_value_bytes,
+            hot_set: identity.has_hot_set,
+            items: gauge(metrics::CACHE_ITEMS),
+            used_bytes: gauge(metrics::CACHE_USED_BYTES),
+            limit_bytes: gauge(metrics::CACHE_LIMIT_BYTES),
+            evictions: counted.counter(metrics::CACHE_EVICTIONS),
+            hits,
+            misses,
+        }
+    }
+}
+
+/// Keys of a cache that workers and front found and did not find, since it was made. What XDP answers
+/// itself is not among them.
+pub fn cache_lookups(cache: &Cache) -> (u64, u64) {
+    let workers = cache.worker_metrics();
+    let sum =
+        |counter, by_front| workers.counter(counter).saturating_add(cache.front.counter(by_front));
+    let hits = sum(metrics::CACHE_HITS, metrics::FRONT_HITS);
+    (hits, sum(metrics::CACHE_MISSES, metrics::FRONT_MISSES))
 }
 
 impl InterfaceStatus {

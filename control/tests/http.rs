@@ -83,6 +83,10 @@ fn documents_and_errors_are_what_the_readme_says() {
     assert_eq!((&node["node_id"], &node["state"]), (&"node-1".into(), &"active".into()));
     assert_eq!(node["workers"][0]["state"], "active");
     assert_eq!(node["interfaces"][0]["xdp_mode"], "native");
+    let cache = &node["caches"][1];
+    assert_eq!((&cache["cache_id"], &cache["port"]), (&"orders".into(), &11_214.into()));
+    assert_eq!((&cache["hits"], &cache["misses"]), (&133.into(), &10.into()));
+    assert_eq!((&cache["items"], &cache["state"]), (&5.into(), &"serving".into()));
 
     let (status, _, body) = daemon.ask("GET", "/api/v1/edge/nodes/node-1/health");
     let document: Value = serde_json::from_str(&body).unwrap();
@@ -118,6 +122,11 @@ fn metrics_are_clean_by_promtools_own_judgement() {
         "nautilus_node_attached{node=\"node-1\"} 1",
         "nautilus_worker_rx_packets_total{node=\"node-1\",worker=\"0\"} 1000",
         "nautilus_worker_rx_dropped_packets_total{node=\"node-1\",worker=\"0\",reason=\"udp_checksum\"} 3",
+        "nautilus_cache_hits_total{node=\"node-1\",worker=\"0\",cache=\"quotes\"} 30",
+        "nautilus_cache_hits_total{node=\"node-1\",worker=\"0\",cache=\"orders\"} 33",
+        "nautilus_cache_requests_total{node=\"node-1\",worker=\"0\",cache=\"orders\",verb=\"set\"} 7",
+        "nautilus_front_hits_total{node=\"node-1\",cache=\"orders\"} 100",
+        "nautilus_cache_serving{node=\"node-1\",cache=\"quotes\"} 1",
         "nautilus_worker_busy_seconds_total{node=\"node-1\",worker=\"0\"} 0.25",
         "nautilus_worker_xdp_to_tx_seconds_bucket{node=\"node-1\",worker=\"0\",le=\"0.000005\"} 1",
         "nautilus_worker_xdp_to_tx_seconds_bucket{node=\"node-1\",worker=\"0\",le=\"+Inf\"} 3",
@@ -164,6 +173,7 @@ fn the_command_needs_no_daemon_and_its_exit_codes_mean_something() {
     let text = String::from_utf8_lossy(&output.stdout);
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     assert!(text.contains("node-1") && text.contains("eth0:native"), "{text}");
+    assert!(text.contains("orders  serving  11214  64"), "{text}");
     let output = nautilus(&["top", "--once", "--json", "--interval-ms", "60"], Some(folder.path()));
     let line: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!((output.status.code(), &line["node_id"]), (Some(0), &"node-1".into()));
@@ -171,6 +181,7 @@ fn the_command_needs_no_daemon_and_its_exit_codes_mean_something() {
     let output = nautilus(&["top", "--once", "--interval-ms", "60"], Some(folder.path()));
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(text.contains("udp_checksum") && text.contains("core 1 worker 0"), "{text}");
+    assert!(text.contains("node-1 cache orders 0 lookups/s, hits -, 5 items"), "{text}");
 
     region.supervisor().set_serving(false);
     assert_eq!(nautilus(&["status"], Some(folder.path())).status.code(), Some(1));

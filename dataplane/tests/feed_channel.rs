@@ -306,14 +306,14 @@ fn metrics_are_the_sum_of_the_channels_and_go_on_after_a_successor() {
             let (source, link) = (Endpoint::default(), Link::default());
             let burst = One(Datagram { source, destination, link, rx_ns: 5, payload });
             feed.handle(&burst, &mut keyspace);
-            metrics.publish(&feed, 5, &bank);
+            metrics.publish([&feed], 5, &bank);
         }
         let elsewhere = Endpoint::v4([239, 0, 0, 1], 1);
         let (source, link) = (Endpoint::default(), Link::default());
         let stray = Datagram { source, destination: elsewhere, link, rx_ns: 5, payload: &packet };
         feed.handle(&One(stray), &mut keyspace);
         assert_eq!(feed.unknown_line(), 1);
-        metrics.publish(&feed, 5, &bank);
+        metrics.publish([&feed], 5, &bank);
         assert_eq!(bank.counter(table::FEED_PACKETS), 3 * round);
         assert_eq!(bank.counter(table::FEED_MESSAGES), 4 * round);
         assert_eq!(bank.counter(table::FEED_UNKNOWN_ORDERS), 2 * round);

@@ -135,8 +135,7 @@ fn too_few_huge_pages_are_told_at_the_start() {
 
     let node = Supervised::new(&format!("{}huge_pages = true\n", CACHE.replace("16", "512")));
     let message = node.refused();
-    let expected =
-        "cache.huge_pages: cannot reserve 536870912 bytes of huge pages (see vm.nr_hugepages)";
+    let expected = "cache quotes: huge_pages: cannot reserve 536870912 bytes of huge pages (see vm.nr_hugepages)";
     assert!(message.contains(expected), "{message}");
     assert!(!node.has_program());
     assert_eq!(meminfo("HugePages_Free:"), free, "nothing is kept of what was refused");

@@ -166,7 +166,7 @@ fn status_table(nodes: &[NodeStatus], views: &[NodeView]) -> String {
             or_dash(gap.map(|gap| format!("{:.3}", gap * 1e3))),
         ]);
     }
-    let mut text = table(&rows);
+    let mut text = table(&rows) + &cache_table(nodes);
     for view in views {
         for check in HealthDocument::of(view).checks {
             if check.holds == Some(false) {
@@ -175,6 +175,33 @@ fn status_table(nodes: &[NodeStatus], views: &[NodeView]) -> String {
         }
     }
     text
+}
+
+/// A row a cache; nothing where there is none.
+fn cache_table(nodes: &[NodeStatus]) -> String {
+    let mut rows = vec![cells([
+        "NODE", "CACHE", "STATE", "PORT", "MiB", "USED", "ITEMS", "HITS", "MISSES", "EVICTED",
+        "HOT",
+    ])];
+    for node in nodes {
+        for cache in &node.caches {
+            let used = cache.used_bytes as f64 / cache.limit_bytes.max(1) as f64;
+            rows.push([
+                node.node_id.clone(),
+                cache.cache_id.clone(),
+                cache.state.into(),
+                cache.port.to_string(),
+                cache.max_memory_mb.to_string(),
+                format!("{:.1}%", used * 100.0),
+                cache.items.to_string(),
+                cache.hits.to_string(),
+                cache.misses.to_string(),
+                cache.evictions.to_string(),
+                if cache.hot_set { "yes" } else { "no" }.into(),
+            ]);
+        }
+    }
+    if rows.len() > 1 { table(&rows) } else { String::new() }
 }
 
 fn top(mut links: Vec<Link>, once: bool, json: bool, interval: Duration) -> ExitCode {
@@ -234,6 +261,17 @@ fn top_table(nodes: &[NodeRates]) -> String {
     }
     let mut text = table(&rows);
     for node in nodes {
+        for cache in &node.caches {
+            text += &format!(
+                "{} cache {} {:.0} lookups/s, hits {}, {} items, {:.1}% of its memory used\n",
+                node.node_id,
+                cache.cache_id,
+                cache.lookups_per_s,
+                or_dash(cache.hit_share.map(|share| format!("{:.1}%", share * 100.0))),
+                cache.items,
+                cache.used_share * 100.0
+            );
+        }
         for core in &node.cores {
             let filled = (core.busy_share.clamp(0.0, 1.0) * 20.0).round() as usize;
             text += &format!(

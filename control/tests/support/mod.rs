@@ -11,14 +11,18 @@ use std::sync::Arc;
 use nautilus_shm::attach::{
     Code, REQUEST_BYTES, ReplyHeader, Request, SUPERVISOR_SOCKET, cache_name,
 };
+use nautilus_shm::cache_cell::{CacheIdentity, CacheState};
 use nautilus_shm::cells::{
     InterfaceState, PollPolicy, SupervisorIdentity, WorkerIdentity, WorkerState, XdpMode,
 };
 use nautilus_shm::clock::monotonic_ns;
-use nautilus_shm::control_region::{ControlRegion, HistogramId, SUPERVISOR_PROCESS};
+use nautilus_shm::control_region::{ControlRegion, FRONT_PROCESS, HistogramId, SUPERVISOR_PROCESS};
 use nautilus_shm::event_log::EventKind;
-use nautilus_shm::metrics::labels::{RxDrop, XdpVerdict};
-use nautilus_shm::metrics::table::{BUSY_NS, IDLE_NS, RX_DROPPED_PACKETS, RX_PACKETS, XDP_PACKETS};
+use nautilus_shm::metrics::labels::{CacheVerb, RxDrop, XdpVerdict};
+use nautilus_shm::metrics::table::{
+    BUSY_NS, CACHE_HITS, CACHE_ITEMS, CACHE_MISSES, CACHE_REQUESTS, FRONT_HITS, IDLE_NS,
+    RX_DROPPED_PACKETS, RX_PACKETS, XDP_PACKETS,
+};
 use nix::sys::socket::{
     AddressFamily, Backlog, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, bind, listen,
     recv, sendmsg, socket,
@@ -57,6 +61,24 @@ pub fn region(node_id: &str) -> Arc<ControlRegion> {
             promoted_ns: now_ns,
         });
         region.worker(slot).begin(now_ns, PollPolicy::Busy);
+    }
+    for (place, id) in [(0, "quotes"), (3, "orders")] {
+        let generation = place as u32 + 1;
+        region.cache(place).set_identity(&CacheIdentity {
+            id: id.into(),
+            generation,
+            state: CacheState::Serving,
+            port: 11_211 + place as u16,
+            max_memory_mb: 64,
+            max_value_bytes: 1 << 20,
+            has_hot_set: place == 0,
+        });
+        let bank = region.cache_metrics(0, place);
+        bank.add(CACHE_HITS, 30 + place as u64);
+        bank.add(CACHE_MISSES, 10);
+        bank.set(CACHE_ITEMS, 5);
+        bank.add(CACHE_REQUESTS.of(CacheVerb::Set), 7);
+        region.cache_metrics(FRONT_PROCESS, place).add(FRONT_HITS, 100);
     }
     let bank = region.metrics(0);
     bank.add(RX_PACKETS, 1_000);

@@ -11,7 +11,7 @@
 //!     |-------------------------------->|  uid on the list? -> descriptors reopened read-only
 //!     | Reply header          32 bytes  |
 //!     | + payload        <= 4096 bytes  |
-//!     | + SCM_RIGHTS            <= 17   |
+//!     | + SCM_RIGHTS            <= 9    |
 //!     |<--------------------------------|
 //! ```
 //!
@@ -41,7 +41,7 @@ pub const MAGIC: u32 = u32::from_le_bytes(*b"NEAT");
 pub const VERSION: u8 = 1;
 
 /// Caches one node may have; with the control region this bounds the descriptors of a reply.
-pub const CACHES_MAX: usize = 16;
+pub const CACHES_MAX: usize = 8;
 
 /// Descriptors of one reply: the control region and every cache.
 pub const FDS_MAX: usize = 1 + CACHES_MAX;

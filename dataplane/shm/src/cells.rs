@@ -398,7 +398,7 @@ impl SupervisorCell {
     }
 }
 
-fn text_words<const WORDS: usize>(text: &str) -> [u64; WORDS] {
+pub(crate) fn text_words<const WORDS: usize>(text: &str) -> [u64; WORDS] {
     let text = &text.as_bytes()[..text.floor_char_boundary(WORDS * 8)];
     let mut words = [0; WORDS];
     for (word, chunk) in words.iter_mut().zip(text.chunks(8)) {
@@ -409,7 +409,7 @@ fn text_words<const WORDS: usize>(text: &str) -> [u64; WORDS] {
     words
 }
 
-fn words_text(words: &[u64]) -> String {
+pub(crate) fn words_text(words: &[u64]) -> String {
     let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
     let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
     String::from_utf8_lossy(&bytes[..end]).into_owned()

@@ -10,6 +10,8 @@ use std::mem::offset_of;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::{fmt, io};
 
+use crate::attach::CACHES_MAX;
+use crate::cache_cell::{CacheCell, CacheIdentity};
 use crate::cells::{SupervisorCell, WorkerCell};
 use crate::event_log::{EventBatch, EventLog};
 use crate::histogram::{HISTOGRAM_BUCKETS, Histogram, HistogramSnapshot};
@@ -44,7 +46,7 @@ pub type NeighbourRequests = Ring<NEIGHBOUR_REQUESTS_MAX, 3>;
 pub const CONTROL_MAGIC: u64 = u64::from_le_bytes(*b"NAUTCTRL");
 
 /// Counts deliberate changes of the layout.
-pub const CONTROL_LAYOUT_VERSION: u32 = 2;
+pub const CONTROL_LAYOUT_VERSION: u32 = 3;
 
 /// One request: resolve this neighbour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,7 +133,9 @@ const HISTOGRAMS_COUNT: usize = HISTOGRAMS.len();
 struct Layout {
     supervisor: SupervisorCell,
     workers: [WorkerCell; WORKERS_MAX],
+    caches: [CacheCell; CACHES_MAX],
     metrics: [MetricSlots; PROCESSES_MAX],
+    cache_metrics: [[MetricSlots; CACHES_MAX]; PROCESSES_MAX],
     histograms: [[Histogram; HISTOGRAMS_COUNT]; PROCESSES_MAX],
     events: EventLog,
     next_hops: NextHopTable,
@@ -145,7 +149,9 @@ const LAYOUT_HASH: u64 = {
     let mut hash = table_hash(layout_hash(&[
         size_of::<Layout>() as u64,
         offset_of!(Layout, workers) as u64,
+        offset_of!(Layout, caches) as u64,
         offset_of!(Layout, metrics) as u64,
+        offset_of!(Layout, cache_metrics) as u64,
         offset_of!(Layout, histograms) as u64,
         offset_of!(Layout, events) as u64,
         offset_of!(Layout, next_hops) as u64,
@@ -233,6 +239,17 @@ impl ControlRegion {
         self.layout().metrics[process].bank()
     }
 
+    /// The cell of a cache's place, below [`CACHES_MAX`].
+    pub fn cache(&self, cache: usize) -> &CacheCell {
+        &self.layout().caches[cache]
+    }
+
+    /// The metric bank that a process, below [`PROCESSES_MAX`], has of a cache's place, below
+    /// [`CACHES_MAX`], for that process.
+    pub fn cache_metrics(&self, process: usize, cache: usize) -> MetricBank<'_> {
+        self.layout().cache_metrics[process][cache].bank()
+    }
+
     /// A histogram of a process, below [`PROCESSES_MAX`], for that process.
     pub fn histogram(&self, process: usize, id: HistogramId) -> &Histogram {
         &self.layout().histograms[process][id as usize]
@@ -307,6 +324,17 @@ impl ControlReader {
     /// The metrics of a process, below [`PROCESSES_MAX`].
     pub fn metrics(&self, process: usize) -> MetricSnapshot {
         self.layout().metrics[process].snapshot()
+    }
+
+    /// What the supervisor says of a cache's place, below [`CACHES_MAX`].
+    pub fn cache(&self, cache: usize) -> Result<CacheIdentity, crate::seqlock::WriterBusy> {
+        self.layout().caches[cache].identity()
+    }
+
+    /// The metrics that a process, below [`PROCESSES_MAX`], has of a cache's place, below
+    /// [`CACHES_MAX`].
+    pub fn cache_metrics(&self, process: usize, cache: usize) -> MetricSnapshot {
+        self.layout().cache_metrics[process][cache].snapshot()
     }
 
     /// A histogram of a process, below [`PROCESSES_MAX`].

@@ -3,7 +3,7 @@
 //! ```text
 //!   header | front cell | worker cell | requests (4 MiB) | answers (4 MiB)
 //!
-//!   front  -- requests: [connection][command with its data]  ------------------> worker
+//!   front  -- requests: [connection][cache][command with its data]  ------------> worker
 //!   front  <- answers:  [connection][front generation][sequence][text] --------- worker
 //!   front  -- wake (eventfd), only when the worker announced that it sleeps ---> worker
 //! ```
@@ -32,7 +32,7 @@ use crate::sync::{AtomicU64, Ordering};
 pub const FRONT_MAGIC: u64 = u64::from_le_bytes(*b"NAUTFRNT");
 
 /// Counts deliberate changes of the layout.
-pub const FRONT_LAYOUT_VERSION: u32 = 1;
+pub const FRONT_LAYOUT_VERSION: u32 = 2;
 
 /// Words of either ring. Too low: a value of 1 MiB and its command do not fit, or leave no room beside
 /// them. Too high: memory that is never touched.
@@ -52,8 +52,8 @@ const _: () =
 const _: () =
     assert!(2 * ANSWER_BYTES_MAX < FrontRing::MESSAGE_BYTES_MAX, "two fit beside each other");
 
-/// Bytes in front of a command in the request ring: the connection's number.
-pub const REQUEST_HEADER_BYTES: usize = 8;
+/// Bytes in front of a command in the request ring: see [`RequestHeader`].
+pub const REQUEST_HEADER_BYTES: usize = 16;
 
 /// Bytes in front of an answer's text: connection, front generation, sequence of the request.
 pub const ANSWER_HEADER_BYTES: usize = 24;
@@ -62,6 +62,41 @@ pub const ANSWER_HEADER_BYTES: usize = 24;
 const TAG_ANSWER: u32 = 1;
 /// Tag of a new worker's first message.
 const TAG_TAKEN: u32 = 2;
+
+/// What stands in front of a command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RequestHeader {
+    /// The connection's number; comes back with the answer.
+    pub connection: u64,
+    /// Place of the cache.
+    pub cache: u32,
+    /// Generation of the cache: a place that is used again has another.
+    pub cache_generation: u32,
+}
+
+impl RequestHeader {
+    /// Its bytes.
+    pub fn encode(&self) -> [u8; REQUEST_HEADER_BYTES] {
+        let mut header = [0; REQUEST_HEADER_BYTES];
+        header[..8].copy_from_slice(&self.connection.to_le_bytes());
+        header[8..12].copy_from_slice(&self.cache.to_le_bytes());
+        header[12..].copy_from_slice(&self.cache_generation.to_le_bytes());
+        header
+    }
+
+    /// Reads one and what follows it; `None` when the message is shorter.
+    pub fn decode(message: &[u8]) -> Option<(Self, &[u8])> {
+        let (connection, rest) = message.split_first_chunk::<8>()?;
+        let (cache, rest) = rest.split_first_chunk::<4>()?;
+        let (cache_generation, command) = rest.split_first_chunk::<4>()?;
+        let header = Self {
+            connection: u64::from_le_bytes(*connection),
+            cache: u32::from_le_bytes(*cache),
+            cache_generation: u32::from_le_bytes(*cache_generation),
+        };
+        Some((header, command))
+    }
+}
 
 /// A message of the answer ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -226,6 +261,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn headers_survive_their_encoding() {
+        let header =
+            RequestHeader { connection: 1 << 63 | 5, cache: 7, cache_generation: u32::MAX };
+        let message = [&header.encode()[..], b"get k\r\n"].concat();
+        assert_eq!(RequestHeader::decode(&message), Some((header, &b"get k\r\n"[..])));
+        assert_eq!(RequestHeader::decode(&message[..REQUEST_HEADER_BYTES - 1]), None);
+    }
+
+    #[test]
     fn answers_survive_their_encoding_and_nonsense_does_not() {
         let (tag, header) = Answer::header(7, 2, 99);
         let payload = [&header[..], b"STORED\r\n"].concat();
@@ -250,10 +294,13 @@ mod tests {
         assert_eq!((front.advance_front(), worker.front_generation()), (1, 1));
         let mut requests = front.requests().producer(1);
         let value = vec![b'v'; COMMAND_BYTES_MAX];
-        requests.push(0, &[&[0; 8], &value]).unwrap();
-        let mut out = vec![0; COMMAND_BYTES_MAX + 8];
+        requests.push(0, &[&[0; REQUEST_HEADER_BYTES], &value]).unwrap();
+        let mut out = vec![0; COMMAND_BYTES_MAX + REQUEST_HEADER_BYTES];
         let message = worker.requests().consumer().pop(&mut out).unwrap().unwrap();
-        assert_eq!((message.bytes, message.generation), (COMMAND_BYTES_MAX + 8, 1));
+        assert_eq!(
+            (message.bytes, message.generation),
+            (COMMAND_BYTES_MAX + REQUEST_HEADER_BYTES, 1)
+        );
         assert!(!front.sleep().must_wake());
         worker.sleep().announce(5);
         assert!(front.sleep().must_wake());

@@ -2,6 +2,7 @@
 //! supervisor and same-host readers have in common.
 
 pub mod attach;
+pub mod cache_cell;
 pub mod cells;
 pub mod clock;
 pub mod control_region;

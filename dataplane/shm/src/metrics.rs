@@ -7,7 +7,8 @@
 //!      `-- layout hash: a reader of another table is refused
 //! ```
 //!
-//! A bank's only writer is its process (worker by worker index, then supervisor and front); a successor
+//! A bank's only writer is its process (worker by worker index, then supervisor and front), which has
+//! further banks, one a cache, for what is counted by cache; a successor
 //! goes on with the values it finds, so counters do not fall when a worker dies. Adding is a plain
 //! load and store, without a lock prefix. Everybody reads.
 
@@ -71,6 +72,10 @@ pub enum Owner {
     Supervisor,
     /// The front.
     Front,
+    /// Each worker, in its bank of each cache.
+    Cache,
+    /// The front, in its bank of each cache.
+    FrontCache,
 }
 
 /// One row of the table.
@@ -356,7 +361,8 @@ mod tests {
                 ("nautilus_xdp_packets_total", "redirect/redirected".into(), 99.0),
             ]
         );
-        let owners = [Owner::Worker, Owner::Supervisor, Owner::Front];
+        let owners =
+            [Owner::Worker, Owner::Supervisor, Owner::Front, Owner::Cache, Owner::FrontCache];
         let samples: usize = owners.map(|owner| snapshot.samples(owner).count()).iter().sum();
         assert_eq!(samples, METRIC_SLOTS);
     }

@@ -21,7 +21,7 @@ use nautilus_shm::metrics::MetricBank;
 use nautilus_shm::metrics::labels::CacheError;
 use nautilus_shm::table::{
     self as shm_table, ApplyError, Guess, Hit, HotSet, KEY_BYTES_MAX, KeyHash, Mutation, Op,
-    ReadError, TableReader, TableWriter, Words,
+    ReadError, TableReader, TableWriter, VALUE_BYTES_MAX, Words,
 };
 
 use super::App;
@@ -131,6 +131,11 @@ impl<W: Words, H: HotSet> CacheApp<W, H> {
     /// converted with it. Call it from housekeeping, a few times a second at most.
     pub fn set_realtime_offset_ns(&mut self, realtime_offset_ns: i64) {
         self.core.realtime_offset_ns = realtime_offset_ns;
+    }
+
+    /// Bounds the values that clients may store, beyond the table's own bound; feeds are not bound.
+    pub fn set_value_bytes_max(&mut self, value_bytes_max: u32) {
+        self.core.value_bytes_max = VALUE_BYTES_MAX.min(value_bytes_max as usize);
     }
 
     /// The table.

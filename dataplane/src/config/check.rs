@@ -1,8 +1,9 @@
 //! Bounds and relations of values that types alone do not catch.
 
+use nautilus_shm::attach::CACHES_MAX;
 use nautilus_shm::worker_rings::NODE_WORKERS_MAX;
 
-use super::{Auto, NodeConfig};
+use super::{Auto, Cache, NodeConfig};
 use crate::limits::{CHUNK_BYTES_LARGE, CHUNK_BYTES_SMALL, QUEUES_MAX};
 
 /// One refused value: where, and what is wrong with it.
@@ -30,6 +31,13 @@ const HANG_LIMIT_MS_MAX: u64 = 60_000;
 
 /// Users on a cache's list of readers.
 pub const READERS_MAX: usize = 64;
+
+/// Longest value of any cache: the table's own bound.
+pub const VALUE_BYTES_MAX: u32 = nautilus_shm::table::VALUE_BYTES_MAX as u32;
+
+/// Descriptors that all caches together may take: memory, and a listener and a socket an address. One
+/// message carries 253, of which 64 queues take 128.
+const CACHE_DESCRIPTORS_MAX: usize = 112;
 
 /// Prefixes of the source list; the steering maps are made for as many.
 const SOURCES_MAX: usize = 1024;
@@ -185,20 +193,30 @@ fn check_services(config: &NodeConfig) -> Result<(), Problem> {
         port("echo.port", echo.port)?;
         taken.push((echo.port, "echo.port".into()));
     }
-    if let Some(cache) = &config.cache {
-        id("cache.id", &cache.id)?;
-        port("cache.port", cache.port)?;
-        within("cache.max_memory_mb", cache.max_memory_mb.into(), 8, 65_536)?;
-        if cache.readers.len() > READERS_MAX {
-            return refuse("cache.readers", format!("more than {READERS_MAX} users"));
-        }
-        if let Some(index) = cache.readers.iter().position(String::is_empty) {
-            return refuse(format!("cache.readers[{index}]"), "is empty; write a user name or uid");
+    if config.cache.len() > CACHES_MAX {
+        let key = format!("cache[{CACHES_MAX}]");
+        return refuse(key, format!("more than {CACHES_MAX} caches on one node"));
+    }
+    for (index, cache) in config.cache.iter().enumerate() {
+        let key = |name: &str| format!("cache[{index}].{name}");
+        check_cache(cache, key)?;
+        if let Some(other) = config.cache[..index].iter().position(|other| other.id == cache.id) {
+            return refuse(key("id"), format!("{:?} is also cache[{other}].id", cache.id));
         }
         if let Some((_, other)) = taken.iter().find(|(taken, _)| *taken == cache.port) {
-            return refuse("cache.port", format!("{} is also {other}", cache.port));
+            return refuse(key("port"), format!("{} is also {other}", cache.port));
         }
-        taken.push((cache.port, "cache.port".into()));
+        taken.push((cache.port, key("port")));
+    }
+    let addresses = served_addresses(config);
+    if config.has_front() && config.cache.len() * (1 + 2 * addresses) > CACHE_DESCRIPTORS_MAX {
+        let fit = (CACHE_DESCRIPTORS_MAX / config.cache.len() - 1) / 2;
+        let text = format!(
+            "{} caches on {addresses} addresses; at most {fit} addresses with so many caches (or \
+             front.enabled = false)",
+            config.cache.len()
+        );
+        return refuse("interface[0].addresses", text);
     }
     if config.feed.len() > FEEDS_MAX {
         return refuse("feed", format!("more than {FEEDS_MAX} feeds"));
@@ -228,8 +246,47 @@ fn check_services(config: &NodeConfig) -> Result<(), Problem> {
             return refuse(key("group"), format!("{}:{} stands twice", feed.group, feed.port));
         }
     }
-    if !config.feed.is_empty() && config.cache.is_none() {
-        return refuse("feed[0]", "a feed needs a [cache] to publish into; add one");
+    for (index, feed) in config.feed.iter().enumerate() {
+        match &feed.cache {
+            _ if config.cache_of(feed).is_some() => {}
+            Some(id) => {
+                let text = format!("there is no cache {id:?} on this node");
+                return refuse(format!("feed[{index}].cache"), text);
+            }
+            None => {
+                let text = "a feed needs a [[cache]] to publish into; add one";
+                return refuse(format!("feed[{index}]"), text);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Addresses that the front listens on: those listed, or one a family.
+fn served_addresses(config: &NodeConfig) -> usize {
+    let mut addresses: Vec<&std::net::IpAddr> = Vec::new();
+    for interface in &config.interface {
+        let Some(listed) = interface.addresses.value() else { return 2 };
+        addresses.extend(listed);
+    }
+    addresses.sort_unstable();
+    addresses.dedup();
+    addresses.len()
+}
+
+/// What can be said of one cache by itself; `key` makes the path of a key of its section.
+fn check_cache(cache: &Cache, key: impl Fn(&str) -> String) -> Result<(), Problem> {
+    id(&key("id"), &cache.id)?;
+    port(&key("port"), cache.port)?;
+    within(&key("max_memory_mb"), cache.max_memory_mb.into(), 8, 65_536)?;
+    let value_bytes = cache.max_value_bytes.into();
+    within(&key("max_value_bytes"), value_bytes, 1, VALUE_BYTES_MAX.into())?;
+    if cache.readers.len() > READERS_MAX {
+        return refuse(key("readers"), format!("more than {READERS_MAX} users"));
+    }
+    if let Some(index) = cache.readers.iter().position(String::is_empty) {
+        let text = "is empty; write a user name or uid";
+        return refuse(format!("{}[{index}]", key("readers")), text);
     }
     Ok(())
 }

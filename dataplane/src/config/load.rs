@@ -58,11 +58,11 @@ pub fn parse(text: &str, file: &str) -> Result<NodeConfig, ConfigError> {
     };
     super::check::check(&config).map_err(|problem| {
         let (root, _) = DeTable::parse_recoverable(text);
-        let offset = span_of(&root, &problem.key).map_or(0, |span| span.start);
+        let offset = span_of(&root, &problem.key).map_or(0, |(span, _)| span.start);
         ConfigError::Value {
             file: file.into(),
             line: line_of(text, offset),
-            key: problem.key,
+            key: as_written(&root, problem.key),
             problem: problem.text,
         }
     })?;
@@ -73,15 +73,19 @@ pub fn parse(text: &str, file: &str) -> Result<NodeConfig, ConfigError> {
 /// its default is what counts.
 pub fn place_of(text: &str, file: &str, key: &str) -> String {
     let (root, _) = DeTable::parse_recoverable(text);
-    let (section, name) = key.split_once('.').unwrap_or((key, ""));
-    let present = root.get_ref().iter().any(|(known, value)| {
-        known.get_ref() == section
-            && matches!(value.get_ref(), DeValue::Table(table)
-                if table.iter().any(|(known, _)| known.get_ref() == name))
-    });
-    match span_of(&root, key).filter(|_| present) {
-        Some(span) => format!("{file}:{}", line_of(text, span.start)),
-        None => file.to_owned(),
+    match span_of(&root, key) {
+        Some((span, true)) => format!("{file}:{}", line_of(text, span.start)),
+        _ => file.to_owned(),
+    }
+}
+
+/// The key path as the file would write it: the only section of a list may stand in single brackets.
+fn as_written(root: &Spanned<DeTable<'_>>, key: String) -> String {
+    let Some((section, rest)) = key.split_once("[0]") else { return key };
+    let written = root.get_ref().iter().find(|(known, _)| known.get_ref() == section);
+    match written.map(|(_, value)| value.get_ref()) {
+        Some(DeValue::Table(_)) => format!("{section}{rest}"),
+        _ => key,
     }
 }
 
@@ -135,8 +139,9 @@ fn descend(value: &Spanned<DeValue<'_>>, span: &Range<usize>) -> Option<String> 
     }
 }
 
-/// Where the key path (`interface[0].name`) stands; where its parent does if it is absent.
-fn span_of(root: &Spanned<DeTable<'_>>, path: &str) -> Option<Range<usize>> {
+/// Where the key path (`interface[0].name`) stands, and `true`; where its parent does, and `false`, if it
+/// is absent.
+fn span_of(root: &Spanned<DeTable<'_>>, path: &str) -> Option<(Range<usize>, bool)> {
     let mut found = None;
     let mut table = root.get_ref();
     for part in path.split('.') {
@@ -145,21 +150,21 @@ fn span_of(root: &Spanned<DeTable<'_>>, path: &str) -> Option<Range<usize>> {
             None => (part, None),
         };
         let Some((key, value)) = table.iter().find(|(key, _)| key.get_ref() == name) else {
-            return found;
+            return found.map(|span| (span, false));
         };
         found = Some(key.span());
         let mut value = value;
         if let (Some(index), DeValue::Array(items)) = (index, value.get_ref()) {
-            let Some(item) = items.get(index) else { return found };
+            let Some(item) = items.get(index) else { return found.map(|span| (span, false)) };
             found = Some(item.span());
             value = item;
         }
         match value.get_ref() {
             DeValue::Table(inner) => table = inner,
-            _ => return found,
+            _ => break,
         }
     }
-    found
+    found.map(|span| (span, true))
 }
 
 #[cfg(test)]
@@ -214,7 +219,27 @@ mod tests {
         ),
         (
             "[[feed]]\nvenue = \"nasdaq\"\ngroup = \"233.54.12.111\"\nport = 1\nchannel = 1\n",
-            "n.toml:1: feed[0]: a feed needs a [cache]",
+            "n.toml:1: feed[0]: a feed needs a [[cache]]",
+        ),
+        (
+            "[[cache]]\nid = \"q\"\n[[cache]]\nid = \"q\"\nport = 2\n",
+            "n.toml:4: cache[1].id: \"q\" is also cache[0].id",
+        ),
+        (
+            "[[cache]]\nid = \"q\"\n[[cache]]\nid = \"r\"\n",
+            "n.toml:3: cache[1].port: 11211 is also cache[0].port",
+        ),
+        (
+            "[[cache]]\nid = \"q\"\n[[cache]]\nid = \"r\"\nprot = 2\n",
+            "n.toml:5: cache[1].prot: unknown field `prot`",
+        ),
+        ("[cache]\nid = \"q\"\nprot = 2\n", "n.toml:3: cache.prot: unknown field `prot`"),
+        ("[[cache]]\nport = 2\n", "n.toml:1: cache[0]: missing field `id`"),
+        ("[cache]\nid = \"q\"\nmax_value_bytes = 0\n", "n.toml:3: cache.max_value_bytes: 0 is"),
+        ("cache = 5\n", "n.toml:1: cache: invalid type: integer `5`, expected a section"),
+        (
+            "[cache]\nid = \"q\"\n[[feed]]\nvenue = \"nasdaq\"\ngroup = \"233.54.12.111\"\nport = 1\nchannel = 1\ncache = \"r\"\n",
+            "n.toml:8: feed[0].cache: there is no cache \"r\"",
         ),
         ("[front]\nmax_conections = 1\n", "n.toml:2: front.max_conections: unknown field"),
         ("[front]\nmax_connections = 0\n", "n.toml:2: front.max_connections: 0 is not 1..="),
@@ -239,6 +264,30 @@ mod tests {
         assert_eq!(place_of(text, "n.toml", "worker.core"), "n.toml:5");
         assert_eq!(place_of(text, "n.toml", "worker.user"), "n.toml");
         assert_eq!(place_of(text, "n.toml", "control.user"), "n.toml");
+        let text = "[[cache]]\nid = \"a\"\n[[cache]]\nid = \"b\"\nreaders = [\"c\"]\n";
+        assert_eq!(place_of(text, "n.toml", "cache[1].readers"), "n.toml:5");
+        assert_eq!(place_of(text, "n.toml", "cache[0].readers"), "n.toml");
+        assert_eq!(place_of("[cache]\nid = \"a\"\n", "n.toml", "cache[0].id"), "n.toml:2");
+    }
+
+    #[test]
+    fn nine_caches_are_one_too_many_and_a_single_one_needs_no_list() {
+        let sections = |count: usize| -> String {
+            (0..count).map(|n| format!("[[cache]]\nid = \"c{n}\"\nport = {}\n", n + 1)).collect()
+        };
+        assert_eq!(parse(&sections(8), "n.toml").unwrap().cache.len(), 8);
+        let message = parse(&sections(9), "n.toml").unwrap_err().to_string();
+        assert!(message.starts_with("n.toml:25: cache[8]: more than 8 caches"), "{message}");
+        let addresses = |count: usize| {
+            let listed: Vec<String> = (1..=count).map(|n| format!("\"198.18.0.{n}\"")).collect();
+            let interface = format!("name = \"a\"\naddresses = [{}]\n", listed.join(", "));
+            parse(&format!("{}[[interface]]\n{interface}", sections(8)), "n.toml")
+        };
+        assert!(addresses(6).is_ok());
+        let message = addresses(7).unwrap_err().to_string();
+        assert!(message.contains("n.toml:27: interface[0].addresses: 8 caches on 7"), "{message}");
+        let (one, list) = ("[cache]\nid = \"q\"\n", "[[cache]]\nid = \"q\"\n");
+        assert_eq!(parse(one, "n.toml").unwrap(), parse(list, "n.toml").unwrap());
     }
 
     #[test]
@@ -267,7 +316,18 @@ mod tests {
             ("[[interface]]", &["name", "queues", "addresses"]),
             ("[access]", &["sources"]),
             ("[echo]", &["port"]),
-            ("[cache]", &["id", "port", "max_memory_mb", "huge_pages", "hot_set", "readers"]),
+            (
+                "[[cache]]",
+                &[
+                    "id",
+                    "port",
+                    "max_memory_mb",
+                    "max_value_bytes",
+                    "huge_pages",
+                    "hot_set",
+                    "readers",
+                ],
+            ),
             (
                 "[front]",
                 &[
@@ -280,7 +340,7 @@ mod tests {
                     "program",
                 ],
             ),
-            ("[[feed]]", &["venue", "group", "port", "channel", "start", "max_orders"]),
+            ("[[feed]]", &["venue", "group", "port", "channel", "cache", "start", "max_orders"]),
             ("[control]", &["listen", "user"]),
         ] {
             let start = super::super::DEFAULT_TOML.find(section).expect(section);

@@ -11,11 +11,12 @@
 mod auto;
 mod check;
 mod load;
+mod one_or_many;
 mod resolve;
 mod types;
 
 pub use auto::Auto;
-pub use check::READERS_MAX;
+pub use check::{READERS_MAX, VALUE_BYTES_MAX};
 pub use load::{ConfigError, load, parse, place_of};
 pub use resolve::{Choice, HostFacts, ResolveError, Resolved};
 pub use types::{

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use nix::unistd::{Uid, User};
 
-use super::{Auto, NodeConfig, PortKind};
+use super::{Auto, Cache, NodeConfig, PortKind};
 use crate::limits::{
     CHUNK_BYTES_LARGE, CHUNK_BYTES_SMALL, LINK_HEADER_BYTES_MAX, XDP_HEADROOM_BYTES,
 };
@@ -69,8 +69,8 @@ pub struct Resolved {
     pub worker_gid: u32,
     /// Uid that may attach besides root.
     pub control_uid: u32,
-    /// Uids that may read the cache besides root and the supervisor's own user.
-    pub cache_readers: Vec<u32>,
+    /// The supervisor's own uid.
+    pub uid: u32,
     /// Bytes of one UMEM frame.
     pub chunk_bytes: u32,
     /// UMEM on huge pages.
@@ -86,7 +86,7 @@ pub enum ResolveError {
     #[error("{key}: there is no user {name:?} on this host; create it or write a uid")]
     User {
         /// Key path.
-        key: &'static str,
+        key: String,
         /// What was written.
         name: String,
     },
@@ -94,8 +94,10 @@ pub enum ResolveError {
     #[error("worker.user: {0:?} is root; the worker needs no privilege, name an ordinary user")]
     RootWorker(String),
     /// Somebody who could do more than read, or whom the kernel cannot tell from others.
-    #[error("cache.readers: {name:?} is {what}; give the reading program a user of its own")]
+    #[error("{key}: {name:?} is {what}; give the reading program a user of its own")]
     Reader {
+        /// Key path.
+        key: String,
         /// What was written.
         name: String,
         /// Whom it means.
@@ -130,11 +132,10 @@ pub enum ResolveError {
 
 impl ResolveError {
     /// Path of the key whose value it is.
-    pub fn key(&self) -> &'static str {
+    pub fn key(&self) -> &str {
         match self {
-            Self::User { key, .. } => key,
+            Self::User { key, .. } | Self::Reader { key, .. } => key,
             Self::RootWorker(_) => "worker.user",
-            Self::Reader { .. } => "cache.readers",
             Self::Core { .. } => "worker.core",
             Self::Chunk { .. } => "port.chunk_bytes",
         }
@@ -181,8 +182,7 @@ impl Resolved {
             return Err(ResolveError::RootWorker(config.worker.user.clone()));
         }
         let (control_uid, _) = user("control.user", &config.control.user)?;
-        let cache_readers = cache_readers(&config, host, worker_uid)?;
-        Ok(Self {
+        let resolved = Self {
             run_dir,
             cores,
             program,
@@ -191,12 +191,35 @@ impl Resolved {
             worker_uid,
             worker_gid,
             control_uid,
-            cache_readers,
+            uid: host.uid,
             chunk_bytes,
             huge_pages,
             choices,
             config,
-        })
+        };
+        for (index, cache) in resolved.config.cache.iter().enumerate() {
+            resolved.readers(cache, &format!("cache[{index}].readers"))?;
+        }
+        Ok(resolved)
+    }
+
+    /// Uids that may read a cache besides root and the supervisor's own user; `key` is the path of its
+    /// list.
+    pub fn readers(&self, cache: &Cache, key: &str) -> Result<Vec<u32>, ResolveError> {
+        let mut uids = Vec::new();
+        for name in &cache.readers {
+            let (uid, _) = user(key, name)?;
+            let refused = |what| ResolveError::Reader { key: key.into(), name: name.clone(), what };
+            if uid == self.worker_uid && self.worker_uid != self.uid {
+                // It could trace the worker, whose mapping is writable.
+                return Err(refused("the worker's user"));
+            }
+            if uid == OVERFLOW_UID {
+                return Err(refused("the user of everybody from another user namespace"));
+            }
+            uids.push(uid);
+        }
+        Ok(uids)
     }
 }
 
@@ -286,10 +309,10 @@ fn huge_pages(
             let page = host.huge_page_bytes.max(1);
             let in_pages = |bytes: u64| bytes.div_ceil(page) * page;
             let umem = UmemSpec::new(config.port.frames, chunk_bytes, false).total_bytes() as u64;
-            // The cache's memory is taken first.
-            let cache = config.cache.as_ref().filter(|cache| cache.huge_pages);
-            let cache = cache.map_or(0, |cache| u64::from(cache.max_memory_mb) << 20);
-            let needed = in_pages(umem) * u64::from(host.queue_count) + in_pages(cache);
+            // The caches' memory is taken first.
+            let caches = config.cache.iter().filter(|cache| cache.huge_pages);
+            let caches = caches.map(|cache| in_pages(u64::from(cache.max_memory_mb) << 20));
+            let needed = in_pages(umem) * u64::from(host.queue_count) + caches.sum::<u64>();
             let huge = host.huge_page_bytes > 0 && host.huge_bytes_free >= needed;
             let reason =
                 format!("{} bytes of huge pages free, {needed} needed", host.huge_bytes_free);
@@ -303,36 +326,15 @@ fn huge_pages(
 /// `/proc/sys/kernel/overflowuid`).
 const OVERFLOW_UID: u32 = 65_534;
 
-fn cache_readers(
-    config: &NodeConfig,
-    host: &HostFacts,
-    worker_uid: u32,
-) -> Result<Vec<u32>, ResolveError> {
-    let mut uids = Vec::new();
-    for name in config.cache.iter().flat_map(|cache| &cache.readers) {
-        let (uid, _) = user("cache.readers", name)?;
-        let refused = |what| ResolveError::Reader { name: name.clone(), what };
-        if uid == worker_uid && worker_uid != host.uid {
-            // It could trace the worker, whose mapping is writable.
-            return Err(refused("the worker's user"));
-        }
-        if uid == OVERFLOW_UID {
-            return Err(refused("the user of everybody from another user namespace"));
-        }
-        uids.push(uid);
-    }
-    Ok(uids)
-}
-
 /// A user name or uid, as (uid, gid). A bare uid unknown to the host has the gid of the same number.
-fn user(key: &'static str, name: &str) -> Result<(u32, u32), ResolveError> {
+fn user(key: &str, name: &str) -> Result<(u32, u32), ResolveError> {
     if let Ok(uid) = name.parse::<u32>() {
         let known = User::from_uid(Uid::from_raw(uid)).ok().flatten();
         return Ok((uid, known.map_or(uid, |user| user.gid.as_raw())));
     }
     let user = User::from_name(name).ok().flatten();
     user.map(|user| (user.uid.as_raw(), user.gid.as_raw()))
-        .ok_or_else(|| ResolveError::User { key, name: name.into() })
+        .ok_or_else(|| ResolveError::User { key: key.into(), name: name.into() })
 }
 
 #[cfg(test)]
@@ -397,7 +399,7 @@ mod tests {
         several("[worker]\ncount = 2\ncore = [1, 1]\n", &[1, 1]);
         let mut config = NodeConfig::default();
         config.front.core = Auto::Is(7);
-        config.cache = Some(toml::from_str("id = \"q\"").unwrap());
+        config.cache = vec![toml::from_str("id = \"q\"").unwrap()];
         let error = Resolved::new(config, &host()).unwrap_err();
         assert!(matches!(error, ResolveError::Core { key: "front.core", .. }), "{error}");
 
@@ -410,11 +412,12 @@ mod tests {
             );
             Resolved::new(crate::config::parse(&text, "n.toml").unwrap(), &host())
         };
-        assert_eq!(with_readers("999", &["root", "1005"]).unwrap().cache_readers, [0, 1005]);
+        let resolved = with_readers("999", &["root", "1005"]).unwrap();
+        assert_eq!(resolved.readers(&resolved.config.cache[0], "readers").unwrap(), [0, 1005]);
         for (readers, says) in [
             (&["1005", "999"][..], "the worker's user"),
             (&["65534"], "another user namespace"),
-            (&["no-such-user-here"], "cache.readers: there is no user"),
+            (&["no-such-user-here"], "cache[0].readers: there is no user"),
         ] {
             let message = with_readers("999", readers).unwrap_err().to_string();
             assert!(message.contains(says), "{message}");

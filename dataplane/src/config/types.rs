@@ -3,9 +3,10 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::Auto;
+use super::one_or_many::one_or_many;
 use crate::net::Prefix;
 
 /// One node file.
@@ -26,9 +27,11 @@ pub struct NodeConfig {
     pub access: Access,
     /// The echo application, absent when not served.
     pub echo: Option<Echo>,
-    /// The cache, absent when not served.
-    pub cache: Option<Cache>,
-    /// The front of the cache; without a cache there is none.
+    /// The caches, at most [`nautilus_shm::attach::CACHES_MAX`]; their place in the list is their place
+    /// on the node.
+    #[serde(deserialize_with = "one_or_many")]
+    pub cache: Vec<Cache>,
+    /// The front of the caches; without a cache there is none.
     pub front: Front,
     /// Market data feeds applied by this node.
     pub feed: Vec<Feed>,
@@ -262,18 +265,21 @@ pub struct Echo {
     pub port: u16,
 }
 
-/// `[cache]`
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+/// One `[[cache]]`, or the only `[cache]`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Cache {
-    /// Cache id, same alphabet as the node's.
+    /// Cache id, same alphabet as the node's; unique on the node.
     pub id: String,
-    /// UDP and TCP port of the memcached protocol.
+    /// UDP and TCP port of the memcached protocol; unique on the node.
     #[serde(default = "default_cache_port")]
     pub port: u16,
     /// Memory of the table, 8..=65,536 MiB, reserved at start.
     #[serde(default = "default_cache_memory_mb")]
     pub max_memory_mb: u32,
+    /// Longest value that clients may store, 1..=[`super::VALUE_BYTES_MAX`].
+    #[serde(default = "default_cache_value_bytes")]
+    pub max_value_bytes: u32,
     /// Memory on huge pages that the host has reserved; a refusal to start without enough of them.
     #[serde(default)]
     pub huge_pages: bool,
@@ -294,11 +300,15 @@ fn default_cache_memory_mb() -> u32 {
     64
 }
 
+fn default_cache_value_bytes() -> u32 {
+    super::VALUE_BYTES_MAX
+}
+
 /// `[front]`
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Front {
-    /// Whether the cache is served over TCP, and over the kernel's UDP.
+    /// Whether the caches are served over TCP, and over the kernel's UDP.
     pub enabled: bool,
     /// CPU the front is pinned to; `auto` leaves it to the scheduler.
     pub core: Auto<u32>,
@@ -331,7 +341,15 @@ impl Default for Front {
 impl NodeConfig {
     /// Whether a front runs: it was not switched off, and there is something to serve.
     pub fn has_front(&self) -> bool {
-        self.front.enabled && self.cache.is_some()
+        self.front.enabled && !self.cache.is_empty()
+    }
+
+    /// The place of the cache that a feed publishes into. `None` only before the file was checked.
+    pub fn cache_of(&self, feed: &Feed) -> Option<usize> {
+        match &feed.cache {
+            None => (!self.cache.is_empty()).then_some(0),
+            Some(id) => self.cache.iter().position(|cache| cache.id == *id),
+        }
     }
 }
 
@@ -347,6 +365,9 @@ pub struct Feed {
     pub port: u16,
     /// Channel id its keys carry, 1..=255, unique on the node.
     pub channel: u8,
+    /// Id of the cache it publishes into; the first one without it.
+    #[serde(default)]
+    pub cache: Option<String>,
     /// What to do when a session is first seen in its middle.
     #[serde(default)]
     pub start: FeedStart,

@@ -14,10 +14,15 @@ pub struct FeedMetrics {
 
 impl FeedMetrics {
     /// Adds what was counted since the last call. For housekeeping.
-    pub fn publish(&mut self, feed: &Feed, now_ns: u64, bank: &MetricBank<'_>) {
+    pub fn publish<'a>(
+        &mut self,
+        feeds: impl IntoIterator<Item = &'a Feed>,
+        now_ns: u64,
+        bank: &MetricBank<'_>,
+    ) {
         let mut total = Counters::default();
         let (mut channels, mut suspect, mut books, mut orders) = (0, 0, 0, 0);
-        for channel in feed.channels() {
+        for channel in feeds.into_iter().flat_map(Feed::channels) {
             total.add(channel.counters());
             channels += 1;
             suspect += u64::from(!channel.is_live(now_ns));

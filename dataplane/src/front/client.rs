@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 use nautilus_shm::metrics::labels::ConnectionEnd;
 
 use super::connection::{Connection, Waits};
+use super::link::Target;
 
 /// A connection of the server.
 pub struct Client {
@@ -12,6 +13,8 @@ pub struct Client {
     pub connection: Connection,
     /// The socket.
     pub socket: OwnedFd,
+    /// The cache that it came to.
+    pub cache: Target,
     /// What the state machine waits for.
     pub waits: Waits,
     /// A receive is armed.
@@ -44,10 +47,11 @@ pub struct Client {
 
 impl Client {
     /// A connection that was just accepted.
-    pub fn new(socket: OwnedFd, now_ns: u64) -> Self {
+    pub fn new(socket: OwnedFd, cache: Target, now_ns: u64) -> Self {
         Self {
             connection: Connection::default(),
             socket,
+            cache,
             waits: Waits::Input,
             receiving: false,
             stopping: false,

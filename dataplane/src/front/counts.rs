@@ -1,5 +1,6 @@
 //! What the front counts, and how it gets into its metric bank.
 
+use nautilus_shm::attach::CACHES_MAX;
 use nautilus_shm::metrics::labels::{ConnectionEnd, Label};
 use nautilus_shm::metrics::{MetricBank, table};
 
@@ -15,8 +16,8 @@ pub struct Counts {
     pub rx_bytes: u64,
     pub tx_bytes: u64,
     pub held_bytes: u64,
-    pub hits: u64,
-    pub misses: u64,
+    /// Hits and misses by place of the cache.
+    pub reads: [(u64, u64); CACHES_MAX],
     pub link: LinkCounts,
     pub datagrams: u64,
     pub dropped_datagrams: u64,
@@ -29,8 +30,21 @@ impl Counts {
         self.ended[reason.index()] += 1;
     }
 
-    /// Adds what is more than in `before` to the bank, whose counters go on over the front's death.
-    pub fn publish(&self, before: &Self, bank: &MetricBank<'_>) {
+    /// Adds what is more than in `before` to the bank, whose counters go on over the front's death;
+    /// `bank_of` gives the bank of a cache's place.
+    pub fn publish<'a>(
+        &self,
+        before: &Self,
+        bank: &MetricBank<'_>,
+        bank_of: impl Fn(usize) -> MetricBank<'a>,
+    ) {
+        for (place, (now, then)) in self.reads.iter().zip(&before.reads).enumerate() {
+            // A cache that took the place of another begins anew.
+            let more = |now: u64, then: u64| now.checked_sub(then).unwrap_or(now);
+            let bank = bank_of(place);
+            bank.add(table::FRONT_HITS, more(now.0, then.0));
+            bank.add(table::FRONT_MISSES, more(now.1, then.1));
+        }
         bank.set(table::FRONT_CONNECTIONS, self.connections);
         bank.set(table::FRONT_HELD_BYTES, self.held_bytes);
         for reason in ConnectionEnd::ALL {
@@ -41,8 +55,6 @@ impl Counts {
             (table::FRONT_ACCEPTED, self.accepted, before.accepted),
             (table::FRONT_RX_BYTES, self.rx_bytes, before.rx_bytes),
             (table::FRONT_TX_BYTES, self.tx_bytes, before.tx_bytes),
-            (table::FRONT_HITS, self.hits, before.hits),
-            (table::FRONT_MISSES, self.misses, before.misses),
             (table::FRONT_FORWARDED, self.link.forwarded, before.link.forwarded),
             (table::FRONT_UNKNOWN, self.link.unknown, before.link.unknown),
             (table::FRONT_WAKES, self.link.wakes, before.link.wakes),

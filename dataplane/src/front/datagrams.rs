@@ -1,4 +1,4 @@
-//! What reaches the cache's port through the kernel: fragments put together, loopback, and everything
+//! What reaches a cache's port through the kernel: fragments put together, loopback, and everything
 //! where the steering program is not.
 //!
 //! A datagram is a connection that is over with its last answer: the same state machine, its answers sent
@@ -10,6 +10,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use nautilus_shm::clock::monotonic_ns;
 
 use super::connection::{Connection, Waits};
+use super::link::Target;
 use super::links::Links;
 use super::protocol::REPLY_TOO_LARGE;
 use super::reads::{At, Reads};
@@ -27,6 +28,11 @@ const BURSTS_A_TURN: usize = 4;
 /// Marks the number of a datagram among those of connections.
 pub const DATAGRAM: u64 = 1 << 63;
 
+/// Where the place of the cache stands in the number of a datagram, above its own.
+const CACHE_SHIFT: u32 = 16;
+
+const _: () = assert!(EXCHANGES_MAX <= 1 << CACHE_SHIFT, "a place fits below the cache's");
+
 struct Exchange {
     connection: Connection,
     path: Path,
@@ -34,8 +40,9 @@ struct Exchange {
     generation: u32,
 }
 
-/// The kernel's UDP sockets.
+/// The kernel's UDP sockets of one cache.
 pub struct Datagrams {
+    cache: Target,
     port: SocketPort,
     sources: Vec<Prefix>,
     exchanges: Vec<Option<Exchange>>,
@@ -51,8 +58,13 @@ pub struct Datagrams {
 
 impl Datagrams {
     /// Serves bound sockets, for sources of these prefixes.
-    pub fn new(sockets: Vec<OwnedFd>, sources: Vec<Prefix>) -> std::io::Result<Self> {
+    pub fn new(
+        cache: Target,
+        sockets: Vec<OwnedFd>,
+        sources: Vec<Prefix>,
+    ) -> std::io::Result<Self> {
         Ok(Self {
+            cache,
             port: SocketPort::adopt(sockets)?,
             sources,
             exchanges: Vec::new(),
@@ -108,9 +120,10 @@ impl Datagrams {
                     }
                     self.generation = self.generation.wrapping_add(1) & 0x7fff_ffff;
                     let generation = self.generation;
-                    let number = number(place, generation);
+                    let number = number(self.cache.place, place, generation);
                     let mut connection = Connection::of_datagram();
-                    let mut at = At { reads: &mut *reads, links: &mut *links, number };
+                    let target = self.cache;
+                    let mut at = At { reads: &mut *reads, links: &mut *links, target, number };
                     let waits = connection.receive(text, &mut at);
                     let path = datagram.reply_path();
                     let mut exchange = Exchange { connection, path, header, generation };
@@ -159,18 +172,19 @@ impl Datagrams {
     }
 
     fn exchange(&mut self, number: u64) -> Option<&mut Exchange> {
-        let exchange = self.exchanges.get_mut(number as u32 as usize)?.as_mut()?;
+        let exchange = self.exchanges.get_mut(place_of(number))?.as_mut()?;
         let generation = (number >> 32) as u32 & 0x7fff_ffff;
         (exchange.generation == generation).then_some(exchange)
     }
 
     fn resume(&mut self, number: u64, reads: &mut Reads, links: &mut Links<'_>) {
-        let place = number as u32 as usize;
+        let place = place_of(number);
         let Some(exchange) = self.exchanges.get_mut(place).and_then(Option::as_mut) else { return };
         loop {
             let waits = exchange.connection.resume(&mut At {
                 reads: &mut *reads,
                 links: &mut *links,
+                target: self.cache,
                 number,
             });
             let (_, tx) = self.port.split();
@@ -191,8 +205,17 @@ impl Datagrams {
     }
 }
 
-fn number(place: u32, generation: u32) -> u64 {
-    DATAGRAM | u64::from(generation) << 32 | u64::from(place)
+fn number(cache: u32, place: u32, generation: u32) -> u64 {
+    DATAGRAM | u64::from(generation) << 32 | u64::from(cache << CACHE_SHIFT | place)
+}
+
+fn place_of(number: u64) -> usize {
+    number as usize & ((1 << CACHE_SHIFT) - 1)
+}
+
+/// Place of the cache that a datagram's number belongs to.
+pub fn cache_of(number: u64) -> u32 {
+    number as u32 >> CACHE_SHIFT
 }
 
 fn is_over(exchange: &Exchange, waits: Waits) -> bool {

@@ -13,13 +13,22 @@ use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 
 use nautilus_shm::front_region::{
-    ANSWER_BYTES_MAX, ANSWER_HEADER_BYTES, Answer, FRONT_RING_WORDS, FrontRegion,
+    ANSWER_BYTES_MAX, ANSWER_HEADER_BYTES, Answer, FRONT_RING_WORDS, FrontRegion, RequestHeader,
 };
 use nautilus_shm::message_ring::{MessageConsumer, MessageProducer};
 use nix::unistd::{read, write};
 
 /// Commands at the worker at once. Too low: connections wait for room. Too high: memory.
 const OUTSTANDING_MAX: usize = 8192;
+
+/// Which cache a command is for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Target {
+    /// Its place.
+    pub place: u32,
+    /// Its generation: a place that is used again has another.
+    pub generation: u32,
+}
 
 /// A command that is not answered yet.
 #[derive(Clone, Copy, Debug)]
@@ -89,11 +98,13 @@ impl<'a> Link<'a> {
     }
 
     /// Hands a command over; `false` when there is no room.
-    pub fn forward(&mut self, connection: u64, command: &[u8]) -> bool {
+    pub fn forward(&mut self, target: Target, connection: u64, command: &[u8]) -> bool {
         if self.outstanding.len() >= OUTSTANDING_MAX {
             return false;
         }
-        let Ok(sequence) = self.requests.push(0, &[&connection.to_le_bytes(), command]) else {
+        let Target { place, generation } = target;
+        let header = RequestHeader { connection, cache: place, cache_generation: generation };
+        let Ok(sequence) = self.requests.push(0, &[&header.encode(), command]) else {
             return false;
         };
         let position = self.requests.position();
@@ -205,13 +216,13 @@ mod tests {
         write(&other, &1_u64.to_ne_bytes()).unwrap();
         let mut link = Link::new(&region, wake, region.advance_front());
         assert!(!readable());
-        link.forward(1, b"version\r\n");
+        link.forward(Target::default(), 1, b"version\r\n");
         link.wake();
         assert!(!readable(), "it is awake");
         region.sleep().announce(9);
         link.wake();
         assert!(!readable(), "nothing new was handed over");
-        link.forward(1, b"version\r\n");
+        link.forward(Target::default(), 1, b"version\r\n");
         link.wake();
         assert!(readable());
         region.sleep().woke();
@@ -240,7 +251,7 @@ mod tests {
             for step in steps.into_iter().chain(finish) {
                 match step {
                     0 => {
-                        prop_assert!(link.forward(sent, b"command"));
+                        prop_assert!(link.forward(Target::default(), sent, b"command"));
                         sent += 1;
                     }
                     1 if taken.is_none() => {
@@ -277,12 +288,12 @@ mod tests {
     fn answers_to_a_dead_front_are_nobodys() {
         let region = FrontRegion::create(c"nautilus-front").unwrap();
         let mut dead = Link::new(&region, wake(), region.advance_front());
-        dead.forward(7, b"version\r\n");
+        dead.forward(Target::default(), 7, b"version\r\n");
         let mut answers = region.answers().producer(1);
         let (tag, header) = Answer::header(7, 1, 0);
         answers.push(tag, &[&header, b"VERSION\r\n"]).unwrap();
         let mut link = Link::new(&region, wake(), region.advance_front());
-        link.forward(7, b"version\r\n");
+        link.forward(Target::default(), 7, b"version\r\n");
         link.poll(|_, _| panic!("not ours"));
         assert_eq!((link.counts().stale, link.outstanding()), (1, 1));
     }

@@ -1,6 +1,6 @@
 //! The ways to all workers of the node, and which of them a command is for: the one that writes its key.
 
-use super::link::{Link, LinkCounts};
+use super::link::{Link, LinkCounts, Target};
 use crate::memcached::parse::{self, Next};
 
 /// One way a worker, in the order of the workers.
@@ -27,8 +27,14 @@ impl<'a> Links<'a> {
     }
 
     /// Hands a command over to a worker; `false` when there is no room.
-    pub fn forward(&mut self, worker: usize, connection: u64, command: &[u8]) -> bool {
-        self.links[worker].forward(connection, command)
+    pub fn forward(
+        &mut self,
+        worker: usize,
+        target: Target,
+        connection: u64,
+        command: &[u8],
+    ) -> bool {
+        self.links[worker].forward(target, connection, command)
     }
 
     /// Commands that wait for workers.

@@ -1,9 +1,10 @@
-//! The front: TCP, and the kernel's UDP, of a node's cache. `README.md` has the figure; start reading at
+//! The front: TCP, and the kernel's UDP, of a node's caches. `README.md` has the figure; start reading at
 //! [`server`].
 //!
 //! This file is the life of the process: everything comes from the supervisor, on standard input; it has
 //! no privilege and opens nothing.
 
+pub mod caches;
 pub mod client;
 pub mod clients;
 pub mod connection;
@@ -16,6 +17,7 @@ pub mod protocol;
 pub mod reads;
 pub mod ring;
 pub mod server;
+pub mod settings;
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -23,8 +25,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use nautilus_shm::clock::monotonic_ns;
 use nautilus_shm::control_region::{ControlRegion, FRONT_PROCESS};
 use nautilus_shm::front_region::FrontRegion;
-use nautilus_shm::region::{Access, RegionError};
-use nautilus_shm::table::{LayoutError, TableReader, TableRegion};
+use nautilus_shm::region::RegionError;
+use nautilus_shm::table::LayoutError;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -35,14 +37,14 @@ use crate::config::ConfigError;
 use crate::supervisor::front::whole_file;
 use crate::supervisor::front_messages::{FrontAssignment, receive_as_front};
 use crate::supervisor::handover::{Fds, FromWorker, HandoverError, VERSION, send};
+use caches::{FrontCaches, Served};
 use counts::Counts;
-use datagrams::Datagrams;
 use guardian::Guardian;
 use link::Link;
 use links::Links;
-use reads::Reads;
 use ring::{Ring, RingError};
-use server::{Server, Settings};
+use server::Server;
+use settings::Settings;
 
 /// Descriptors that are no connection: listeners, regions, and one for a connection that is refused.
 const DESCRIPTORS_RESERVED: u64 = 64;
@@ -117,17 +119,13 @@ fn serve(socket: &OwnedFd, assignment: &FrontAssignment, mut fds: Fds) -> Result
     let lock = whole_file(nix::libc::F_WRLCK);
     fcntl(regions[0].fd(), FcntlArg::F_SETLK(&lock))
         .map_err(|errno| FrontError::Held(errno.into()))?;
-    let cache = TableRegion::attach(fds.take("cache")?, Access::ReadOnly)
-        .map_err(|error| FrontError::Region("cache", error))?;
-    let reads = Reads::new(TableReader::attach(cache)?);
-    let all = |kind: &str, count: u32, fds: &mut Fds| {
-        (0..count).map(|index| fds.take(&format!("{kind}.{index}"))).collect::<Result<Vec<_>, _>>()
-    };
-    let listeners = all("tcp", assignment.listeners, &mut fds)?;
-    let sockets = all("udp", assignment.sockets, &mut fds)?;
     let sources = config.access.sources.clone();
-    let datagrams = Datagrams::new(sockets, sources.clone()).map_err(FrontError::Socket)?;
-    let wakes = all("wake", workers, &mut fds)?;
+    let mut caches = FrontCaches::default();
+    for opened in &assignment.caches {
+        caches.insert(Served::take(opened, &sources, &mut fds)?);
+    }
+    let wakes = (0..workers).map(|worker| fds.take(&format!("wake.{worker}")));
+    let wakes = wakes.collect::<Result<Vec<_>, _>>()?;
     // Each by its own count: they are one after the other when they are moved on.
     let link = |(region, wake)| Link::new(region, wake, FrontRegion::front_generation(region));
     let links = Links::new(regions.iter().zip(wakes).map(link).collect());
@@ -144,7 +142,7 @@ fn serve(socket: &OwnedFd, assignment: &FrontAssignment, mut fds: Fds) -> Result
         poll: config.front.poll,
         sources,
     };
-    let mut server = Server::new(Ring::new()?, links, reads, datagrams, listeners, settings);
+    let mut server = Server::new(Ring::new()?, links, caches, settings);
     let _ = send(socket.as_fd(), &FromWorker::Ready { notes }, &[]);
     let serving =
         FromWorker::Serving { generation: assignment.generation, since_ns: monotonic_ns() };
@@ -153,7 +151,7 @@ fn serve(socket: &OwnedFd, assignment: &FrontAssignment, mut fds: Fds) -> Result
     let mut guardian = Guardian::new(assignment.supervisor_pid);
     let mut published = Counts::default();
     server.run(|counts| {
-        counts.publish(&published, &bank);
+        counts.publish(&published, &bank, |place| control.cache_metrics(FRONT_PROCESS, place));
         published = *counts;
         guardian.is_anyone_left(&control)
     })?;

@@ -3,6 +3,7 @@
 use nautilus_shm::table::{ReadError, TableReader, TableRegion, VALUE_BYTES_MAX};
 
 use super::connection::Backend;
+use super::link::Target;
 use super::links::Links;
 use super::protocol;
 
@@ -53,6 +54,8 @@ pub struct At<'a, 'l> {
     pub reads: &'a mut Reads,
     /// Take everything else.
     pub links: &'a mut Links<'l>,
+    /// The connection's cache.
+    pub target: Target,
     /// The connection's number.
     pub number: u64,
 }
@@ -68,6 +71,6 @@ impl Backend for At<'_, '_> {
     }
 
     fn forward(&mut self, worker: usize, command: &[u8]) -> bool {
-        self.links.forward(worker, self.number, command)
+        self.links.forward(worker, self.target, self.number, command)
     }
 }

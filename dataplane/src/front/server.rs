@@ -16,17 +16,19 @@ use nautilus_shm::clock::monotonic_ns;
 use nautilus_shm::metrics::labels::ConnectionEnd;
 use nix::sys::socket::{MsgFlags, SockaddrStorage, getpeername, send};
 
+use super::caches::FrontCaches;
 use super::client::Client;
 use super::clients::Clients;
 use super::connection::{INPUT_BYTES_HIGH, Waits};
 use super::counts::Counts;
-use super::datagrams::{DATAGRAM, Datagrams};
+use super::datagrams::{self, DATAGRAM};
 use super::links::Links;
 use super::protocol;
-use super::reads::{At, Reads};
+use super::reads::At;
 use super::ring::{Event, Ring, RingError, Token};
+use super::settings::Settings;
 use crate::config::PollPolicy;
-use crate::net::Prefix;
+use crate::supervisor::sys::accept_nonblocking;
 
 /// How long the answer ring is looked at without a pause. Too low: an answer that is a microsecond away
 /// costs a sleep. Too high: a core that worker and front share is taken from the worker.
@@ -46,6 +48,10 @@ const ADAPTIVE_SPIN_NS: u64 = 50_000;
 /// Between two looks at deadlines, supervisor and counters.
 pub const TICK_NS: u64 = 100_000_000;
 
+/// How long after its start a front also looks for connections by itself, once a tick. A listener wakes
+/// one ring for a connection, and that may still be the ring of a front that was just killed.
+const INHERITED_NS: u64 = 10_000_000_000;
+
 /// How long a client may take no byte of an answer, unless `front.idle_timeout_s` is shorter. Too low:
 /// clients behind a bad line are cut off. Too high: they hold memory for longer.
 const STALL_NS: u64 = 30_000_000_000;
@@ -53,31 +59,17 @@ const STALL_NS: u64 = 30_000_000_000;
 /// Memory of one connection from which it is ended when the front's memory is used up.
 const HELD_BYTES_FAIR: usize = 64 << 10;
 
-/// Numbers of listeners and sockets in tokens.
+/// Generation of listeners and sockets in tokens.
 const LISTENER: u32 = 0;
 
-/// What the front is told by the node file.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// Connections at once.
-    pub connections_max: usize,
-    /// Silence after which a connection is closed; 0 for never.
-    pub idle_timeout_ns: u64,
-    /// Memory of all connections' buffers together.
-    pub held_bytes_max: usize,
-    /// What the loop does when nothing happens.
-    pub poll: PollPolicy,
-    /// Who is served.
-    pub sources: Vec<Prefix>,
-}
+/// Where the place of the cache stands in the index of a listener's token.
+const CACHE_SHIFT: u32 = 16;
 
 /// A front that serves.
 pub struct Server<'a> {
     ring: Ring,
     links: Links<'a>,
-    reads: Reads,
-    datagrams: Datagrams,
-    listeners: Vec<OwnedFd>,
+    caches: FrontCaches,
     settings: Settings,
     clients: Clients,
     counts: Counts,
@@ -89,28 +81,24 @@ pub struct Server<'a> {
     now_ns: u64,
     busy_ns: u64,
     ticked_ns: u64,
+    started_ns: u64,
 }
 
 impl<'a> Server<'a> {
-    /// A front on listeners that are bound, non-blocking and listening.
-    pub fn new(
-        ring: Ring,
-        links: Links<'a>,
-        reads: Reads,
-        datagrams: Datagrams,
-        listeners: Vec<OwnedFd>,
-        settings: Settings,
-    ) -> Self {
-        let unarmed = (0..listeners.len() as u32)
-            .map(|index| (true, index))
-            .chain((0..datagrams.sockets().count() as u32).map(|index| (false, index)))
-            .collect();
+    /// A front of these caches, whose listeners are bound, non-blocking and listening.
+    pub fn new(ring: Ring, links: Links<'a>, caches: FrontCaches, settings: Settings) -> Self {
+        let mut unarmed = Vec::new();
+        for cache in caches.iter() {
+            let first = cache.target.place << CACHE_SHIFT;
+            let numbers = |count: usize| (0..count as u32).map(move |index| first | index);
+            unarmed.extend(numbers(cache.listeners.len()).map(|index| (true, index)));
+            let sockets = cache.datagrams.sockets().count();
+            unarmed.extend(numbers(sockets).map(|index| (false, index)));
+        }
         Self {
             ring,
             links,
-            reads,
-            datagrams,
-            listeners,
+            caches,
             settings,
             clients: Clients::default(),
             counts: Counts::default(),
@@ -119,6 +107,7 @@ impl<'a> Server<'a> {
             now_ns: monotonic_ns(),
             busy_ns: 0,
             ticked_ns: 0,
+            started_ns: monotonic_ns(),
         }
     }
 
@@ -130,7 +119,9 @@ impl<'a> Server<'a> {
             let mut busy = false;
             let mut left = self.ring.completed();
             self.now_ns = monotonic_ns();
-            self.reads.now_ns = self.now_ns;
+            for cache in self.caches.all() {
+                cache.reads.now_ns = self.now_ns;
+            }
             // What completes from here on belongs to the next turn: it came after the clock was read.
             while left > 0
                 && let Some(event) = self.ring.next_event()
@@ -139,7 +130,9 @@ impl<'a> Server<'a> {
                 busy = true;
                 self.handle(event);
             }
-            busy |= self.datagrams.turn(&mut self.reads, &mut self.links);
+            for cache in self.caches.all() {
+                busy |= cache.datagrams.turn(&mut cache.reads, &mut self.links);
+            }
             busy |= self.answers();
             self.unblock();
             while let Some(index) = self.clients.next_touched() {
@@ -152,6 +145,9 @@ impl<'a> Server<'a> {
             }
             if now_ns.saturating_sub(self.ticked_ns) >= TICK_NS {
                 self.ticked_ns = now_ns;
+                if now_ns.saturating_sub(self.started_ns) < INHERITED_NS {
+                    self.accept_waiting();
+                }
                 self.sweep(now_ns);
                 if !tick(&self.count()) {
                     return Ok(());
@@ -162,25 +158,34 @@ impl<'a> Server<'a> {
 
     /// Everything counted so far.
     pub fn count(&self) -> Counts {
-        Counts {
+        let mut counts = Counts {
             connections: self.clients.count() as u64,
             held_bytes: self.clients.held_bytes() as u64,
-            hits: self.reads.hits,
-            misses: self.reads.misses,
             link: self.links.counts(),
-            datagrams: self.datagrams.received,
-            dropped_datagrams: self.datagrams.dropped,
-            syscalls: self.ring.syscalls() + self.datagrams.syscalls(),
+            syscalls: self.counts.syscalls + self.ring.syscalls(),
             ..self.counts
+        };
+        for cache in self.caches.iter() {
+            counts.datagrams += cache.datagrams.received;
+            counts.dropped_datagrams += cache.datagrams.dropped;
+            counts.syscalls += cache.datagrams.syscalls();
+            if let Some(reads) = counts.reads.get_mut(cache.target.place as usize) {
+                *reads = (cache.reads.hits, cache.reads.misses);
+            }
         }
+        counts
     }
 
     fn arm(&mut self) {
         for (is_listener, index) in self.unarmed.drain(..) {
             let token = Token { index, generation: LISTENER };
+            let Some(cache) = self.caches.at(index >> CACHE_SHIFT) else { continue };
+            let number = index as usize & ((1 << CACHE_SHIFT) - 1);
             if is_listener {
-                self.ring.accept(self.listeners[index as usize].as_fd(), token);
-            } else if let Some(socket) = self.datagrams.sockets().nth(index as usize) {
+                if let Some(listener) = cache.listeners.get(number) {
+                    self.ring.accept(listener.as_fd(), token);
+                }
+            } else if let Some(socket) = cache.datagrams.sockets().nth(number) {
                 self.ring.poll(socket, token);
             }
         }
@@ -188,7 +193,7 @@ impl<'a> Server<'a> {
 
     /// How long to sleep at most.
     fn rest_ns(&self) -> u64 {
-        if self.datagrams.pending {
+        if self.caches.iter().any(|cache| cache.datagrams.pending) {
             return 0;
         }
         let idle_ns = monotonic_ns().saturating_sub(self.busy_ns);
@@ -214,22 +219,42 @@ impl<'a> Server<'a> {
                 }
                 // Out of descriptors, or the client is gone already: the next one is accepted as well.
                 if let Ok(connection) = connection {
-                    self.accept(connection);
+                    self.accept(connection, token.index >> CACHE_SHIFT);
                 }
             }
             Event::Readable { token, armed } => {
                 if !armed {
                     self.unarmed.push((false, token.index));
                 }
-                self.datagrams.pending = true;
+                if let Some(cache) = self.caches.at(token.index >> CACHE_SHIFT) {
+                    cache.datagrams.pending = true;
+                }
             }
             Event::Received { token, result, armed } => self.received(token, result, armed),
             Event::Sent { token, buffer, result } => self.sent(token, buffer, result),
         }
     }
 
-    fn accept(&mut self, connection: OwnedFd) {
+    /// Takes what waits in the listeners although nobody was told.
+    fn accept_waiting(&mut self) {
+        let mut found = Vec::new();
+        for cache in self.caches.iter() {
+            for listener in &cache.listeners {
+                self.counts.syscalls += 1;
+                while let Ok(connection) = accept_nonblocking(listener.as_fd()) {
+                    self.counts.syscalls += 1;
+                    found.push((connection, cache.target.place));
+                }
+            }
+        }
+        for (connection, place) in found {
+            self.accept(connection, place);
+        }
+    }
+
+    fn accept(&mut self, connection: OwnedFd, place: u32) {
         self.counts.accepted += 1;
+        let Some(cache) = self.caches.at(place).map(|cache| cache.target) else { return };
         let peer = getpeername::<SockaddrStorage>(connection.as_raw_fd()).ok();
         let Some(peer) = peer.as_ref().and_then(address) else {
             return self.counts.end(ConnectionEnd::Broken);
@@ -242,7 +267,7 @@ impl<'a> Server<'a> {
             let _ = send(connection.as_raw_fd(), protocol::TOO_MANY, flags);
             return self.counts.end(ConnectionEnd::Limit);
         }
-        let client = Client::new(connection, self.now_ns);
+        let client = Client::new(connection, cache, self.now_ns);
         self.clients.insert(client);
     }
 
@@ -261,12 +286,15 @@ impl<'a> Server<'a> {
                 Ok((Some(buffer), bytes)) if bytes > 0 => {
                     client.heard_ns = self.now_ns;
                     self.counts.rx_bytes += bytes as u64;
-                    if client.end.is_none() {
+                    let target = client.cache;
+                    if client.end.is_none()
+                        && let Some(cache) = self.caches.get(target)
+                    {
                         spare = client.connection.lend(spare);
                         let bytes = self.ring.buffer(buffer, bytes);
-                        let (reads, links) = (&mut self.reads, &mut self.links);
-                        client.waits =
-                            client.connection.receive(bytes, &mut At { reads, links, number });
+                        let (reads, links) = (&mut cache.reads, &mut self.links);
+                        let mut at = At { reads, links, target, number };
+                        client.waits = client.connection.receive(bytes, &mut at);
                     }
                 }
                 Ok(_) => client.input_ended = true,
@@ -318,9 +346,12 @@ impl<'a> Server<'a> {
 
     fn resume(&mut self, index: u32, number: u64) {
         let Some(client) = self.clients.at_mut(index) else { return };
-        if client.end.is_none() {
-            let (reads, links) = (&mut self.reads, &mut self.links);
-            client.waits = client.connection.resume(&mut At { reads, links, number });
+        let target = client.cache;
+        if client.end.is_none()
+            && let Some(cache) = self.caches.get(target)
+        {
+            let (reads, links) = (&mut cache.reads, &mut self.links);
+            client.waits = client.connection.resume(&mut At { reads, links, target, number });
         }
         self.clients.touch(index);
     }
@@ -337,12 +368,14 @@ impl<'a> Server<'a> {
                 resumed.push((index, number));
             }
         });
-        let is_datagram = !datagrams.is_empty();
-        for (number, text) in datagrams {
-            self.datagrams.answered(number, text.as_deref(), &mut self.reads, &mut self.links);
+        for (number, text) in &datagrams {
+            if let Some(cache) = self.caches.at(datagrams::cache_of(*number)) {
+                let (reads, links) = (&mut cache.reads, &mut self.links);
+                cache.datagrams.answered(*number, text.as_deref(), reads, links);
+            }
         }
-        if is_datagram {
-            self.datagrams.flush();
+        if !datagrams.is_empty() {
+            self.caches.all().for_each(|cache| cache.datagrams.flush());
         }
         // Several answers of one connection stand beside each other more often than not.
         resumed.dedup();

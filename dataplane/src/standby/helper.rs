@@ -13,7 +13,7 @@ use crate::kill_point::kill_point;
 use crate::supervisor::handover::{
     Assignment, Fds, FromWorker, HandoverError, ToWorker, receive_as_worker, send,
 };
-use crate::supervisor::sys::accept_packet_socket;
+use crate::supervisor::sys::accept_nonblocking;
 
 /// How long a new supervisor may take to examine what it was given, in ms.
 const ADOPT_MS: u16 = 5000;
@@ -94,7 +94,7 @@ fn give_back(
     generation: u64,
 ) -> Option<OwnedFd> {
     readable(listener, PollTimeout::NONE)?;
-    let connection = accept_packet_socket(listener.as_fd()).ok()?;
+    let connection = accept_nonblocking(listener.as_fd()).ok()?;
     let peer = getsockopt(&connection, sockopt::PeerCredentials).ok()?;
     if peer.uid() != assignment.supervisor_uid {
         return None;

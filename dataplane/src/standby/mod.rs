@@ -16,6 +16,7 @@
 //! [`crate::supervisor::handover`].
 
 mod apps;
+mod caches;
 mod helper;
 mod hot;
 mod serve;
@@ -29,8 +30,7 @@ use std::sync::mpsc::sync_channel;
 use nautilus_shm::clock::monotonic_ns;
 use nautilus_shm::control_region::ControlRegion;
 use nautilus_shm::front_region::FrontRegion;
-use nautilus_shm::region::{Access, RegionError};
-use nautilus_shm::table::{SharedWords, TableRegion};
+use nautilus_shm::region::RegionError;
 use nautilus_shm::worker_rings::WorkerRings;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CpuSet, sched_setaffinity};
@@ -178,15 +178,14 @@ fn prepare(socket: OwnedFd) -> Result<Option<Standby>, StandbyError> {
     let region: &'static ControlRegion =
         Box::leak(Box::new(ControlRegion::attach_writer(fds.take("control")?)?));
     let mapped = serve::Mapped::map(&assignment, &config, &mut fds)?;
-    let cache = match config.cache {
-        Some(_) => {
-            let region = TableRegion::attach(fds.take("cache")?, Access::ReadWrite)?;
-            Some(SharedWords::new(region))
-        }
-        None => None,
-    };
-    let hot = hot::prepare(&config, &mut fds)?;
+    let hot = hot::HotSets::take(&config, &mut fds)?;
     let number = assignment.worker;
+    let is_alone = config.worker.count == 1;
+    let prepare = |opened| {
+        let place = caches::Place { opened, number, is_alone };
+        caches::PreparedCache::new(&place, &config, &hot, &mut fds)
+    };
+    let caches = assignment.caches.iter().map(prepare).collect::<Result<Vec<_>, _>>()?;
     let wakes = (0..config.worker.count).map(|worker| fds.take(&format!("wake.{worker}")));
     let wakes = wakes.collect::<Result<Vec<OwnedFd>, _>>()?;
     let front = match config.has_front() {
@@ -208,8 +207,7 @@ fn prepare(socket: OwnedFd) -> Result<Option<Standby>, StandbyError> {
             Some(Peers::new(rings, number as usize, wakes))
         }
     };
-    let parts = apps::Parts { number, cache, hot, front, peers };
-    let apps = apps::Prepared::new(&config, parts)?;
+    let apps = apps::Prepared::new(&config, caches, front, peers);
     Ok(Some(Standby { socket, assignment, config, region, mapped, apps, held }))
 }
 

@@ -114,7 +114,7 @@ fn kernel_sockets(config: &NodeConfig, applied: &[Endpoint]) -> Vec<SocketSpec> 
     let shared = config.worker.count > 1;
     let mut ports: Vec<u16> = Vec::new();
     ports.extend(config.echo.map(|echo| echo.port));
-    ports.extend(config.cache.as_ref().map(|cache| cache.port));
+    ports.extend(config.cache.iter().map(|cache| cache.port));
     let mut specs = Vec::new();
     for (index, interface) in config.interface.iter().enumerate() {
         let addresses: Vec<IpAddr> = match interface.addresses.value() {

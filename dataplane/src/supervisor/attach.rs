@@ -10,9 +10,11 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use nautilus_shm::attach::{
     Ask, AttachError, CacheName, Code, PACKET_BYTES_MAX, ReplyHeader, cache_name,
 };
+use nautilus_shm::table::TableRegion;
 use nix::sys::socket::{getsockopt, sockopt};
 
-use super::sys::{accept_packet_socket, recv_packet, send_packet};
+use super::caches::OpenCache;
+use super::sys::{accept_nonblocking, recv_packet, send_packet};
 use crate::config::Resolved;
 
 /// Connections held at once; one goes when one more comes, so an idle stranger cannot keep control
@@ -40,14 +42,12 @@ enum Rank {
 }
 
 impl Access {
-    /// As the node file says.
-    pub fn of(resolved: &Resolved) -> Self {
-        let cache = resolved.config.cache.as_ref();
-        let readers = || resolved.cache_readers.clone();
+    /// As the caches' sections say.
+    pub fn of(resolved: &Resolved, caches: &[OpenCache]) -> Self {
         Self {
             control_uid: resolved.control_uid,
             own_uid: nix::unistd::geteuid().as_raw(),
-            caches: cache.map(|cache| (cache.id.clone(), readers())).into_iter().collect(),
+            caches: caches.iter().map(|cache| readers_of(resolved, cache)).collect(),
         }
     }
 
@@ -141,7 +141,7 @@ impl Readers {
 
     /// Takes new connections.
     pub fn accept(&mut self) {
-        while let Ok(fd) = accept_packet_socket(self.listener.as_fd()) {
+        while let Ok(fd) = accept_nonblocking(self.listener.as_fd()) {
             let Ok(peer) = getsockopt(&fd, sockopt::PeerCredentials) else { continue };
             if self.connections.len() == READERS_MAX {
                 let ranks = self.connections.iter().map(|(_, uid)| self.access.rank(*uid));
@@ -223,11 +223,31 @@ fn refusal(uid: u32, list: &str) -> Answer {
     }
 }
 
+/// A cache by id and who may read it. A user who is no longer there may read nothing: the lists were
+/// looked up when the cache was made.
+fn readers_of(resolved: &Resolved, cache: &OpenCache) -> (String, Vec<u32>) {
+    let section = &cache.opened.section;
+    (section.id.clone(), resolved.readers(section, "readers").unwrap_or_default())
+}
+
+/// What is given to a reader of every region: the control region, then every cache under its name.
+pub fn attach_answer(control: io::Result<OwnedFd>, caches: &[OpenCache]) -> io::Result<Answer> {
+    let name = |cache: &OpenCache| cache_name(&cache.opened.section.id);
+    let memories = caches.iter().map(|cache| cache.memory.reopen_read_only());
+    Ok(Answer {
+        payload: caches.iter().flat_map(name).collect(),
+        fds: std::iter::once(control).chain(memories).collect::<io::Result<_>>()?,
+    })
+}
+
+/// The memory of the cache of this name.
+pub fn memory_of<'a>(name: &CacheName, caches: &'a [OpenCache]) -> Option<&'a TableRegion> {
+    let named = |cache: &&OpenCache| cache_name(&cache.opened.section.id) == *name;
+    caches.iter().find(named).map(|cache| &cache.memory)
+}
+
 /// What is given to a reader of one cache: its memory, if the node has made it.
-pub fn cache_answer(
-    name: &CacheName,
-    memory: Option<&nautilus_shm::table::TableRegion>,
-) -> io::Result<Answer> {
+pub fn cache_answer(name: &CacheName, memory: Option<&TableRegion>) -> io::Result<Answer> {
     let memory = memory.ok_or(io::ErrorKind::NotFound)?;
     Ok(Answer { payload: name.to_vec(), fds: vec![memory.reopen_read_only()?] })
 }

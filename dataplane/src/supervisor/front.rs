@@ -70,15 +70,15 @@ impl Front {
     ) -> Result<(), String> {
         let resolved = context.resolved;
         let resources = &*context.resources;
-        let (Some(front), Some(cache)) = (&resources.front, &resources.cache) else {
-            return Ok(());
-        };
+        let Some(front) = &resources.front else { return Ok(()) };
         let mut fds = Fds::default();
         let control = resources.control.fd().try_clone_to_owned();
         fds.push("control", control.map_err(|error| error.to_string())?);
-        fds.push("cache", cache.reopen_read_only().map_err(|error| error.to_string())?);
         front.append_to(&mut fds).map_err(|error| error.to_string())?;
         resources.team.append_wakes_to(&mut fds).map_err(|error| error.to_string())?;
+        for cache in &resources.caches {
+            cache.append_for_front(&mut fds).map_err(|error| error.to_string())?;
+        }
         let root = nix::unistd::geteuid().is_root();
         let user = root.then_some((resolved.worker_uid, resolved.worker_gid));
         let identity = Identity { name: "nautilus-front", program: &resolved.front_program, user };
@@ -91,8 +91,7 @@ impl Front {
             supervisor_pid: std::process::id(),
             generation,
             core: resolved.front_core,
-            listeners: front.listeners.len() as u32,
-            sockets: front.sockets.len() as u32,
+            caches: resources.caches.iter().map(|cache| cache.opened.clone()).collect(),
             node: context.node_text.into(),
         };
         let assign = ToFront::Assign { fds: fds.names(), assignment };

@@ -5,6 +5,7 @@ use std::os::fd::BorrowedFd;
 
 use serde::{Deserialize, Serialize};
 
+use super::caches::CacheOpened;
 use super::handover::{Fds, HandoverError, receive};
 
 /// Everything a front needs besides descriptors.
@@ -19,10 +20,8 @@ pub struct FrontAssignment {
     pub generation: u64,
     /// CPU to be pinned to, if any.
     pub core: Option<u32>,
-    /// TCP listeners, `tcp.0` and so on.
-    pub listeners: u32,
-    /// UDP sockets, `udp.0` and so on.
-    pub sockets: u32,
+    /// Caches, by place.
+    pub caches: Vec<CacheOpened>,
     /// The node file.
     pub node: String,
 }
@@ -33,8 +32,8 @@ pub struct FrontAssignment {
 pub enum ToFront {
     /// Serve.
     Assign {
-        /// Names of the descriptors: `control`, `cache` (read-only), `front.0` and `wake.0` and so on, one
-        /// a worker, listeners, sockets.
+        /// Names of the descriptors: `control`, `front.0` and `wake.0` and so on, one a worker, and of each
+        /// cache its memory (read-only), listeners and sockets.
         fds: Vec<String>,
         /// What to do with them.
         assignment: FrontAssignment,

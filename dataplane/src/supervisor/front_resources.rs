@@ -16,7 +16,7 @@ use nix::sys::socket::{
 };
 
 use super::handover::Fds;
-use crate::config::{NodeConfig, PortKind};
+use crate::config::{Cache, NodeConfig, PortKind};
 use crate::port::socket::{SocketError, SocketSpec, bind_socket};
 
 /// Connections that wait to be accepted; the kernel bounds it by `net.core.somaxconn`. Too low: a crowd
@@ -27,7 +27,7 @@ const BACKLOG: i32 = 4096;
 #[derive(Debug, thiserror::Error)]
 pub enum FrontOpenError {
     /// A listener.
-    #[error("front: cannot {step} {address}: {source}; is another server on cache.port?")]
+    #[error("front: cannot {step} {address}: {source}; is another server on this port?")]
     Listener {
         /// What was tried.
         step: &'static str,
@@ -37,41 +37,25 @@ pub enum FrontOpenError {
         source: io::Error,
     },
     /// A UDP socket.
-    #[error("front: {0}; is another server on cache.port?")]
+    #[error("front: {0}; is another server on this port?")]
     Socket(#[from] SocketError),
     /// Its rings.
     #[error("front region: {0}")]
     Region(#[from] RegionError),
 }
 
-/// Sockets, rings and the eventfd.
+/// What is the same for all caches.
 #[derive(Debug)]
 pub struct FrontResources {
     /// Rings between the front and each worker.
     pub regions: Vec<FrontRegion>,
-    /// TCP listeners.
-    pub listeners: Vec<OwnedFd>,
-    /// UDP sockets; none where the worker has them (`port.kind = "socket"`).
-    pub sockets: Vec<OwnedFd>,
 }
 
 impl FrontResources {
-    /// Opens everything for the node's cache.
-    pub fn open(config: &NodeConfig) -> Result<Self, FrontOpenError> {
-        let port = config.cache.as_ref().map_or(0, |cache| cache.port);
-        let (mut listeners, mut sockets) = (Vec::new(), Vec::new());
-        for address in addresses(config) {
-            let address = SocketAddr::new(address, port);
-            let Some(listener) = absent_family(open_listener(address))? else { continue };
-            listeners.push(listener);
-            if config.port.kind == PortKind::Xdp {
-                let spec =
-                    SocketSpec { bind: address, groups: Vec::new(), interface: 0, shared: false };
-                sockets.push(bind_socket(&spec)?);
-            }
-        }
-        let regions = (0..config.worker.count).map(|_| FrontRegion::create(c"nautilus-front"));
-        Ok(Self { regions: regions.collect::<Result<_, _>>()?, listeners, sockets })
+    /// Opens what all caches share.
+    pub fn open(workers: usize) -> Result<Self, FrontOpenError> {
+        let regions = (0..workers).map(|_| FrontRegion::create(c"nautilus-front"));
+        Ok(Self { regions: regions.collect::<Result<_, _>>()? })
     }
 
     /// Moves the generation on by one, of all regions, and returns it. Before a front is started.
@@ -89,43 +73,92 @@ impl FrontResources {
         for (worker, region) in self.regions.iter().enumerate() {
             fds.push(format!("front.{worker}"), region.try_clone()?);
         }
-        for (index, listener) in self.listeners.iter().enumerate() {
-            fds.push(format!("tcp.{index}"), listener.try_clone()?);
-        }
-        for (index, socket) in self.sockets.iter().enumerate() {
-            fds.push(format!("udp.{index}"), socket.try_clone()?);
-        }
         Ok(())
     }
 
     /// Takes everything back from a worker, after a look at each.
-    pub fn take_back(fds: &mut Fds, port: u16, workers: usize) -> Result<Self, String> {
+    pub fn take_back(fds: &mut Fds, workers: usize) -> Result<Self, String> {
         let mut regions = Vec::new();
         for worker in 0..workers {
             let fd = fds.take(&format!("front.{worker}")).map_err(|error| error.to_string())?;
             let region = FrontRegion::attach(fd).map_err(|error| format!("front region: {error}"));
             regions.push(region?);
         }
-        let mut take_all = |kind: &str, stream: bool| {
-            let mut taken = Vec::new();
-            while let Ok(fd) = fds.take(&format!("{kind}.{}", taken.len())) {
-                let wanted = if stream { SockType::Stream } else { SockType::Datagram };
-                let is_wanted = getsockopt(&fd, sockopt::SockType) == Ok(wanted)
-                    && getsockopt(&fd, sockopt::AcceptConn) == Ok(stream)
-                    && bound_port(&fd) == Some(port);
-                if !is_wanted {
-                    return Err(format!("its {kind}.{} is no socket of the cache", taken.len()));
-                }
+        Ok(Self { regions })
+    }
+}
+
+/// The sockets of one cache.
+#[derive(Debug, Default)]
+pub struct CacheSockets {
+    /// TCP listeners.
+    pub listeners: Vec<OwnedFd>,
+    /// UDP sockets; none where the worker has them (`port.kind = "socket"`).
+    pub datagrams: Vec<OwnedFd>,
+}
+
+impl CacheSockets {
+    /// Opens them on the cache's port.
+    pub fn open(config: &NodeConfig, cache: &Cache) -> Result<Self, FrontOpenError> {
+        let mut this = Self::default();
+        for address in addresses(config) {
+            let address = SocketAddr::new(address, cache.port);
+            let Some(listener) = absent_family(open_listener(address))? else { continue };
+            this.listeners.push(listener);
+            if config.port.kind == PortKind::Xdp {
+                let spec =
+                    SocketSpec { bind: address, groups: Vec::new(), interface: 0, shared: false };
+                this.datagrams.push(bind_socket(&spec)?);
+            }
+        }
+        Ok(this)
+    }
+
+    fn kinds(&self) -> [(&'static str, &[OwnedFd]); 2] {
+        [("tcp", &self.listeners), ("udp", &self.datagrams)]
+    }
+
+    /// Adds duplicates of everything, named by the place of the cache.
+    pub fn append_to(&self, place: u16, fds: &mut Fds) -> io::Result<()> {
+        for (kind, sockets) in self.kinds() {
+            for (index, socket) in sockets.iter().enumerate() {
+                fds.push(format!("{kind}.{place}.{index}"), socket.try_clone()?);
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes what was handed over under the names of this place.
+    pub fn take(fds: &mut Fds, place: u16) -> Self {
+        let mut all = |kind: &str| {
+            let mut taken: Vec<OwnedFd> = Vec::new();
+            while let Ok(fd) = fds.take(&format!("{kind}.{place}.{}", taken.len())) {
                 taken.push(fd);
             }
-            Ok(taken)
+            taken
         };
-        let listeners = take_all("tcp", true)?;
-        let sockets = take_all("udp", false)?;
-        if listeners.is_empty() {
+        Self { listeners: all("tcp"), datagrams: all("udp") }
+    }
+
+    /// Takes them back from a worker, after a look at each.
+    pub fn take_back(fds: &mut Fds, place: u16, port: u16) -> Result<Self, String> {
+        let this = Self::take(fds, place);
+        for (kind, sockets) in this.kinds() {
+            let is_stream = kind == "tcp";
+            let wanted = if is_stream { SockType::Stream } else { SockType::Datagram };
+            for (index, fd) in sockets.iter().enumerate() {
+                let is_wanted = getsockopt(fd, sockopt::SockType) == Ok(wanted)
+                    && getsockopt(fd, sockopt::AcceptConn) == Ok(is_stream)
+                    && bound_port(fd) == Some(port);
+                if !is_wanted {
+                    return Err(format!("its {kind}.{place}.{index} is no socket of the cache"));
+                }
+            }
+        }
+        if this.listeners.is_empty() {
             return Err("it holds no listener of the cache".into());
         }
-        Ok(Self { regions, listeners, sockets })
+        Ok(this)
     }
 }
 
@@ -134,7 +167,7 @@ fn bound_port(fd: &OwnedFd) -> Option<u16> {
     name.as_sockaddr_in().map(|v4| v4.port()).or_else(|| name.as_sockaddr_in6().map(|v6| v6.port()))
 }
 
-/// Where the cache listens: the node file's addresses, or everywhere.
+/// Where caches listen: the node file's addresses, or everywhere.
 fn addresses(config: &NodeConfig) -> Vec<IpAddr> {
     let mut addresses = Vec::new();
     for interface in &config.interface {
@@ -210,32 +243,35 @@ mod tests {
     fn what_is_given_back_is_what_was_given_or_is_refused() {
         let listener = open_listener("127.0.0.1:0".parse().unwrap()).unwrap();
         let port = bound_port(&listener).unwrap();
-        let opened = FrontResources {
-            regions: vec![FrontRegion::create(c"nautilus-front").unwrap()],
-            listeners: vec![listener],
-            sockets: Vec::new(),
+        let shared = FrontResources::open(1).unwrap();
+        let sockets = CacheSockets { listeners: vec![listener], datagrams: Vec::new() };
+        let handed = || {
+            let mut fds = Fds::default();
+            shared.append_to(&mut fds).unwrap();
+            sockets.append_to(3, &mut fds).unwrap();
+            fds
         };
-        let mut fds = Fds::default();
-        opened.append_to(&mut fds).unwrap();
-        let back = FrontResources::take_back(&mut fds, port, 1).unwrap();
-        assert_eq!((back.listeners.len(), back.sockets.len()), (1, 0));
+        let take_back = |mut fds: Fds| {
+            FrontResources::take_back(&mut fds, 1)?;
+            CacheSockets::take_back(&mut fds, 3, port)
+        };
+        let back = take_back(handed()).unwrap();
+        assert_eq!((back.listeners.len(), back.datagrams.len()), (1, 0));
 
         let with = |name: &str, fd: OwnedFd| {
-            let mut fds = Fds::default();
-            opened.append_to(&mut fds).unwrap();
+            let mut fds = handed();
             drop(fds.take(name));
             fds.push(name, fd);
-            FrontResources::take_back(&mut fds, port, 1).unwrap_err()
+            take_back(fds).unwrap_err()
         };
         let socket = || OwnedFd::from(std::net::UdpSocket::bind("127.0.0.1:0").unwrap());
         let other = || OwnedFd::from(std::net::TcpListener::bind("127.0.0.1:0").unwrap());
-        assert!(with("tcp.0", socket()).contains("tcp.0"));
-        assert!(with("tcp.0", other()).contains("tcp.0"), "another port");
-        assert!(with("udp.0", other()).contains("udp.0"));
+        assert!(with("tcp.3.0", socket()).contains("tcp.3.0"));
+        assert!(with("tcp.3.0", other()).contains("tcp.3.0"), "another port");
+        assert!(with("udp.3.0", other()).contains("udp.3.0"));
         assert!(with("front.0", socket()).contains("front region"));
-        let mut fds = Fds::default();
-        opened.append_to(&mut fds).unwrap();
-        drop(fds.take("tcp.0"));
-        assert!(FrontResources::take_back(&mut fds, port, 1).unwrap_err().contains("no listener"));
+        let mut fds = handed();
+        drop(fds.take("tcp.3.0"));
+        assert!(take_back(fds).unwrap_err().contains("no listener"));
     }
 }

@@ -25,6 +25,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::caches::CacheOpened;
 use super::sys::{Packet, recv_packet, send_packet};
 
 /// Largest message; a node file is at most half of it.
@@ -34,7 +35,7 @@ pub const MESSAGE_BYTES_MAX: usize = 64 * 1024;
 pub const NODE_FILE_BYTES_MAX: usize = MESSAGE_BYTES_MAX / 2;
 
 /// Version of these messages. A supervisor takes nothing back from a worker of another one.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 /// One receive queue as it was opened.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -89,6 +90,8 @@ pub struct Assignment {
     /// All queues, in the order of their descriptors: every worker holds them, so that a new supervisor
     /// finds all of them with any.
     pub queues: Vec<QueueOpened>,
+    /// Caches, by place.
+    pub caches: Vec<CacheOpened>,
 }
 
 /// Supervisor to worker.
@@ -311,6 +314,11 @@ mod tests {
             node: crate::config::DEFAULT_TOML.into(),
             interfaces: vec![InterfaceOpened { name: "eth0".into(), ifindex: 2, mtu: 1500 }],
             queues: vec![QueueOpened { interface: 0, queue: 0, huge_pages: false, worker: 0 }],
+            caches: vec![CacheOpened {
+                place: 7,
+                generation: 9,
+                section: toml::from_str("id = \"q\"\nreaders = [\"1005\"]").unwrap(),
+            }],
         }
     }
 

@@ -3,6 +3,7 @@
 
 pub mod attach;
 pub mod backoff;
+pub mod caches;
 pub mod counters;
 pub mod fresh;
 pub mod front;

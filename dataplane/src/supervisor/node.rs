@@ -7,7 +7,7 @@
 use std::path::Path;
 use std::rc::Rc;
 
-use nautilus_shm::attach::{Ask, SUPERVISOR_SOCKET, cache_name};
+use nautilus_shm::attach::{Ask, SUPERVISOR_SOCKET};
 use nautilus_shm::cells::SupervisorIdentity;
 use nautilus_shm::clock::monotonic_ns;
 use nautilus_shm::control_region::SUPERVISOR_PROCESS;
@@ -19,7 +19,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
-use super::attach::{Access, Answer, Outcome, Readers, cache_answer};
+use super::attach::{Access, Answer, Outcome, Readers, attach_answer, cache_answer, memory_of};
 use super::counters;
 use super::front::Front;
 use super::host::{Host, HostError, facts, settle};
@@ -29,7 +29,7 @@ use super::journal::{Event, milliseconds, publish, say};
 use super::mirror::{Mirror, Touched};
 use super::neighbours::Neighbours;
 use super::netlink::{NetlinkError, NetlinkSocket};
-use super::publish::{front_status, publish_interfaces, publish_next_hops, status};
+use super::publish::{front_status, publish_caches, publish_interfaces, publish_next_hops, status};
 use super::reaper::Reaper;
 use super::resources::{OpenError, Resources, fill};
 use super::run_dir::{RunDir, RunDirError};
@@ -164,14 +164,14 @@ impl Node {
                     resources.control.supervisor().identity().map_or(0, |old| old.generation) + 1;
                 resources.control.region().advance_generation()?;
                 if let Some(steering) = &resources.steering {
-                    fill(steering, &resolved.config, &mirror)?;
+                    fill(steering, &resources.caches, &resolved.config, &mirror)?;
                 }
                 resources.join(&resolved.config)?;
                 counters::adopt(&mut resources, resolved.config.port.zero_copy);
                 (resources, generation)
             }
             None => {
-                if resolved.config.cache.is_some() {
+                if !resolved.config.cache.is_empty() {
                     run_dir.outlast_readers();
                 }
                 let (resources, said) = Resources::open(&resolved, &mirror)?;
@@ -192,7 +192,7 @@ impl Node {
         };
         resources.control.supervisor().set_identity(&identity);
         let listener = run_dir.listen(&run_dir.path().join(SUPERVISOR_SOCKET), 0o666)?;
-        let readers = Readers::new(listener, Access::of(&resolved), generation);
+        let readers = Readers::new(listener, Access::of(&resolved, &resources.caches), generation);
         let interfaces = Interfaces::new(&resolved, &mirror);
         let front = Front::adopt(resources.front.as_ref());
         let this = Self {
@@ -236,6 +236,7 @@ impl Node {
         this.publish(&event);
         publish_next_hops(&this.resolved, &this.mirror, &this.resources);
         publish_interfaces(&this.resolved, &this.mirror, &this.resources);
+        publish_caches(&this.resolved, &this.mirror, &this.resources);
         Ok(this)
     }
 
@@ -271,8 +272,8 @@ impl Node {
         let now_ns = monotonic_ns();
         self.resources.control.supervisor().beat(now_ns);
         let _ = self.resources.control.region().beat(now_ns);
-        if let Some(cache) = &self.resources.cache {
-            let _ = cache.beat(now_ns);
+        for cache in &self.resources.caches {
+            let _ = cache.memory.beat(now_ns);
         }
         let limit_ns = self.resolved.config.supervisor.hang_limit_ms * 1_000_000;
         for number in 0..self.workers.len() {
@@ -349,7 +350,8 @@ impl Node {
         }
         if (touched.addresses || touched.links || events.rebound)
             && let Some(steering) = &self.resources.steering
-            && let Err(error) = fill(steering, &self.resolved.config, &self.mirror)
+            && let caches = &self.resources.caches
+            && let Err(error) = fill(steering, caches, &self.resolved.config, &self.mirror)
         {
             say(&self.resolved.config.node.id, &error.to_string());
         }
@@ -386,17 +388,11 @@ impl Node {
         let status =
             status((&self.resolved, &self.mirror, &self.resources), &self.workers, self.started_ns);
         let status = front_status(status, &self.front);
-        let cache = self.resources.cache.as_ref();
-        let cache = self.resolved.config.cache.as_ref().map(|cache| cache.id.as_str()).zip(cache);
+        let caches = self.resources.caches.as_slice();
         let outcome = self.readers.answer(index, |ask| match ask {
-            Ask::Attach => Ok(Answer {
-                payload: cache.map(|(id, _)| cache_name(id).to_vec()).unwrap_or_default(),
-                fds: std::iter::once(control.reopen_read_only())
-                    .chain(cache.map(|(_, memory)| memory.reopen_read_only()))
-                    .collect::<std::io::Result<_>>()?,
-            }),
+            Ask::Attach => attach_answer(control.reopen_read_only(), caches),
             Ask::Status => Ok(Answer { payload: status.into_bytes(), fds: Vec::new() }),
-            Ask::Cache(name) => cache_answer(name, cache.map(|(_, memory)| memory)),
+            Ask::Cache(name) => cache_answer(name, memory_of(name, caches)),
         });
         match outcome {
             Outcome::Attached(_) => self.count(metrics::ATTACHES),
@@ -429,9 +425,9 @@ impl Node {
         let Self { run_dir, resources, workers, front, reaper, .. } = self;
         front.stop(&reaper);
         workers.into_iter().for_each(Workers::reap_all);
-        if let Some(cache) = &resources.cache {
+        for cache in &resources.caches {
             // Its readers must not take it for the live one for another second.
-            let _ = cache.beat(0);
+            let _ = cache.memory.beat(0);
         }
         drop(resources);
         run_dir.clear();

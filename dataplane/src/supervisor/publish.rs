@@ -1,16 +1,19 @@
 //! What others are told: next hops and interfaces in the control region, the status in words.
 
+use nautilus_shm::attach::CACHES_MAX;
+use nautilus_shm::cache_cell::{CacheIdentity, CacheState};
 use nautilus_shm::cells::InterfaceState;
 use nautilus_shm::clock::monotonic_ns;
 use nautilus_shm::control_region::SUPERVISOR_PROCESS;
 use nautilus_shm::metrics::table as metrics;
 
+use super::caches::OpenCache;
 use super::front::Front;
 use super::journal::milliseconds;
 use super::mirror::Mirror;
-use super::resources::Resources;
+use super::resources::{Resources, has_hot_set};
 use super::workers::{Workers, xdp_mode};
-use crate::config::{PortKind, Resolved};
+use crate::config::{Cache, PortKind, Resolved};
 
 /// Writes the next-hop table from the kernel's; what does not fit is counted.
 pub fn publish_next_hops(resolved: &Resolved, mirror: &Mirror, resources: &Resources) {
@@ -42,6 +45,26 @@ pub fn publish_interfaces(resolved: &Resolved, mirror: &Mirror, resources: &Reso
             mtu_bytes: link.map_or(0, |link| link.mtu),
         };
         resources.control.supervisor().set_interface(index, &state);
+    }
+}
+
+/// Writes which caches there are.
+pub fn publish_caches(resolved: &Resolved, mirror: &Mirror, resources: &Resources) {
+    for place in 0..CACHES_MAX {
+        let cell = resources.control.cache(place);
+        let cache = resources.caches.iter().find(|cache| usize::from(cache.opened.place) == place);
+        let identity = match cache {
+            Some(OpenCache { opened, .. }) => {
+                let is_hot = has_hot_set(&resolved.config, &opened.section, mirror);
+                opened.identity(CacheState::Serving, is_hot)
+            }
+            // Its generation must not come again.
+            None => CacheIdentity {
+                generation: cell.own_identity().generation,
+                ..CacheIdentity::default()
+            },
+        };
+        cell.set_identity(&identity);
     }
 }
 
@@ -83,6 +106,10 @@ pub fn status(
             Some(_) => "down",
         };
         let _ = writeln!(text, "interface {} {state}", wanted.name);
+    }
+    for OpenCache { opened, .. } in &resources.caches {
+        let Cache { id, port, max_memory_mb, .. } = &opened.section;
+        let _ = writeln!(text, "cache {id} port {port} memory {max_memory_mb} MiB");
     }
     let gap_ns = resources.control.supervisor().last_gap_ns();
     let _ = writeln!(text, "last gap {}", milliseconds(gap_ns));

@@ -3,11 +3,12 @@
 //! ```text
 //!   name in a message   what                          handed to
 //!   control             control region                every worker
-//!   cache               the cache's memory            every worker
+//!   cache.<p>           memory of the cache at place p every worker; the front, read-only
 //!   hot, hot_words,     what XDP answers itself, and  every worker
 //!   hot_hits            how often it did
 //!   front, wake         rings of the front, eventfd   every worker, the front
-//!   tcp.<n>, udp.<n>    the front's sockets           the front; every worker, to keep them
+//!   tcp.<p>.<n>,        the front's sockets for the   the front; every worker, to keep them
+//!   udp.<p>.<n>         cache at place p
 //!   xsk.<n>, umem.<n>   socket and packet memory      every worker
 //!   link.<i>            the program on interface i    the active worker only
 //!   listener            worker-<pid>.sock             the active worker only
@@ -25,10 +26,10 @@ use std::os::fd::{AsFd, OwnedFd};
 use nautilus_ebpf::intf::{self, Permissions, Service};
 use nautilus_ebpf::{HOT_FD_NAMES, Options, SourcePrefix, Steering, SteeringError, XdpLink};
 use nautilus_shm::control_region::ControlRegion;
-use nautilus_shm::region::{Access, RegionError};
-use nautilus_shm::table::{TableRegion, TableWriter};
+use nautilus_shm::region::RegionError;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
+use super::caches::{CacheOpenError, OpenCache, open_all};
 use super::counters::Counted;
 use super::front_resources::{FrontOpenError, FrontResources};
 use super::handover::{Fds, InterfaceOpened, QueueOpened};
@@ -37,7 +38,7 @@ use super::mirror::Mirror;
 use super::netlink::Link;
 use super::sys::join_group;
 use super::team_resources::{TeamError, TeamResources};
-use crate::config::{Auto, Cache, Interface, NodeConfig, Resolved};
+use crate::config::{Auto, Cache, Interface, NodeConfig, PortKind, Resolved};
 use crate::limits::{QUEUES_MAX, XDP_HEADROOM_BYTES};
 use crate::xsk::{Binding, BindingSpec, CopyMode, UmemSpec, XskError, XskFds};
 
@@ -45,12 +46,6 @@ use crate::xsk::{Binding, BindingSpec, CopyMode, UmemSpec, XskError, XskFds};
 const SERVICE_ECHO: u32 = 1;
 const SERVICE_CACHE: u32 = 2;
 const SERVICE_FEED: u32 = 3;
-
-/// The cache's place in the hot set, and its generation there: maps live and die with the program, and
-/// a program with its one cache.
-pub const HOT_CACHE: u16 = 0;
-/// See [`HOT_CACHE`].
-pub const HOT_CACHE_GENERATION: u32 = 1;
 
 /// Why a resource could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -109,15 +104,10 @@ pub enum OpenError {
         /// What the kernel said.
         why: String,
     },
-    /// The cache's memory.
-    #[error("cache.{key}: {problem}")]
-    Cache {
-        /// Key of the node file.
-        key: &'static str,
-        /// What is wrong.
-        problem: String,
-    },
-    /// The front's sockets and rings.
+    /// A cache.
+    #[error(transparent)]
+    Cache(#[from] CacheOpenError),
+    /// The front's rings.
     #[error(transparent)]
     Front(#[from] FrontOpenError),
     /// Duplicating descriptors.
@@ -266,8 +256,8 @@ pub fn binding_spec(resolved: &Resolved, ifindex: u32, queue: u32) -> BindingSpe
 pub struct Resources {
     /// Cells, metrics, events, next hops.
     pub control: ControlRegion,
-    /// The cache's memory, where the node has one.
-    pub cache: Option<TableRegion>,
+    /// The caches, by place.
+    pub caches: Vec<OpenCache>,
     /// What the front serves with, where the node has one.
     pub front: Option<FrontResources>,
     /// What the workers reach each other and are woken by.
@@ -288,17 +278,14 @@ impl Resources {
     /// Opens everything a node needs. The notes are for the operator.
     pub fn open(resolved: &Resolved, mirror: &Mirror) -> Result<(Self, Vec<String>), OpenError> {
         let control = ControlRegion::create(c"nautilus-control")?;
-        let cache = match &resolved.config.cache {
-            Some(cache) => Some(make_cache(cache, resolved.config.worker.count)?),
-            None => None,
-        };
+        let caches = open_all(&resolved.config)?;
         let front = match resolved.config.has_front() {
-            true => Some(FrontResources::open(&resolved.config)?),
+            true => Some(FrontResources::open(resolved.config.worker.count as usize)?),
             false => None,
         };
         let mut this = Self {
             control,
-            cache,
+            caches,
             front,
             team: TeamResources::open(resolved.config.worker.count as usize)?,
             steering: None,
@@ -308,7 +295,7 @@ impl Resources {
             serial: 1,
         };
         let mut notes = Vec::new();
-        if resolved.config.port.kind == crate::config::PortKind::Xdp {
+        if resolved.config.port.kind == PortKind::Xdp {
             // All refusals before the first change to any interface.
             for wanted in &resolved.config.interface {
                 inspect(wanted, mirror.link_named(&wanted.name), 0)?;
@@ -316,7 +303,7 @@ impl Resources {
             let frame_bytes_max = resolved.chunk_bytes - XDP_HEADROOM_BYTES;
             let steering = Steering::load(Options { frame_bytes_max })
                 .map_err(|source| OpenError::Steering { name: "(all)".into(), source })?;
-            fill(&steering, &resolved.config, mirror)?;
+            fill(&steering, &this.caches, &resolved.config, mirror)?;
             let huge_pages = match resolved.config.port.huge_pages {
                 Auto::Is(true) => HugePages::Insisted,
                 _ => HugePages::Preferred,
@@ -362,12 +349,12 @@ impl Resources {
     pub fn for_standby(&self) -> Result<Fds, OpenError> {
         let mut fds = Fds::default();
         fds.push("control", self.control.fd().try_clone_to_owned()?);
-        if let Some(cache) = &self.cache {
-            fds.push("cache", cache.fd().try_clone_to_owned()?);
-            if let Some(steering) = &self.steering {
-                for (name, fd) in HOT_FD_NAMES.iter().zip(steering.hot_fds()) {
-                    fds.push(*name, fd.try_clone_to_owned()?);
-                }
+        for cache in &self.caches {
+            cache.append_to(&mut fds)?;
+        }
+        if let Some(steering) = &self.steering {
+            for (name, fd) in HOT_FD_NAMES.iter().zip(steering.hot_fds()) {
+                fds.push(*name, fd.try_clone_to_owned()?);
             }
         }
         if let Some(front) = &self.front {
@@ -421,24 +408,6 @@ impl Resources {
     }
 }
 
-/// A cache's memory with an empty table in it, a shard for each worker.
-fn make_cache(cache: &Cache, workers: u32) -> Result<TableRegion, OpenError> {
-    let key = if cache.huge_pages { "huge_pages" } else { "max_memory_mb" };
-    let said = |error: &dyn std::error::Error| OpenError::Cache { key, problem: error.to_string() };
-    let region =
-        TableRegion::create(cache.max_memory_mb, cache.huge_pages).map_err(|error| said(&error))?;
-    let copy = region.fd().try_clone_to_owned()?;
-    let memory = TableRegion::attach(copy, Access::ReadWrite).map_err(|error| said(&error))?;
-    let mut seed = [0; 8];
-    std::io::Read::read_exact(&mut std::fs::File::open("/dev/urandom")?, &mut seed)?;
-    let mut table = TableWriter::create(memory, workers, u64::from_le_bytes(seed))
-        .map_err(|error| said(&error))?;
-    // Microseconds: no shard makes more than one version in each, all its life on average.
-    let since_1970 = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
-    table.begin_versions(since_1970.as_micros() as u64);
-    Ok(region)
-}
-
 /// The addresses that are served: those of the node file, or every global one of the interface;
 /// and the feeds' groups.
 pub fn served_addresses(config: &NodeConfig, mirror: &Mirror) -> Vec<IpAddr> {
@@ -458,20 +427,26 @@ pub fn served_addresses(config: &NodeConfig, mirror: &Mirror) -> Vec<IpAddr> {
     served
 }
 
-/// Whether hot keys are answered by the program. A veth whose other end has no XDP program loses what is
+/// Whether hot keys of a cache are answered by the program. A veth whose other end has no XDP program loses what is
 /// sent from XDP without a word, and nobody can see that from here.
-fn has_hot_set(config: &NodeConfig, wanted: &Auto<bool>, mirror: &Mirror) -> bool {
+pub fn has_hot_set(config: &NodeConfig, cache: &Cache, mirror: &Mirror) -> bool {
     let is_veth = |wanted: &Interface| {
         mirror.link_named(&wanted.name).is_some_and(|link| link.kind == "veth")
     };
-    match wanted {
-        Auto::Is(wanted) => *wanted,
+    let wanted = match cache.hot_set {
+        Auto::Is(wanted) => wanted,
         Auto::Auto => !config.interface.iter().any(is_veth),
-    }
+    };
+    wanted && config.port.kind == PortKind::Xdp
 }
 
 /// Writes sources, services and addresses into the steering program.
-pub fn fill(steering: &Steering, config: &NodeConfig, mirror: &Mirror) -> Result<(), OpenError> {
+pub fn fill(
+    steering: &Steering,
+    caches: &[OpenCache],
+    config: &NodeConfig,
+    mirror: &Mirror,
+) -> Result<(), OpenError> {
     let failed = |source| OpenError::Steering { name: "(all)".into(), source };
     let mut sources = Vec::new();
     for prefix in &config.access.sources {
@@ -482,12 +457,9 @@ pub fn fill(steering: &Steering, config: &NodeConfig, mirror: &Mirror) -> Result
     steering.replace_sources(&sources).map_err(failed)?;
     let mut services = Vec::new();
     services.extend(config.echo.map(|echo| (echo.port, Service::replying(SERVICE_ECHO))));
-    services.extend(config.cache.as_ref().map(|cache| {
-        let service = match has_hot_set(config, &cache.hot_set, mirror) {
-            true => Service::hot_cache(SERVICE_CACHE, HOT_CACHE, HOT_CACHE_GENERATION),
-            false => Service::replying(SERVICE_CACHE),
-        };
-        (cache.port, service)
+    services.extend(caches.iter().map(|OpenCache { opened, .. }| {
+        let is_hot = has_hot_set(config, &opened.section, mirror);
+        (opened.section.port, opened.service(SERVICE_CACHE, is_hot))
     }));
     services.extend(config.feed.iter().map(|feed| (feed.port, Service::listening(SERVICE_FEED))));
     steering.replace_services(&services).map_err(failed)?;

@@ -156,7 +156,7 @@ pub fn recv_packet(socket: BorrowedFd<'_>, bytes_max: usize) -> io::Result<Packe
 }
 
 /// Takes one connection of a listener; both ends do not block.
-pub fn accept_packet_socket(listener: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+pub fn accept_nonblocking(listener: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let fd = accept4(listener.as_raw_fd(), flags)?;
     // SAFETY: the kernel has just made this descriptor for us.

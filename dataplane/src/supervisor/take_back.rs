@@ -15,10 +15,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nautilus_ebpf::{Steering, XdpLink, intf};
 use nautilus_shm::control_region::{ControlRegion, WORKERS_MAX};
-use nautilus_shm::region::Access;
-use nautilus_shm::table::TableRegion;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use super::caches::OpenCache;
 use super::counters::Counted;
 use super::front_resources::FrontResources;
 use super::handover::{
@@ -92,24 +91,19 @@ pub fn take_back(named_pid: u32, socket: OwnedFd) -> Result<TakenBack, TakeBackE
         pidfd_open(named_pid).map_err(|error| wrong(format!("cannot watch it: {error}")))?;
     let control = ControlRegion::attach_writer(fds.take("control")?)
         .map_err(|error| wrong(format!("control region: {error}")))?;
-    let cache = match fds.take("cache") {
-        Ok(fd) => Some(
-            TableRegion::attach(fd, Access::ReadWrite)
-                .map_err(|error| wrong(format!("cache: {error}")))?,
-        ),
-        Err(_) => None,
-    };
     let config = crate::config::parse(&assignment.node, "(worker)")
         .map_err(|error| wrong(format!("its node file: {error}")))?;
     let workers = config.worker.count as usize;
     if assignment.worker as usize >= workers || !is_slot_of(&assignment) {
         return Err(wrong(format!("claims to be number {}", assignment.worker)));
     }
-    let front = match &config.cache {
-        Some(cache) if config.has_front() => {
-            Some(FrontResources::take_back(&mut fds, cache.port, workers).map_err(wrong)?)
-        }
-        _ => None,
+    let has_front = config.has_front();
+    let take = |opened| OpenCache::take_back(opened, has_front, &mut fds);
+    let caches =
+        assignment.caches.iter().map(take).collect::<Result<Vec<_>, _>>().map_err(wrong)?;
+    let front = match has_front {
+        true => Some(FrontResources::take_back(&mut fds, workers).map_err(wrong)?),
+        false => None,
     };
     let team = TeamResources::take_back(&mut fds, workers).map_err(wrong)?;
     let known = control.worker(assignment.worker_index as usize).own_identity();
@@ -165,8 +159,17 @@ pub fn take_back(named_pid: u32, socket: OwnedFd) -> Result<TakenBack, TakeBackE
     }
     let serial = assignment.resources;
     let (fresh, memberships) = (None, Vec::new());
-    let resources =
-        Resources { control, cache, front, team, steering, interfaces, fresh, memberships, serial };
+    let resources = Resources {
+        control,
+        caches,
+        front,
+        team,
+        steering,
+        interfaces,
+        fresh,
+        memberships,
+        serial,
+    };
     let adopt = ToWorker::Adopt { generation, supervisor_pid: std::process::id() };
     send(socket.as_fd(), &adopt, &[])?;
     let index = assignment.worker_index;

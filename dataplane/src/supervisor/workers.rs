@@ -142,6 +142,7 @@ impl Workers {
             node: context.node_text.into(),
             interfaces: context.resources.interfaces.iter().map(|o| o.interface.clone()).collect(),
             queues: context.resources.queues_opened(),
+            caches: context.resources.caches.iter().map(|cache| cache.opened.clone()).collect(),
         };
         let assign = ToWorker::Assign { fds: fds.names(), assignment };
         if let Err(error) = send(seat.socket(), &assign, &fds.borrowed()) {

@@ -1,7 +1,7 @@
 //! Commands of the front, executed by the worker between bursts.
 //!
 //! ```text
-//!   request ring -> command -> cache application -> answer -> answer ring
+//!   request ring -> command -> application of its cache -> answer -> answer ring
 //! ```
 //!
 //! Consumer of the request ring, producer of the answer ring, writer of the worker's announcement in the
@@ -12,7 +12,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nautilus_shm::front_region::{
     ANSWER_BYTES_MAX, ANSWER_HEADER_BYTES, Answer, COMMAND_BYTES_MAX, FRONT_RING_WORDS,
-    FrontRegion, REQUEST_HEADER_BYTES,
+    FrontRegion, REQUEST_HEADER_BYTES, RequestHeader,
 };
 use nautilus_shm::message_ring::{MessageConsumer, MessageProducer};
 use nautilus_shm::metrics::{MetricBank, table};
@@ -28,6 +28,20 @@ const COMMANDS_A_TURN: usize = 8;
 
 /// Bytes of commands after which a turn's share is over: a value of 1 MiB takes some 100 us.
 const COMMAND_BYTES_A_TURN: usize = 64 << 10;
+
+/// The caches of a worker, as commands name them.
+pub trait Caches {
+    /// Where their tables are.
+    type Memory: Words;
+    /// What shows their hot keys.
+    type Hot: HotSet;
+    /// The cache of a place, if it is still the one of this generation.
+    fn cache(
+        &mut self,
+        place: u32,
+        generation: u32,
+    ) -> Option<&mut CacheApp<Self::Memory, Self::Hot>>;
+}
 
 /// The worker's ends of both rings.
 pub struct Forwarded {
@@ -46,6 +60,9 @@ pub struct Forwarded {
 
 /// The end of an answer that would be longer than [`ANSWER_BYTES_MAX`].
 const ANSWER_TOO_LARGE: &[u8] = b"SERVER_ERROR out of memory writing get response\r\n";
+
+/// The answer to a command for a cache that is gone.
+const NO_CACHE: &[u8] = b"SERVER_ERROR no such cache\r\n";
 
 /// Executes one command and leaves its answer in `text`, which has room for the longest. Nothing in
 /// `command` but the one: the front cut it out.
@@ -102,22 +119,14 @@ impl Forwarded {
 
     /// Executes some of what waits; returns how many commands that were.
     #[inline]
-    pub fn serve<W: Words, H: HotSet>(
-        &mut self,
-        cache: &mut CacheApp<W, H>,
-        clock: &impl Clock,
-    ) -> usize {
+    pub fn serve(&mut self, caches: &mut impl Caches, clock: &impl Clock) -> usize {
         if self.taken.is_none() && self.requests.is_empty() {
             return 0;
         }
-        self.serve_waiting(cache, clock)
+        self.serve_waiting(caches, clock)
     }
 
-    fn serve_waiting<W: Words, H: HotSet>(
-        &mut self,
-        cache: &mut CacheApp<W, H>,
-        clock: &impl Clock,
-    ) -> usize {
+    fn serve_waiting(&mut self, caches: &mut impl Caches, clock: &impl Clock) -> usize {
         if let Some(position) = self.taken {
             let (tag, payload) = Answer::taken(position);
             if self.answers.push(tag, &[&payload]).is_err() {
@@ -139,22 +148,27 @@ impl Forwarded {
             let Some(message) = popped else { break };
             count += 1;
             bytes += message.bytes;
-            let Some((header, command)) =
-                self.command[..message.bytes].split_first_chunk::<REQUEST_HEADER_BYTES>()
+            let Some((header, command)) = RequestHeader::decode(&self.command[..message.bytes])
             else {
                 self.damaged += 1;
                 continue;
             };
-            let connection = u64::from_le_bytes(*header);
             // After the command has arrived.
             let now_ns = clock.now_ns();
-            execute(cache, now_ns, command, &mut self.text);
+            match caches.cache(header.cache, header.cache_generation) {
+                Some(cache) => execute(cache, now_ns, command, &mut self.text),
+                None => {
+                    self.text.clear();
+                    self.text.extend_from_slice(NO_CACHE);
+                }
+            }
             self.executed += 1;
             if message.generation != self.region.front_generation() {
                 self.dropped += 1;
                 continue;
             }
-            let (tag, header) = Answer::header(connection, message.generation, message.sequence);
+            let (connection, sequence) = (header.connection, message.sequence);
+            let (tag, header) = Answer::header(connection, message.generation, sequence);
             if self.answers.push(tag, &[&header, &self.text]).is_err() {
                 self.damaged += 1;
             }
@@ -190,11 +204,34 @@ impl Forwarded {
 
 #[cfg(test)]
 mod tests {
+    use nautilus_shm::sync::AtomicU64;
     use nautilus_shm::table::{TableWriter, heap_words};
     use nix::sys::eventfd::EventFd;
 
     use super::*;
     use crate::worker::Monotonic;
+
+    /// The cache of place 3 and generation 2.
+    struct Only(CacheApp<Box<[AtomicU64]>>);
+
+    impl Only {
+        fn new() -> Self {
+            Self(CacheApp::new(TableWriter::create(heap_words(8 << 20), 1, 3).unwrap(), 0))
+        }
+
+        fn header(connection: u64) -> [u8; REQUEST_HEADER_BYTES] {
+            RequestHeader { connection, cache: 3, cache_generation: 2 }.encode()
+        }
+    }
+
+    impl Caches for Only {
+        type Memory = Box<[AtomicU64]>;
+        type Hot = ();
+
+        fn cache(&mut self, place: u32, generation: u32) -> Option<&mut CacheApp<Self::Memory>> {
+            ((place, generation) == (3, 2)).then_some(&mut self.0)
+        }
+    }
 
     fn forwarded() -> (&'static FrontRegion, Forwarded) {
         let region = Box::leak(Box::new(FrontRegion::create(c"nautilus-front").unwrap()));
@@ -219,7 +256,7 @@ mod tests {
     #[test]
     fn commands_are_executed_in_order_and_answered_or_acknowledged() {
         let (region, mut forwarded) = forwarded();
-        let mut cache = CacheApp::new(TableWriter::create(heap_words(8 << 20), 1, 3).unwrap(), 0);
+        let mut cache = Only::new();
         let mut requests = region.requests().producer(region.advance_front());
         let value = vec![b'v'; 1 << 20];
         let large = [b"set k 7 0 1048576\r\n", &value[..], b"\r\n"].concat();
@@ -231,7 +268,11 @@ mod tests {
             b"nonsense\r\n",
         ];
         for (number, command) in commands.iter().enumerate() {
-            requests.push(0, &[&(number as u64).to_le_bytes(), command]).unwrap();
+            requests.push(0, &[&Only::header(number as u64), command]).unwrap();
+        }
+        for (cache, cache_generation) in [(3, 1), (2, 2), (u32::MAX, 2)] {
+            let header = RequestHeader { connection: 9, cache, cache_generation };
+            requests.push(0, &[&header.encode(), b"get k\r\n"]).unwrap();
         }
         forwarded.take_over(1);
         assert!(!forwarded.sleeps(1), "there is work");
@@ -244,6 +285,9 @@ mod tests {
             (2, "VALUE k 0 1\r\n1\r\nEND\r\n"),
             (3, "DELETED\r\n"),
             (4, "ERROR\r\n"),
+            (9, "SERVER_ERROR no such cache\r\n"),
+            (9, "SERVER_ERROR no such cache\r\n"),
+            (9, "SERVER_ERROR no such cache\r\n"),
         ];
         assert_eq!(answers(region), expected.map(|(number, text)| (number, text.to_owned())));
     }
@@ -251,9 +295,9 @@ mod tests {
     #[test]
     fn a_dead_front_gets_no_answer_and_a_full_ring_takes_no_command() {
         let (region, mut forwarded) = forwarded();
-        let mut cache = CacheApp::new(TableWriter::create(heap_words(8 << 20), 1, 3).unwrap(), 0);
+        let mut cache = Only::new();
         let mut requests = region.requests().producer(region.advance_front());
-        requests.push(0, &[&[0; 8], b"set k 0 0 1\r\n1\r\n"]).unwrap();
+        requests.push(0, &[&Only::header(0), b"set k 0 0 1\r\n1\r\n"]).unwrap();
         region.advance_front();
         forwarded.take_over(1);
         assert_eq!(forwarded.serve(&mut cache, &Monotonic), 1);
@@ -267,7 +311,7 @@ mod tests {
         }
         forwarded.take_over(2);
         let mut requests = region.requests().producer(2);
-        requests.push(0, &[&[0; 8], b"version\r\n"]).unwrap();
+        requests.push(0, &[&Only::header(0), b"version\r\n"]).unwrap();
         assert_eq!(forwarded.serve(&mut cache, &Monotonic), 0);
         assert_eq!(forwarded.executed, 1);
     }

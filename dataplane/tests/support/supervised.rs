@@ -13,8 +13,12 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use nautilus_dataplane::supervisor::sys::{recv_packet, send_packet};
-use nautilus_shm::attach::{PACKET_BYTES_MAX, ReplyHeader, Request, Verb};
+use nautilus_shm::attach::{
+    CacheRequest, Code, PACKET_BYTES_MAX, ReplyHeader, Request, Verb, cache_ids, cache_name,
+};
 use nautilus_shm::control_region::ControlReader;
+use nautilus_shm::region::Access;
+use nautilus_shm::table::{TableReader, TableRegion};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket, sockopt};
@@ -67,6 +71,24 @@ pub fn ask(client: &UdpSocket, text: &str) -> String {
         }
     }
     panic!("no answer to {text:?}");
+}
+
+/// What the supervisor of this directory answers to whoever asks for one cache.
+pub fn ask_for_cache(run_dir: &Path, id: &str) -> (Code, Vec<OwnedFd>) {
+    let request = CacheRequest { name: cache_name(id) }.encode();
+    let (header, _, fds) = exchange(run_dir, &request).expect("an answer");
+    (header.code, fds)
+}
+
+fn exchange(run_dir: &Path, request: &[u8]) -> Option<(ReplyHeader, Vec<u8>, Vec<OwnedFd>)> {
+    let flags = SockFlag::SOCK_CLOEXEC;
+    let fd = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None).unwrap();
+    let address = UnixAddr::new(&run_dir.join("supervisor.sock")).unwrap();
+    connect(fd.as_raw_fd(), &address).ok()?;
+    send_packet(fd.as_fd(), request, &[]).ok()?;
+    let packet = recv_packet(fd.as_fd(), PACKET_BYTES_MAX).ok()?;
+    let (header, payload) = ReplyHeader::decode(&packet.bytes).ok()?;
+    Some((header, payload.to_vec(), packet.fds))
 }
 
 pub struct Supervised {
@@ -239,14 +261,7 @@ impl Supervised {
     }
 
     fn ask(&self, verb: Verb) -> Option<(ReplyHeader, Vec<u8>, Vec<OwnedFd>)> {
-        let flags = SockFlag::SOCK_CLOEXEC;
-        let fd = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None).unwrap();
-        let address = UnixAddr::new(&self.run_dir().join("supervisor.sock")).unwrap();
-        connect(fd.as_raw_fd(), &address).ok()?;
-        send_packet(fd.as_fd(), &Request { verb }.encode(), &[]).ok()?;
-        let packet = recv_packet(fd.as_fd(), PACKET_BYTES_MAX).ok()?;
-        let (header, payload) = ReplyHeader::decode(&packet.bytes).ok()?;
-        Some((header, payload.to_vec(), packet.fds))
+        exchange(&self.run_dir(), &Request { verb }.encode())
     }
 
     pub fn status(&self) -> Option<String> {
@@ -258,6 +273,14 @@ impl Supervised {
     pub fn attach(&self) -> Result<ControlReader, ReplyHeader> {
         let (header, _, mut fds) = self.ask(Verb::Attach).expect("an answer");
         if fds.is_empty() { Err(header) } else { Ok(ControlReader::attach(fds.remove(0)).unwrap()) }
+    }
+
+    /// A reader of the cache of this id, as a program on the host has it.
+    pub fn reader(&self, id: &str) -> Option<TableReader<TableRegion>> {
+        let (_, payload, mut fds) = self.ask(Verb::Attach)?;
+        let place = cache_ids(&payload).ok()?.iter().position(|known| known == id)?;
+        let memory = TableRegion::attach(fds.remove(1 + place), Access::ReadOnly).ok()?;
+        TableReader::attach(memory).ok()
     }
 
     /// Inodes of sockets that supervisor and active worker share: the AF_XDP sockets.

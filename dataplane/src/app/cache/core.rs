@@ -29,6 +29,8 @@ pub(super) struct Core<W, H> {
     /// Where values are put together, as long as the longest. Touched when it is made, so that the loop
     /// faults no page in.
     pub scratch: Box<[u8]>,
+    /// Longest value a client may store.
+    pub value_bytes_max: usize,
     /// When everything is to be forgotten.
     pub flush_at_ns: Option<u64>,
     pub stats: Stats,
@@ -41,6 +43,7 @@ impl<W: Words, H: HotSet> Core<W, H> {
             counts: CacheCounts::default(),
             realtime_offset_ns,
             scratch: vec![1; VALUE_BYTES_MAX].into(),
+            value_bytes_max: VALUE_BYTES_MAX,
             flush_at_ns: None,
             stats: Stats::default(),
         }

@@ -1,7 +1,7 @@
 //! `stats`: bounded texts of numbers that are kept anyway.
 
 use nautilus_shm::metrics::labels::{CacheError, CacheVerb, Label};
-use nautilus_shm::table::{HotSet, KEY_BYTES_MAX, TableWriter, VALUE_BYTES_MAX, Words};
+use nautilus_shm::table::{HotSet, KEY_BYTES_MAX, TableWriter, Words};
 
 use super::core::Core;
 use super::counts::{CELL_BYTES, Outcome};
@@ -126,7 +126,7 @@ impl<W: Words, H: HotSet> Core<W, H> {
     {
         let usage = self.table.usage();
         stat(sink, b"maxbytes", usage.cells_count * CELL_BYTES);
-        stat(sink, b"item_size_max", VALUE_BYTES_MAX as u64);
+        stat(sink, b"item_size_max", self.value_bytes_max as u64);
         stat(sink, b"key_size_max", KEY_BYTES_MAX as u64);
         stat(sink, b"num_threads", 1);
         stat(sink, b"reply_datagrams_max", crate::memcached::frame::REPLY_FRAMES_MAX as u64);

@@ -2,9 +2,7 @@
 //! of it.
 
 use nautilus_shm::metrics::labels::{CacheError, CacheVerb};
-use nautilus_shm::table::{
-    ApplyError, Hit, HotSet, Marks, Mutation, Op, TableWriter, VALUE_BYTES_MAX, Words,
-};
+use nautilus_shm::table::{ApplyError, Hit, HotSet, Marks, Mutation, Op, TableWriter, Words};
 
 use super::core::{Core, FeedOwned, say};
 use super::counts::Outcome;
@@ -130,9 +128,12 @@ impl<W: Words, H: HotSet> Core<W, H> {
     }
 
     fn store(&mut self, now_ns: u64, change: &Change<'_>) -> Stored {
-        let Data::Whole(value) = change.data else {
-            self.counts.error(CacheError::ValueTooLarge);
-            return Stored::TooLarge;
+        let value = match change.data {
+            Data::Whole(value) if value.len() <= self.value_bytes_max => value,
+            _ => {
+                self.counts.error(CacheError::ValueTooLarge);
+                return Stored::TooLarge;
+            }
         };
         // A plain `set` looks at nothing but what `apply` finds.
         if change.verb == StoreVerb::Set {
@@ -189,7 +190,7 @@ impl<W: Words, H: HotSet> Core<W, H> {
     fn extend(&mut self, now_ns: u64, change: &Change<'_>, value: &[u8], hit: &Hit) -> Stored {
         let old_bytes = hit.value_bytes as usize;
         let bytes = old_bytes + value.len();
-        if bytes > VALUE_BYTES_MAX {
+        if bytes > self.value_bytes_max {
             self.counts.error(CacheError::ValueTooLarge);
             return Stored::Refused;
         }

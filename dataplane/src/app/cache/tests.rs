@@ -159,6 +159,31 @@ fn a_value_too_large_takes_the_old_one_with_it() {
     assert_eq!(cache.counts().errors(CacheError::ValueTooLarge), 2);
 }
 
+#[test]
+fn a_cache_may_take_shorter_values_than_the_table() {
+    let mut cache = cache();
+    cache.set_value_bytes_max(5);
+    let too_large = "SERVER_ERROR object too large for cache\r\n";
+    for (text, answer) in [
+        ("set k 0 0 5\r\nabcde\r\n", "STORED\r\n"),
+        ("append k 0 0 1\r\nf\r\n", "NOT_STORED\r\n"),
+        ("get k\r\n", "VALUE k 0 5\r\nabcde\r\nEND\r\n"),
+        ("replace k 0 0 6\r\nabcdef\r\n", too_large),
+        ("get k\r\n", "VALUE k 0 5\r\nabcde\r\nEND\r\n"),
+        ("set k 0 0 6\r\nabcdef\r\n", too_large),
+        ("get k\r\n", "END\r\n"),
+        ("ms k 6\r\nabcdef\r\n", too_large),
+    ] {
+        assert_eq!(ask(&mut cache, text), [answer], "{text:?}");
+    }
+    assert!(ask(&mut cache, "stats settings\r\n")[0].contains("STAT item_size_max 5\r\n"));
+    assert_eq!(cache.counts().errors(CacheError::ValueTooLarge), 4);
+    // What a feed publishes is not bound by it.
+    assert_eq!(cache.put(b"md", &[0; 64], 3, 1), Ok(()));
+    cache.set_value_bytes_max(u32::MAX);
+    assert_eq!(cache.core.value_bytes_max, VALUE_BYTES_MAX);
+}
+
 /// The text of a reply of several datagrams, whose numbering is checked.
 fn joined(replies: &[Vec<u8>]) -> Vec<u8> {
     let total = replies.len() as u16;

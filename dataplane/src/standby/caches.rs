@@ -1,0 +1,303 @@
+//! The caches of one worker: mapped by the standby, taken over when it is promoted, found by port and by
+//! place.
+
+use nautilus_shm::attach::CACHES_MAX;
+use nautilus_shm::clock::monotonic_ns;
+use nautilus_shm::control_region::ControlRegion;
+use nautilus_shm::metrics::MetricBank;
+use nautilus_shm::region::Access;
+use nautilus_shm::table::{SHARDS_MAX, SharedWords, TableReader, TableRegion, TableWriter};
+
+use super::StandbyError;
+use super::hot::HotSets;
+use crate::app::feed::{Feed, FeedSpec};
+use crate::app::{App, CacheApp};
+use crate::config::{self, FeedStart, NodeConfig};
+use crate::feed::Venue;
+use crate::feed::book::BookLimits;
+use crate::feed::channel::ChannelSpec;
+use crate::feed::session::Start;
+use crate::hot::XdpHotSet;
+use crate::net::Endpoint;
+use crate::port::{Burst, Datagram, Transmit};
+use crate::supervisor::caches::CacheOpened;
+use crate::supervisor::handover::Fds;
+use crate::worker::{Caches, Peers};
+
+/// Silence after which a feed's keys are suspect: three of MoldUDP64's heartbeats, one a second.
+pub(super) const SILENCE_LIMIT_NS: u64 = 3_000_000_000;
+
+/// Open orders per price level on average; a day of NASDAQ has more.
+const ORDERS_PER_LEVEL: u32 = 4;
+
+/// Memory of a cache, of which a worker writes its shard and reads the others.
+pub(super) type Memory = SharedWords<TableRegion>;
+
+/// A cache application of a real node.
+pub(super) type NodeCache = CacheApp<Memory, Option<XdpHotSet>>;
+
+/// A cache as one of the node's workers has it.
+pub(super) struct Place<'a> {
+    pub opened: &'a CacheOpened,
+    /// Which of the node's workers it is.
+    pub number: u32,
+    /// No other worker: every shard and every feed is its own.
+    pub is_alone: bool,
+}
+
+/// Where a feed is received, and the worker that applies it: the owner of its venue's keys.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Line {
+    pub endpoint: Endpoint,
+    pub worker: usize,
+    pub is_ours: bool,
+}
+
+/// What a standby makes of one cache before it is promoted: books are large.
+pub(super) struct PreparedCache {
+    pub opened: CacheOpened,
+    pub number: u32,
+    pub is_alone: bool,
+    pub memory: Memory,
+    pub hot: Option<XdpHotSet>,
+    pub feed: Option<Feed>,
+    pub lines: Vec<Line>,
+}
+
+impl PreparedCache {
+    /// Maps the memory and allocates the books of the worker's own feeds that publish into it.
+    pub fn new(
+        &Place { opened, number, is_alone }: &Place<'_>,
+        config: &NodeConfig,
+        hot: &HotSets,
+        fds: &mut Fds,
+    ) -> Result<Self, StandbyError> {
+        let memory = TableRegion::attach(fds.take(&opened.memory_name())?, Access::ReadWrite)?;
+        let memory = SharedWords::new(memory);
+        let table = TableReader::attach(memory.clone()).map_err(StandbyError::Table)?;
+        let (mut lines, mut specs) = (Vec::new(), Vec::new());
+        for feed in config.feed.iter().filter(|feed| publishes_into(feed, opened, config)) {
+            let owner = || table.shard_index(format!("md:{}:", feed.venue).as_bytes());
+            let worker = if is_alone { number } else { owner() };
+            let (endpoint, is_ours) = (Endpoint::new(feed.group, feed.port), worker == number);
+            lines.push(Line { endpoint, worker: worker as usize, is_ours });
+            if is_ours {
+                specs.push(FeedSpec { line: endpoint, channel: channel_of(feed)? });
+            }
+        }
+        Ok(Self {
+            opened: opened.clone(),
+            number,
+            is_alone,
+            memory,
+            hot: hot.of(opened)?,
+            feed: (!specs.is_empty()).then(|| Feed::new(&specs)),
+            lines,
+        })
+    }
+
+    /// Takes the worker's part of the table over from a dead predecessor and every channel with it.
+    pub fn take_over<'a>(
+        self,
+        region: &'a ControlRegion,
+        index: usize,
+        realtime_offset_ns: i64,
+    ) -> Result<ServedCache<'a>, StandbyError> {
+        let Self { opened, number, is_alone, memory, hot, mut feed, lines } = self;
+        let own = if is_alone { 0..SHARDS_MAX } else { number..number + 1 };
+        let writer = TableWriter::attach_shards(memory.clone(), hot, own);
+        let mut app = CacheApp::new(writer.map_err(StandbyError::Table)?, realtime_offset_ns);
+        app.set_value_bytes_max(opened.section.max_value_bytes);
+        if !is_alone {
+            app = app.with_others(TableReader::attach(memory).map_err(StandbyError::Table)?);
+        }
+        if let Some(feed) = &mut feed {
+            feed.begin(&mut app);
+        }
+        Ok(ServedCache {
+            generation: opened.generation,
+            port: opened.section.port,
+            app,
+            feed,
+            lines,
+            bank: region.cache_metrics(index, usize::from(opened.place)),
+        })
+    }
+}
+
+/// Whether a feed publishes into a cache: its section names it, or names none and it is the first of the
+/// node file.
+fn publishes_into(feed: &config::Feed, opened: &CacheOpened, config: &NodeConfig) -> bool {
+    let cache = config.cache_of(feed).and_then(|place| config.cache.get(place));
+    cache.is_some_and(|cache| cache.id == opened.section.id)
+}
+
+fn channel_of(feed: &config::Feed) -> Result<ChannelSpec, StandbyError> {
+    let start = match feed.start {
+        FeedStart::Session => Start::Session,
+        FeedStart::Any => Start::Any,
+    };
+    let books = BookLimits {
+        orders_max: feed.max_orders,
+        levels_max: feed.max_orders / ORDERS_PER_LEVEL,
+        hash_seed: monotonic_ns(),
+    };
+    Ok(ChannelSpec {
+        venue: Venue::new(&feed.venue).ok_or(StandbyError::Venue)?,
+        channel: feed.channel,
+        start,
+        silence_limit_ns: SILENCE_LIMIT_NS,
+        books,
+    })
+}
+
+/// One cache as the loop serves it, with the feeds that publish into it.
+pub(super) struct ServedCache<'a> {
+    generation: u32,
+    port: u16,
+    pub app: NodeCache,
+    pub feed: Option<Feed>,
+    lines: Vec<Line>,
+    bank: MetricBank<'a>,
+}
+
+impl ServedCache<'_> {
+    /// Handles requests and sends on what is for other workers.
+    #[inline]
+    pub fn handle(
+        &mut self,
+        now_ns: u64,
+        burst: &impl Burst,
+        tx: &mut impl Transmit,
+        peers: Option<&mut Peers>,
+    ) {
+        self.app.handle(now_ns, burst, tx);
+        if let (Some(outbox), Some(peers)) = (self.app.outbox(), peers) {
+            outbox.drain(|to, parcel| peers.send_on(to, parcel));
+        }
+    }
+
+    /// Applies what is of our feeds and sends the rest on.
+    pub fn feed(&mut self, burst: &impl Burst, peers: Option<&mut Peers>) {
+        let Some(peers) = peers else {
+            if let Some(feed) = &mut self.feed {
+                feed.handle(burst, &mut self.app);
+            }
+            return;
+        };
+        for index in 0..burst.len() {
+            let datagram = burst.get(index);
+            let line = self.lines.iter().find(|line| line.endpoint == datagram.destination);
+            match (line, &mut self.feed) {
+                (Some(line), _) if !line.is_ours => peers.send_on_whole(line.worker, &datagram),
+                (_, Some(feed)) => feed.handle(&One(datagram), &mut self.app),
+                _ => {}
+            }
+        }
+    }
+
+    /// Whether this worker applies what comes on a line of this cache.
+    #[inline]
+    pub fn applies(&self, destination: &Endpoint) -> bool {
+        self.lines.iter().any(|line| line.is_ours && line.endpoint == *destination)
+    }
+}
+
+/// A burst of one.
+pub(super) struct One<'a>(pub Datagram<'a>);
+
+impl Burst for One<'_> {
+    fn len(&self) -> usize {
+        1
+    }
+
+    fn get(&self, _index: usize) -> Datagram<'_> {
+        self.0
+    }
+}
+
+/// All caches of a worker by place.
+pub(super) struct ServedCaches<'a> {
+    places: [Option<Box<ServedCache<'a>>>; CACHES_MAX],
+    /// Ports by place, 0 for none: what every datagram is looked up in.
+    ports: [u16; CACHES_MAX],
+}
+
+impl<'a> ServedCaches<'a> {
+    /// Takes every prepared cache over.
+    pub fn take_over(
+        prepared: Vec<PreparedCache>,
+        region: &'a ControlRegion,
+        index: usize,
+        realtime_offset_ns: i64,
+    ) -> Result<Self, StandbyError> {
+        let mut this = Self { places: [const { None }; CACHES_MAX], ports: [0; CACHES_MAX] };
+        for cache in prepared {
+            let place = usize::from(cache.opened.place);
+            if place >= CACHES_MAX {
+                return Err(StandbyError::Unexpected("a cache has no place"));
+            }
+            let served = cache.take_over(region, index, realtime_offset_ns)?;
+            this.ports[place] = served.port;
+            this.places[place] = Some(Box::new(served));
+        }
+        Ok(this)
+    }
+
+    /// Place of the cache on this port.
+    #[inline]
+    pub fn by_port(&self, port: u16) -> Option<usize> {
+        self.ports.iter().position(|own| *own == port).filter(|_| port != 0)
+    }
+
+    /// Place of the cache that a feed line publishes into.
+    #[inline]
+    pub fn by_feed_line(&self, destination: &Endpoint) -> Option<usize> {
+        let has_line = |cache: &Option<Box<ServedCache<'a>>>| {
+            cache
+                .as_ref()
+                .is_some_and(|cache| cache.lines.iter().any(|line| line.endpoint == *destination))
+        };
+        self.places.iter().position(has_line)
+    }
+
+    /// The cache of a place.
+    #[inline]
+    pub fn at(&mut self, place: usize) -> Option<&mut ServedCache<'a>> {
+        self.places.get_mut(place)?.as_deref_mut()
+    }
+
+    /// Every cache.
+    pub fn all(&mut self) -> impl Iterator<Item = &mut ServedCache<'a>> {
+        self.places.iter_mut().flatten().map(Box::as_mut)
+    }
+
+    /// Every line that this worker applies.
+    pub fn applied_lines(&self) -> Vec<Endpoint> {
+        let lines = self.places.iter().flatten().flat_map(|cache| &cache.lines);
+        lines.filter(|line| line.is_ours).map(|line| line.endpoint).collect()
+    }
+
+    /// Every feed.
+    pub fn feeds(&self) -> impl Iterator<Item = &Feed> {
+        self.places.iter().flatten().filter_map(|cache| cache.feed.as_ref())
+    }
+
+    /// Publishes what was counted, each in its own bank.
+    pub fn publish(&mut self) {
+        for cache in self.places.iter_mut().flatten() {
+            cache.app.publish(&cache.bank);
+        }
+    }
+}
+
+impl Caches for ServedCaches<'_> {
+    type Memory = Memory;
+    type Hot = Option<XdpHotSet>;
+
+    #[inline]
+    fn cache(&mut self, place: u32, generation: u32) -> Option<&mut NodeCache> {
+        let cache = self.at(place as usize)?;
+        (cache.generation == generation).then_some(&mut cache.app)
+    }
+}

@@ -1,0 +1,180 @@
+//! The caches of a node: memory, place, generation, and the front's sockets of each.
+//!
+//! ```text
+//!   node file -> Cache -> open() -> OpenCache { place, generation, memory, sockets }
+//!                                      | cache.<place>, tcp.<place>.<n>, udp.<place>.<n>
+//!                                      v
+//!                        workers (writable), front (read-only memory), readers by name (read-only)
+//! ```
+//!
+//! A place is the cache's number in everything shared: metric banks, hot words, commands of the front. A
+//! generation is never used twice, so nothing that remembers an earlier cache of a place is believed.
+
+use std::fs::File;
+use std::io::{self, Read};
+
+use nautilus_ebpf::intf::{HOT_CACHES, Service};
+use nautilus_shm::attach::CACHES_MAX;
+use nautilus_shm::cache_cell::{CacheIdentity, CacheState};
+use nautilus_shm::region::Access;
+use nautilus_shm::table::{TableRegion, TableWriter};
+use serde::{Deserialize, Serialize};
+
+use super::front_resources::{CacheSockets, FrontOpenError};
+use super::handover::Fds;
+use crate::config::{Cache, NodeConfig};
+
+const _: () = assert!(CACHES_MAX <= HOT_CACHES as usize, "every cache has hot words");
+
+/// One cache as it was opened; what processes of the node tell each other about it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CacheOpened {
+    /// Its number on this node, below [`CACHES_MAX`].
+    pub place: u16,
+    /// Counts the caches of this node; its generation in the hot set as well.
+    pub generation: u32,
+    /// Its section of the node file.
+    pub section: Cache,
+}
+
+impl CacheOpened {
+    /// What the control region says of it.
+    pub fn identity(&self, state: CacheState, has_hot_set: bool) -> CacheIdentity {
+        CacheIdentity {
+            id: self.section.id.clone(),
+            generation: self.generation,
+            state,
+            port: self.section.port,
+            max_memory_mb: self.section.max_memory_mb,
+            max_value_bytes: self.section.max_value_bytes,
+            has_hot_set,
+        }
+    }
+
+    /// Its service in the steering program, whose number is `id`.
+    pub fn service(&self, id: u32, has_hot_set: bool) -> Service {
+        match has_hot_set {
+            true => Service::hot_cache(id, self.place, self.generation),
+            false => Service::replying(id),
+        }
+    }
+
+    /// Name of its memory among descriptors.
+    pub fn memory_name(&self) -> String {
+        format!("cache.{}", self.place)
+    }
+}
+
+/// Why a cache could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum CacheOpenError {
+    /// Its memory.
+    #[error("cache {id}: {key}: {problem}")]
+    Memory {
+        /// Which cache.
+        id: String,
+        /// Key of its section.
+        key: &'static str,
+        /// What is wrong.
+        problem: String,
+    },
+    /// The front's sockets for it.
+    #[error(transparent)]
+    Front(#[from] FrontOpenError),
+    /// Duplicating descriptors, or randomness.
+    #[error("cache {id}: {source}")]
+    System {
+        /// Which cache.
+        id: String,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+/// One cache as the supervisor holds it.
+#[derive(Debug)]
+pub struct OpenCache {
+    /// What everybody is told of it.
+    pub opened: CacheOpened,
+    /// Its memory.
+    pub memory: TableRegion,
+    /// The front's sockets for it; none where there is no front.
+    pub sockets: CacheSockets,
+}
+
+impl OpenCache {
+    /// Makes sockets first, which may be refused, then memory with an empty table in it.
+    pub fn open(opened: CacheOpened, config: &NodeConfig) -> Result<Self, CacheOpenError> {
+        let sockets = match config.has_front() {
+            true => CacheSockets::open(config, &opened.section)?,
+            false => CacheSockets::default(),
+        };
+        let memory = make_memory(&opened.section, config.worker.count)?;
+        Ok(Self { opened, memory, sockets })
+    }
+
+    /// Adds duplicates of everything, for a worker.
+    pub fn append_to(&self, fds: &mut Fds) -> io::Result<()> {
+        fds.push(self.opened.memory_name(), self.memory.fd().try_clone_to_owned()?);
+        self.sockets.append_to(self.opened.place, fds)
+    }
+
+    /// The same for the front, which may only read the memory.
+    pub fn append_for_front(&self, fds: &mut Fds) -> io::Result<()> {
+        fds.push(self.opened.memory_name(), self.memory.reopen_read_only()?);
+        self.sockets.append_to(self.opened.place, fds)
+    }
+
+    /// Takes everything back from a worker, after a look at each.
+    pub fn take_back(opened: &CacheOpened, has_front: bool, fds: &mut Fds) -> Result<Self, String> {
+        let id = &opened.section.id;
+        if usize::from(opened.place) >= CACHES_MAX {
+            return Err(format!("cache {id} has place {}", opened.place));
+        }
+        let memory = fds.take(&opened.memory_name()).map_err(|error| error.to_string())?;
+        let memory = TableRegion::attach(memory, Access::ReadWrite)
+            .map_err(|error| format!("cache {id}: {error}"))?;
+        let sockets = match has_front {
+            true => CacheSockets::take_back(fds, opened.place, opened.section.port)
+                .map_err(|problem| format!("cache {id}: {problem}"))?,
+            false => CacheSockets::default(),
+        };
+        Ok(Self { opened: opened.clone(), memory, sockets })
+    }
+}
+
+/// Opens every cache of the node file; their places are those in the file.
+pub fn open_all(config: &NodeConfig) -> Result<Vec<OpenCache>, CacheOpenError> {
+    let open = |(place, section): (usize, &Cache)| {
+        let (place, section) = (place as u16, section.clone());
+        let generation = u32::from(place) + 1;
+        OpenCache::open(CacheOpened { place, generation, section }, config)
+    };
+    config.cache.iter().enumerate().map(open).collect()
+}
+
+/// A cache's memory with an empty table in it, a shard for each worker.
+fn make_memory(cache: &Cache, workers: u32) -> Result<TableRegion, CacheOpenError> {
+    let key = if cache.huge_pages { "huge_pages" } else { "max_memory_mb" };
+    let id = || cache.id.clone();
+    let said = |error: &dyn std::error::Error| CacheOpenError::Memory {
+        id: id(),
+        key,
+        problem: error.to_string(),
+    };
+    let system = |source| CacheOpenError::System { id: id(), source };
+    let region =
+        TableRegion::create(cache.max_memory_mb, cache.huge_pages).map_err(|error| said(&error))?;
+    let copy = region.fd().try_clone_to_owned().map_err(system)?;
+    let memory = TableRegion::attach(copy, Access::ReadWrite).map_err(|error| said(&error))?;
+    let mut seed = [0; 8];
+    let random = File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut seed));
+    random.map_err(system)?;
+    let mut table = TableWriter::create(memory, workers, u64::from_le_bytes(seed))
+        .map_err(|error| said(&error))?;
+    // Microseconds: no shard makes more than one version in each, all its life on average.
+    let since_1970 = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+    table.begin_versions(since_1970.as_micros() as u64);
+    Ok(region)
+}
