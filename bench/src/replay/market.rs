@@ -158,7 +158,7 @@ pub fn day(seed: u64) -> Vec<Access> {
 mod tests {
     use std::collections::{HashMap, HashSet};
 
-    use nautilus_shm::table::cells_for;
+    use nautilus_shm::table::{BYTES_PER_CELL, cells_for};
 
     use super::super::reference::{Policy, Reference};
     use super::super::trace::Request;
@@ -199,7 +199,7 @@ mod tests {
         let day = day(1);
         let mut table = table::of_memory(MEMORY_MB, 7).unwrap();
         let ours = run(&day, &mut table).unwrap().hit_ratio();
-        let cells = (MEMORY_MB << 20) / 176;
+        let cells = (MEMORY_MB << 20) / BYTES_PER_CELL as u32;
         let [lru, fifo] = [Policy::Lru, Policy::Fifo].map(|policy| reference(policy, &day, cells));
         println!("market day: ours {ours:.4}, LRU {lru:.4}, FIFO {fifo:.4}");
         assert!(ours > 0.95 && ours > lru && lru > fifo, "{ours} {lru} {fifo}");

@@ -1,7 +1,9 @@
 //! The product's table as a cache to replay against, in this process: the policy is the table's, the
 //! way to it does not matter to a hit ratio.
 
-use nautilus_shm::table::{ApplyError, Mutation, Op, TableWriter, Words, cells_for, heap_words};
+use nautilus_shm::table::{
+    ApplyError, Layout, Mutation, Op, TableWriter, Words, cells_for, heap_words,
+};
 
 use super::trace::{BLOCK_BYTES, Request};
 use super::{Access, Cache};
@@ -99,8 +101,7 @@ impl Unit {
 /// Replays a trace, one request after the other, against a table of exactly `cells` cells. Returns the
 /// misses.
 pub fn misses(trace: &[Request], unit: Unit, cells: u32, seed: u64) -> anyhow::Result<u64> {
-    // Words of a table of one shard, as `Layout::fit` takes them: 22 a cell, headers, roundings.
-    let words = 1024 + (128 + 56 + 22 * cells as usize).next_multiple_of(16);
+    let words = Layout::words_for(cells, 1);
     let writer = TableWriter::create(heap_words(words * 8), 1, seed)?;
     let has = writer.layout().cells_per_shard;
     anyhow::ensure!(has == cells, "a table of {cells} cells was wanted, it has {has}");

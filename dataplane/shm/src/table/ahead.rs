@@ -6,7 +6,7 @@
 
 use super::hash::KeyHash;
 use super::layout::Shard;
-use super::probe::{slot_cell, slot_tag, slots};
+use super::probe::{is_item, slot_cell, slot_tag, slots};
 use super::reader::TableReader;
 use super::words::{Words, load, prefetch};
 
@@ -37,7 +37,7 @@ impl<W: Words> TableReader<W> {
         let shard = self.shard_of(hash);
         for slot in slots(shard, hash.first_bucket(shard)) {
             let word = load(words, slot);
-            if slot_tag(word) == hash.tag() && word != 0 {
+            if slot_tag(word) == hash.tag() && is_item(word) {
                 let at = shard.cell(slot_cell(word));
                 prefetch(words, at);
                 prefetch(words, at.saturating_add(8));

@@ -1,19 +1,20 @@
 //! How a change is carried out: the only code that changes what a table holds.
 
 use super::evict::{
-    Evicted, bytes_of, cells_of, coldest, commit_removal, evict, evict_one, expired, remembered,
+    Evicted, bytes_of, cells_of, coldest, commit_removal, evict, evict_one, expired, free_slot,
+    ghost_of,
 };
 use super::hash::KeyHash;
 use super::hot::{HotSet, HotValue};
 use super::intent::Change;
 use super::layout::{
-    C_EXPIRY_NS, C_LENGTH, C_META, C_VERSION, C_WRITTEN, KEY_BYTES_MAX, Meta, S_BYTES,
-    S_FREE_CELLS, S_FREE_HEAD, S_ITEMS, S_VERSION, Shard, VALUE_BYTES_MAX, X_HASH, X_LAST,
-    access_stamp, cells_for, lower, pair, upper,
+    C_EXPIRY_NS, C_LENGTH, C_LINK, C_META, C_VERSION, C_WRITTEN, KEY_BYTES_MAX, Meta, S_BYTES,
+    S_FREE_CELLS, S_FREE_HEAD, S_ITEMS, S_VERSION, Shard, VALUE_BYTES_MAX, access_time, cells_for,
+    generation, link_word, lower, pair,
 };
 use super::mutation::{ApplyError, Mutation, Op};
 use super::payload::Cursor;
-use super::probe::{Found, Item, Place, empty_slot, find, link_at, slot_word};
+use super::probe::{Found, Item, Place, find, is_item, link_at, slot_word};
 use super::queue::Queue;
 use super::validity::{self, Invalid};
 use super::words::{Words, load, store};
@@ -58,9 +59,9 @@ impl<W: Words, H: HotSet> TableWriter<W, H> {
                 let expiry_ns = load(words, shard.cell(found.item.cell) + C_EXPIRY_NS);
                 self.counts.expirations_count += u64::from(expired(expiry_ns, now_ns));
                 let mut change = Change::new(words);
-                change.remove(words, shard, found.item.cell, found.place);
-                change.set(shard.base + S_VERSION, version);
                 let removed = (found.place, found.item.cell);
+                change.remove(words, shard, hash, removed, None);
+                change.set(shard.base + S_VERSION, version);
                 commit_removal(change, words, shard, &mut self.hot, removed);
                 if usable { Ok(version) } else { Err(ApplyError::NotFound) }
             }
@@ -116,9 +117,9 @@ impl<W: Words, H: HotSet> TableWriter<W, H> {
                 Evicted::Expired => counts.expirations_count += 1,
             }
             // What was evicted may have been this key, what was spared has another queue now.
-            found = found.filter(|found| load(words, found.place.slot) != 0);
+            found = found.filter(|found| is_item(load(words, found.place.slot)));
         }
-        let item = |queue, frequency| NewItem { hash, mutation, value, version, queue, frequency };
+        let item = |queue, frequency| NewItem { mutation, value, version, queue, frequency };
         match found {
             Some(found) => {
                 let meta = Meta::unpack(load(words, shard.cell(found.item.cell) + C_META));
@@ -142,11 +143,11 @@ impl<W: Words, H: HotSet> TableWriter<W, H> {
                 }
             }
             None => {
-                let place = free_place(words, shard, hash, hot, counts);
-                let seen = remembered(words, shard, hash);
-                let queue = if seen { Queue::Main } else { Queue::Small };
+                let ghost = ghost_of(words, shard, hash);
+                let queue = if ghost.is_some() { Queue::Main } else { Queue::Small };
+                let place = ghost.unwrap_or_else(|| free_place(words, shard, hash, hot, counts));
                 let last = fill(words, shard, &item(queue, 0), now_ns);
-                insert(words, shard, hash, place, (cells, last), (queue, seen), version);
+                insert(words, shard, hash, place, (cells, last), queue, version);
             }
         }
     }
@@ -168,19 +169,18 @@ fn free_place(
     counts: &mut WriterCounts,
 ) -> Place {
     let first = hash.first_bucket(shard);
-    let place = empty_slot(words, shard, first)
-        .or_else(|| empty_slot(words, shard, hash.second_bucket(shard)));
+    let place = free_slot(words, shard, first)
+        .or_else(|| free_slot(words, shard, hash.second_bucket(shard)));
     place.unwrap_or_else(|| {
         evict(words, shard, hot, coldest(words, shard, first));
         counts.evictions_count += 1;
         counts.slot_evictions_count += 1;
-        empty_slot(words, shard, first).expect("the evicted item's slot")
+        free_slot(words, shard, first).expect("the evicted item's slot")
     })
 }
 
 /// What [`fill`] writes.
 struct NewItem<'a> {
-    hash: KeyHash,
     mutation: &'a Mutation<'a>,
     value: &'a [u8],
     version: u64,
@@ -198,7 +198,7 @@ fn fill(words: &[AtomicU64], shard: &Shard, item: &NewItem<'_>, now_ns: u64) -> 
     cursor.write(words, shard, item.value);
     let meta = Meta {
         epoch: validity::epoch(words, mutation.channel),
-        stamp: access_stamp(now_ns),
+        access: (access_time(now_ns) >> 16) as u8,
         queue: item.queue as u8,
         frequency: item.frequency,
         fetched: mutation.marks.fetched,
@@ -213,9 +213,11 @@ fn fill(words: &[AtomicU64], shard: &Shard, item: &NewItem<'_>, now_ns: u64) -> 
     store(words, at + C_EXPIRY_NS, mutation.expiry_ns);
     store(words, at + C_LENGTH, pair(mutation.flags, item.value.len() as u32));
     store(words, at + C_WRITTEN, (now_ns / 1_000) << 16 | u64::from(mutation.text_sum));
-    store(words, shard.side(cell) + X_HASH, item.hash.0);
-    let now_s = (now_ns / 1_000_000_000) as u32;
-    store(words, shard.side(cell) + X_LAST, pair(now_s, cursor.cell()));
+    let link = load(words, at + C_LINK);
+    store(words, at + C_LINK, link_word(access_time(now_ns), generation(link), lower(link)));
+    if cursor.cell() != cell {
+        store(words, shard.links(lower(link)), cursor.cell().into());
+    }
     cursor.cell()
 }
 
@@ -232,7 +234,7 @@ fn replacement<'a>(
     let new = lower(load(words, shard.base + S_FREE_HEAD));
     let free = lower(load(words, link_at(shard, last)));
     let old_cells = cells_of(words, shard, old);
-    let generation = upper(load(words, link_at(shard, new)));
+    let generation = generation(load(words, link_at(shard, new)));
     let queue = Queue::of(Meta::unpack(load(words, shard.cell(old) + C_META)));
     let mut change = Change::new(words);
     change.publish(shard, place, slot_word(hash, generation, new));
@@ -252,11 +254,11 @@ fn insert(
     hash: KeyHash,
     place: Place,
     (cells, last): (u32, u32),
-    (queue, seen): (Queue, bool),
+    queue: Queue,
     version: u64,
 ) {
     let new = lower(load(words, shard.base + S_FREE_HEAD));
-    let generation = upper(load(words, link_at(shard, new)));
+    let generation = generation(load(words, link_at(shard, new)));
     let mut change = Change::new(words);
     change.overflow_up(shard, hash, place);
     change.publish(shard, place, slot_word(hash, generation, new));
@@ -266,8 +268,5 @@ fn insert(
     change.add(shard.base + S_ITEMS, 1);
     change.add(shard.base + S_BYTES, bytes_of(words, shard, new));
     change.set(shard.base + S_VERSION, version);
-    if seen {
-        change.set(hash.ghost(shard), 0);
-    }
     change.commit(shard);
 }

@@ -5,14 +5,16 @@
 
 use std::collections::HashMap;
 
-use super::evict::{bytes_of, cells_of};
+use super::evict::{bytes_of, cells_of, last_of};
 use super::hash::KeyHash;
 use super::layout::{
     BUCKET_WORDS, C_META, C_VERSION, Layout, LayoutError, Meta, NIL, S_BYTES, S_FREE_CELLS,
-    S_FREE_HEAD, S_INTENT, S_ITEMS, S_VERSION, Shard, X_HASH, X_LAST, X_LINKS, lower, upper,
+    S_FREE_HEAD, S_INTENT, S_ITEMS, S_VERSION, Shard, lower, upper,
 };
 use super::payload::Cursor;
-use super::probe::{SLOT_BUSY, link_at, overflow, same_generation, slot_cell, slot_tag, slots};
+use super::probe::{
+    SLOT_BUSY, is_item, link_at, overflow, same_generation, slot_cell, slot_tag, slots,
+};
 use super::queue::Queue;
 use super::words::load;
 use super::writer::attach_layout;
@@ -89,8 +91,7 @@ fn check_shard(
                 at = lower(load(words, link_at(shard, at)));
             }
         }
-        let last = lower(load(words, shard.side(cell) + X_LAST));
-        same(&format!("last cell of item {cell}"), at, last)?;
+        same(&format!("last cell of item {cell}"), at, last_of(words, shard, cell, cells))?;
         bytes += bytes_of(words, shard, cell);
     }
     let mut free = 0;
@@ -124,7 +125,7 @@ fn index(
     for bucket in 0..shard.buckets {
         for slot in slots(shard, bucket) {
             let word = load(words, slot);
-            if word == 0 {
+            if !is_item(word) {
                 continue;
             }
             let cell = slot_cell(word);
@@ -141,7 +142,6 @@ fn index(
             let read = Cursor::first(cell).read(words, shard, &mut key);
             same(&format!("{name}: chain of the key"), read, Ok(()))?;
             let hash = KeyHash::new(seed, &key);
-            same(&format!("{name}: hash"), hash.0, load(words, shard.side(cell) + X_HASH))?;
             same(&format!("{name}: tag"), hash.tag(), slot_tag(word))?;
             same(&format!("{name}: shard"), hash.shard(layout.shards), shard.index)?;
             let first = hash.first_bucket(shard);
@@ -184,7 +184,7 @@ fn queue(
         }
         let meta = Meta::unpack(load(words, shard.cell(cell) + C_META));
         same(&format!("{name}: own opinion"), Queue::of(meta), queue)?;
-        let links = load(words, shard.side(cell) + X_LINKS);
+        let links = load(words, shard.links(cell));
         same(&format!("{name}: newer neighbour"), upper(links), newer)?;
         cells += u64::from(cells_of(words, shard, cell));
         length += 1;

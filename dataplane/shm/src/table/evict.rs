@@ -9,18 +9,20 @@
 //!         yes: straight to main
 //! ```
 //!
-//! Ghosts are a direct-mapped array of 32-bit fingerprints with the number of the eviction that made
-//! them: to remember is one store, and an entry is stale once as many more were made as the shard has
-//! items.
+//! A ghost is what an evicted item leaves in its slot: the key's tag and the number of the eviction. It
+//! takes no memory of its own, and none of the stores of an eviction; a new item of the bucket takes its
+//! slot, the oldest ghost's first. It is stale once as many more were made as the shard has items.
 
 use super::hash::KeyHash;
 use super::hot::{HotKey, HotSet};
 use super::intent::Change;
 use super::layout::{
     C_EXPIRY_NS, C_LENGTH, C_META, Meta, NIL, S_BYTES, S_FREE_CELLS, S_FREE_HEAD, S_GHOSTS,
-    S_ITEMS, Shard, X_HASH, X_LAST, cells_for, lower, pair, upper,
+    S_ITEMS, Shard, cells_for, generation, link_word, lower, pair, upper,
 };
-use super::probe::{Place, link_at, place_of, slots};
+use super::probe::{
+    Place, ghost_word, is_item, link_at, place_of, slot_cell, slot_generation, slot_tag, slots,
+};
 use super::queue::Queue;
 use super::words::load;
 use crate::sync::AtomicU64;
@@ -51,6 +53,15 @@ fn value_bytes_of(words: &[AtomicU64], shard: &Shard, cell: u32) -> usize {
     lower(load(words, shard.cell(cell) + C_LENGTH)) as usize
 }
 
+/// The last cell of an item of so many cells.
+pub(super) fn last_of(words: &[AtomicU64], shard: &Shard, cell: u32, cells: u32) -> u32 {
+    if cells == 1 {
+        return cell;
+    }
+    let second = lower(load(words, link_at(shard, cell)));
+    lower(load(words, shard.links(second)))
+}
+
 /// Key and value bytes of an item, as the shard accounts for them.
 pub(super) fn bytes_of(words: &[AtomicU64], shard: &Shard, cell: u32) -> u64 {
     (key_bytes_of(words, shard, cell) + value_bytes_of(words, shard, cell)) as u64
@@ -66,25 +77,31 @@ impl Change<'_> {
     /// first cell without them. The generation moves on in the first store, so that a reader that
     /// sees anything of their next use also sees this.
     pub fn retire(&mut self, words: &[AtomicU64], shard: &Shard, cell: u32, free: u32) {
-        let last = lower(load(words, shard.side(cell) + X_LAST));
+        let last = last_of(words, shard, cell, cells_of(words, shard, cell));
         let link = load(words, link_at(shard, cell));
-        let generation = upper(link).wrapping_add(1);
+        let next_life = generation(link).wrapping_add(1);
         if last == cell {
-            self.set(link_at(shard, cell), pair(generation, free));
+            self.set(link_at(shard, cell), link_word(0, next_life, free));
         } else {
-            self.set(link_at(shard, cell), pair(generation, lower(link)));
+            self.set(link_at(shard, cell), link_word(0, next_life, lower(link)));
             let last_link = load(words, link_at(shard, last));
             self.set(link_at(shard, last), pair(upper(last_link), free));
         }
         self.set(shard.base + S_FREE_HEAD, cell.into());
     }
 
-    /// Takes a live item out of everything.
-    pub fn remove(&mut self, words: &[AtomicU64], shard: &Shard, cell: u32, place: Place) {
-        let hash = KeyHash(load(words, shard.side(cell) + X_HASH));
+    /// Takes a live item out of everything; its slot is left empty or to its ghost.
+    pub fn remove(
+        &mut self,
+        words: &[AtomicU64],
+        shard: &Shard,
+        hash: KeyHash,
+        (place, cell): (Place, u32),
+        ghost: Option<u64>,
+    ) {
         let meta = Meta::unpack(load(words, shard.cell(cell) + C_META));
         let cells = cells_of(words, shard, cell);
-        self.publish(shard, place, 0);
+        self.publish(shard, place, ghost.unwrap_or(0));
         self.overflow_down(shard, hash, place);
         let free = lower(self.get(shard.base + S_FREE_HEAD));
         self.retire(words, shard, cell, free);
@@ -93,21 +110,39 @@ impl Change<'_> {
         self.add(shard.base + S_ITEMS, 1_u64.wrapping_neg());
         self.add(shard.base + S_BYTES, bytes_of(words, shard, cell).wrapping_neg());
     }
-
-    fn remember(&mut self, shard: &Shard, hash: KeyHash) {
-        let number = self.get(shard.base + S_GHOSTS).wrapping_add(1);
-        self.set(hash.ghost(shard), pair(lower(hash.0), number as u32));
-        self.set(shard.base + S_GHOSTS, number);
-    }
 }
 
-/// Whether the key was evicted from the small queue a short while ago.
-pub(super) fn remembered(words: &[AtomicU64], shard: &Shard, hash: KeyHash) -> bool {
-    let ghost = load(words, hash.ghost(shard));
-    let number = load(words, shard.base + S_GHOSTS);
-    let age = (number as u32).wrapping_sub(lower(ghost));
+/// The number of the last eviction, as a ghost carries it.
+fn eviction(words: &[AtomicU64], shard: &Shard) -> u16 {
+    (load(words, shard.base + S_GHOSTS) >> shard.ghost_shift) as u16
+}
+
+/// Evictions since a ghost was made, rounded.
+fn ghost_age(words: &[AtomicU64], shard: &Shard, ghost: u64) -> u64 {
+    u64::from(eviction(words, shard).wrapping_sub(slot_generation(ghost))) << shard.ghost_shift
+}
+
+/// The key's ghost, if it was evicted from the small queue a short while ago. An item that was in its
+/// second bucket leaves none.
+pub(super) fn ghost_of(words: &[AtomicU64], shard: &Shard, hash: KeyHash) -> Option<Place> {
+    let bucket = hash.first_bucket(shard);
     let age_max = load(words, shard.base + S_ITEMS).max(GHOST_AGE_MIN);
-    number > 0 && ghost != 0 && upper(ghost) == lower(hash.0) && u64::from(age) < age_max
+    let slot = slots(shard, bucket).find(|&slot| {
+        let word = load(words, slot);
+        let is_ghost = word != 0 && !is_item(word) && slot_tag(word) == hash.tag();
+        is_ghost && ghost_age(words, shard, word) < age_max
+    })?;
+    Some(Place { bucket, slot })
+}
+
+/// A slot of this bucket that holds no item: one with nothing in it, or that of the oldest ghost.
+pub(super) fn free_slot(words: &[AtomicU64], shard: &Shard, bucket: u32) -> Option<Place> {
+    let free = slots(shard, bucket).filter(|&slot| !is_item(load(words, slot)));
+    let slot = free.max_by_key(|&slot| match load(words, slot) {
+        0 => u64::MAX,
+        ghost => ghost_age(words, shard, ghost),
+    })?;
+    Some(Place { bucket, slot })
 }
 
 /// What an eviction found at the end of a queue.
@@ -156,14 +191,19 @@ pub(super) fn evict_one(
 
 /// Evicts a live item.
 pub(super) fn evict(words: &[AtomicU64], shard: &Shard, hot: &mut impl HotSet, cell: u32) {
-    let hash = KeyHash(load(words, shard.side(cell) + X_HASH));
+    let hash = KeyHash::of(words, shard, cell);
     let meta = Meta::unpack(load(words, shard.cell(cell) + C_META));
     let place = place_of(words, shard, hash, cell).expect("a queued item is in its bucket");
     let mut change = Change::new(words);
-    change.remove(words, shard, cell, place);
-    if Queue::of(meta) == Queue::Small {
-        change.remember(shard, hash);
+    let is_remembered = Queue::of(meta) == Queue::Small && place.bucket == hash.first_bucket(shard);
+    if is_remembered {
+        change.add(shard.base + S_GHOSTS, 1);
     }
+    let ghost = is_remembered.then(|| {
+        let number = change.get(shard.base + S_GHOSTS) >> shard.ghost_shift;
+        ghost_word(hash, number as u16)
+    });
+    change.remove(words, shard, hash, (place, cell), ghost);
     commit_removal(change, words, shard, hot, (place, cell));
 }
 
@@ -185,7 +225,7 @@ pub(super) fn commit_removal<H: HotSet>(
 
 /// The least asked-for item of a bucket in which every slot is taken.
 pub(super) fn coldest(words: &[AtomicU64], shard: &Shard, bucket: u32) -> u32 {
-    let cells = slots(shard, bucket).map(|slot| super::probe::slot_cell(load(words, slot)));
+    let cells = slots(shard, bucket).map(|slot| slot_cell(load(words, slot)));
     cells
         .min_by_key(|&cell| {
             let meta = Meta::unpack(load(words, shard.cell(cell) + C_META));

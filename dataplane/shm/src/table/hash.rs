@@ -1,6 +1,9 @@
 //! The key hash of a table, and what its bits choose.
 
-use super::layout::Shard;
+use super::layout::{C_META, KEY_BYTES_MAX, Meta, Shard, T_SEED};
+use super::payload::Cursor;
+use super::words::load;
+use crate::sync::AtomicU64;
 
 /// The 64-bit hash of one key under the seed of one table. Bits 32..64 choose the first bucket, 16..32
 /// the shard, 0..16 are the tag in the slot; the second bucket comes from all of them.
@@ -83,8 +86,14 @@ impl KeyHash {
         scale(self.0.wrapping_mul(K1 | 1) >> 32, shard.buckets)
     }
 
-    pub(super) fn ghost(self, shard: &Shard) -> usize {
-        shard.ghosts_at + scale(self.0.wrapping_mul(K3 | 1) >> 32, shard.cells) as usize
+    /// The hash of a live item's key. Only for the shard's writer.
+    pub(super) fn of(words: &[AtomicU64], shard: &Shard, cell: u32) -> Self {
+        let meta = Meta::unpack(load(words, shard.cell(cell) + C_META));
+        let mut key = [0; KEY_BYTES_MAX];
+        let key = &mut key[..usize::from(meta.key_bytes).min(KEY_BYTES_MAX)];
+        let read = Cursor::first(cell).read(words, shard, key);
+        debug_assert!(read.is_ok(), "the writer's own chains are whole");
+        Self::new(load(words, T_SEED), key)
     }
 }
 

@@ -99,7 +99,7 @@ mod stopped {
     #[test]
     fn no_path_is_behind_another_wherever_the_writer_stops() {
         let mut random = Random(11);
-        let bytes = (1024 + (128 + 56 + 22 * 40_usize).next_multiple_of(16)) * 8;
+        let bytes = Layout::words_for(40, 1) * 8;
         let mut base = copy(&heap_words(bytes));
         drop(TableWriter::create(base.clone(), 1, 5).unwrap());
         let (mut between, mut emptied, mut evicted) = (0, 0, 0);
@@ -154,7 +154,7 @@ fn loom_a_reader_that_has_seen_the_hot_value_never_sees_an_older_one_in_the_tabl
     builder.preemption_bound = Some(2);
     builder.max_branches = 100_000;
     builder.check(|| {
-        let count = layout::HEADER_WORDS + (128 + 56 + 22 * 4_usize).next_multiple_of(16);
+        let count = Layout::words_for(4, 1);
         let words = Watched(Arc::new((0..count).map(|_| AtomicU64::new(0)).collect()));
         let hot = OneHot(Arc::new(AtomicU64::new(0)));
         let mut table = TableWriter::create_with(words.clone(), 1, 1, hot.clone()).unwrap();

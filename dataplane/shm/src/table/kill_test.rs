@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::evict::remembered;
+use super::evict::ghost_of;
 use super::intent::RECORD_ENTRIES_MAX;
 use super::model_test::CloneWords;
 use super::probe::overflow;
@@ -180,7 +180,7 @@ fn run(base: Shared, keys: &[Vec<u8>], steps: u64, seed: u64, bytes_max: u64) ->
         let shard = table.layout().shard(0);
         let hash = table.hash(step.key());
         let put = matches!(step, Step::Put(..));
-        seen.ghosts += u64::from(put && remembered(&words, &shard, hash));
+        seen.ghosts += u64::from(put && ghost_of(&words, &shard, hash).is_some());
         let first = shard.bucket(hash.first_bucket(&shard));
         seen.overflows += u64::from(put && overflow(load(&words, first)) > 0);
         words = sweep(&words, &step, keys, &mut seen);

@@ -2,14 +2,15 @@
 //!
 //! ```text
 //! table   | header 1024 words | shard 0 | shard 1 | ...
-//! shard   | header 128 | buckets 8 x B | ghosts N | side 3 x N | cells 16 x N |
+//! shard   | header 128 | buckets 8 x B | links N | cells 16 x N |
 //! bucket  | changes 36 bits, overflow 28 bits | 7 slots |
-//! slot    | tag 16 | generation 16 | busy 1 | 2 | cell + 1, 29 bits |          0 = empty
-//! side    | newer 32, older 32 | key hash | last access s 32, last cell of the chain 32 |
-//! cell, first of an item     | generation 32, next 32 | epoch 32, access stamp 8, marks 8, channel 8,
-//!                              key bytes 8 | version | expiry ns | flags 32, value bytes 32 |
+//! slot    | tag 16 | generation 16 | busy 1 | 2 | cell + 1, 29 bits |
+//!         | tag 16 | eviction 16 | 0, 32 bits |                a key that was evicted; 0 = nothing
+//! links   | newer 32, older 32 |              of a first cell; of a second one: 0, last cell of the item
+//! cell, first of an item     | access low 16, generation 16, next 32 | epoch 32, access high 8, marks 8,
+//!                              channel 8, key bytes 8 | version | expiry ns | flags 32, value bytes 32 |
 //!                              written us 48, text sum 16 | 10 words |
-//! cell, further of an item   | generation 32, next 32 | 15 words |
+//! cell, further of an item   | 16, generation 16, next 32 | 15 words |
 //! ```
 //!
 //! The payload of an item is its key, padded with zeroes to 8 bytes, then its value, padded the same.
@@ -29,11 +30,20 @@ pub(super) const HEADER_WORDS: usize = 1024;
 pub(super) const SHARD_HEADER_WORDS: usize = 128;
 pub(super) const CELL_WORDS: usize = 16;
 pub(super) const BUCKET_WORDS: usize = 8;
-pub(super) const SIDE_WORDS: usize = 3;
 /// Cells per bucket of 7 slots. Too low: index memory. Too high: both buckets of a key are full more
 /// often and a warm item is evicted for want of a slot (at 4, below 0.5 % of inserts into a table of
 /// one-cell items that is full).
 const CELLS_PER_BUCKET: u32 = 4;
+/// Words of memory a cell costs: itself, its links, its share of the index.
+const WORDS_PER_CELL: usize = CELL_WORDS + 1 + BUCKET_WORDS / CELLS_PER_BUCKET as usize;
+/// The same in bytes.
+pub const BYTES_PER_CELL: u64 = 8 * WORDS_PER_CELL as u64;
+/// Words that rounding may take of a shard: a bucket for fewer cells than it could have, and the places
+/// of buckets, links and cells.
+const SLACK_WORDS: usize = BUCKET_WORDS + 3 * 16;
+/// Bits of an eviction's number, of 16 in a ghost, that count as many evictions as there are cells. Too
+/// low: ages are coarse. Too high: the count comes round, and a ghost that nobody took is young again.
+const GHOST_AGE_BITS: u32 = 12;
 const CELLS_MIN: u32 = 4;
 const CELLS_MAX: u32 = 1 << 28;
 
@@ -56,6 +66,7 @@ pub(super) const S_MAIN_CELLS: usize = 5;
 pub(super) const S_ITEMS: usize = 6;
 pub(super) const S_BYTES: usize = 7;
 pub(super) const S_VERSION: usize = 8;
+/// Evictions from the small queue so far.
 pub(super) const S_GHOSTS: usize = 9;
 pub(super) const S_INTENT: usize = 16;
 
@@ -69,11 +80,6 @@ pub(super) const C_WRITTEN: usize = 5;
 pub(super) const FIRST_PAYLOAD: usize = 6;
 pub(super) const NEXT_PAYLOAD: usize = 1;
 
-// Words of a cell's side entry, which only the writer uses.
-pub(super) const X_LINKS: usize = 0;
-pub(super) const X_HASH: usize = 1;
-pub(super) const X_LAST: usize = 2;
-
 const _: () = assert!(T_CHANNEL_EPOCHS + CHANNELS <= HEADER_WORDS, "channels fit the table header");
 
 /// Numbers that change whenever the layout does; for the region's layout hash.
@@ -82,8 +88,8 @@ pub const LAYOUT_NUMBERS: [u64; 10] = [
     SHARD_HEADER_WORDS as u64,
     CELL_WORDS as u64,
     BUCKET_WORDS as u64,
-    SIDE_WORDS as u64,
     CELLS_PER_BUCKET as u64,
+    ACCESS_SHIFT as u64,
     FIRST_PAYLOAD as u64,
     NEXT_PAYLOAD as u64,
     S_INTENT as u64,
@@ -146,10 +152,8 @@ impl Layout {
             return Err(LayoutError::Shards { shards: shards.into() });
         }
         let shard_words = words.saturating_sub(HEADER_WORDS) / shards as usize / 16 * 16;
-        let index_words = BUCKET_WORDS / CELLS_PER_BUCKET as usize;
-        let cell_words = CELL_WORDS + SIDE_WORDS + 1 + index_words;
-        let slack_words = BUCKET_WORDS + 3 * 16;
-        let cells = shard_words.saturating_sub(SHARD_HEADER_WORDS + slack_words) / cell_words;
+        let spare = shard_words.saturating_sub(SHARD_HEADER_WORDS + SLACK_WORDS);
+        let cells = spare / WORDS_PER_CELL;
         if cells < CELLS_MIN as usize {
             return Err(LayoutError::TooSmall { bytes: words * 8, shards });
         }
@@ -160,6 +164,12 @@ impl Layout {
         let last = layout.shard(shards - 1);
         assert!(last.cells_at + cells * CELL_WORDS <= words, "the last cell lies in the memory");
         Ok(layout)
+    }
+
+    /// Words of the smallest memory in which [`Self::fit`] finds `cells` cells a shard.
+    pub const fn words_for(cells: u32, shards: u32) -> usize {
+        let shard = SHARD_HEADER_WORDS + SLACK_WORDS + WORDS_PER_CELL * cells as usize;
+        HEADER_WORDS + shards as usize * shard.next_multiple_of(16)
     }
 
     /// The places of all shards, in order.
@@ -173,18 +183,17 @@ impl Layout {
         let base = HEADER_WORDS + index as usize * self.shard_words;
         let buckets = cells.div_ceil(CELLS_PER_BUCKET);
         let buckets_at = base + SHARD_HEADER_WORDS;
-        let ghosts_at = (buckets_at + buckets as usize * BUCKET_WORDS).next_multiple_of(16);
-        let side_at = (ghosts_at + cells as usize).next_multiple_of(16);
-        let cells_at = (side_at + cells as usize * SIDE_WORDS).next_multiple_of(16);
+        let links_at = (buckets_at + buckets as usize * BUCKET_WORDS).next_multiple_of(16);
+        let cells_at = (links_at + cells as usize).next_multiple_of(16);
         Shard {
             index,
             base,
             end: base + self.shard_words,
             cells,
             buckets,
+            ghost_shift: (u32::BITS - cells.leading_zeros()).saturating_sub(GHOST_AGE_BITS),
             buckets_at,
-            ghosts_at,
-            side_at,
+            links_at,
             cells_at,
         }
     }
@@ -198,9 +207,10 @@ pub(super) struct Shard {
     pub end: usize,
     pub cells: u32,
     pub buckets: u32,
+    /// Evictions are counted in steps of 2 to this in ghosts.
+    pub ghost_shift: u32,
     pub buckets_at: usize,
-    pub ghosts_at: usize,
-    pub side_at: usize,
+    pub links_at: usize,
     pub cells_at: usize,
 }
 
@@ -213,8 +223,10 @@ impl Shard {
         self.cells_at + cell as usize * CELL_WORDS
     }
 
-    pub fn side(&self, cell: u32) -> usize {
-        self.side_at + cell as usize * SIDE_WORDS
+    /// Of a first cell: its neighbours in its queue. Of an item's second cell: its last. Only the
+    /// writer looks.
+    pub fn links(&self, cell: u32) -> usize {
+        self.links_at + cell as usize
     }
 }
 
@@ -248,8 +260,8 @@ pub const fn cells_for(key_bytes: usize, value_bytes: usize) -> u32 {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Meta {
     pub epoch: u32,
-    /// [`access_stamp`] of the last use.
-    pub stamp: u8,
+    /// The upper 8 of 24 bits of the time of the last use; see [`access_time`].
+    pub access: u8,
     /// 0 to 3.
     pub queue: u8,
     /// 0 to 3.
@@ -271,10 +283,10 @@ const WON: u8 = 1 << 6;
 impl Meta {
     #[inline]
     pub fn unpack(word: u64) -> Self {
-        let [key_bytes, channel, marks, stamp, ..] = word.to_le_bytes();
+        let [key_bytes, channel, marks, access, ..] = word.to_le_bytes();
         Self {
             epoch: upper(word),
-            stamp,
+            access,
             queue: marks >> 2 & 3,
             frequency: marks & 3,
             fetched: marks & FETCHED != 0,
@@ -290,16 +302,54 @@ impl Meta {
         debug_assert!(self.frequency < 4 && self.queue < 4);
         let mut marks = self.frequency | self.queue << 2;
         marks |= u8::from(self.fetched) << 4 | u8::from(self.stale) << 5 | u8::from(self.won) << 6;
-        let low = [self.key_bytes, self.channel, marks, self.stamp];
+        let low = [self.key_bytes, self.channel, marks, self.access];
         pair(self.epoch, u32::from_le_bytes(low))
     }
 }
 
-/// The time of a use in steps of 2^35 ns (34 s), modulo 256. The exact second stands in the side entry
-/// and is written only when the step has changed, so that a look-up does not touch that line.
+/// Times of use are kept in steps of 2^29 ns (0.54 s), modulo 2^24 of them (104 days).
+const ACCESS_SHIFT: u32 = 29;
+const ACCESS_MASK: u32 = (1 << 24) - 1;
+/// Steps (34 s) for which a use is not written down again: memcached allows itself 60 s. Too low: every
+/// look-up of a busy key stores. Too high: what `mg` says of the last use is too old.
+const ACCESS_KEPT: u32 = 64;
+
+/// The time of a use, as it is kept: 16 bits in the item's link word, 8 in its meta word, both in the
+/// line that a look-up has.
 #[inline]
-pub(super) const fn access_stamp(now_ns: u64) -> u8 {
-    (now_ns >> 35) as u8
+pub(super) const fn access_time(now_ns: u64) -> u32 {
+    (now_ns >> ACCESS_SHIFT) as u32 & ACCESS_MASK
+}
+
+/// The time of use an item's two words hold.
+#[inline]
+pub(super) const fn access_of(link_word: u64, meta: &Meta) -> u32 {
+    (meta.access as u32) << 16 | (link_word >> 48) as u32
+}
+
+/// Whether a use at `now_ns` must be written down.
+#[inline]
+pub(super) const fn access_is_old(access: u32, now_ns: u64) -> bool {
+    access_time(now_ns).wrapping_sub(access) & ACCESS_MASK >= ACCESS_KEPT
+}
+
+/// The second in which the step of a use ended, or in which `now_ns` is, if that is earlier.
+pub(super) fn access_second(access: u32, now_ns: u64) -> u32 {
+    let steps = access_time(now_ns).wrapping_sub(access) & ACCESS_MASK;
+    let step = (now_ns >> ACCESS_SHIFT).saturating_sub(steps.into());
+    (now_ns.min(((step + 1) << ACCESS_SHIFT) - 1) / 1_000_000_000) as u32
+}
+
+/// An item's link word.
+#[inline]
+pub(super) const fn link_word(access: u32, generation: u16, next: u32) -> u64 {
+    pair(access << 16 | generation as u32, next)
+}
+
+/// The generation in a cell's link word.
+#[inline]
+pub(super) const fn generation(link_word: u64) -> u16 {
+    (link_word >> 32) as u16
 }
 
 #[cfg(all(test, not(loom)))]
@@ -312,7 +362,7 @@ mod tests {
             let words = (mebibytes << 20) / 8;
             let layout = Layout::fit(words, shards).unwrap();
             let cell_words = shards as usize * layout.cells_per_shard as usize * CELL_WORDS;
-            assert!(cell_words * 100 / words >= 65, "{mebibytes} MiB in {shards} shards");
+            assert!(cell_words * 100 / words >= 75, "{mebibytes} MiB in {shards} shards");
             for index in 0..shards {
                 let shard = layout.shard(index);
                 assert!(shard.cell(shard.cells) <= shard.end);
@@ -340,10 +390,10 @@ mod tests {
     fn metadata_survives_packing() {
         for bits in 0..8 {
             let [fetched, stale, won] = [1, 2, 4].map(|bit| bits & bit != 0);
-            let (epoch, stamp, queue, frequency) = (u32::MAX, 77, 2, 3);
+            let (epoch, access, queue, frequency) = (u32::MAX, 77, 2, 3);
             let (channel, key_bytes) = (255, 250);
             let meta =
-                Meta { epoch, stamp, queue, frequency, fetched, stale, won, channel, key_bytes };
+                Meta { epoch, access, queue, frequency, fetched, stale, won, channel, key_bytes };
             assert_eq!(Meta::unpack(meta.pack()), meta);
         }
     }

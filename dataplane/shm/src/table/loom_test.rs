@@ -4,7 +4,6 @@
 use loom::sync::Arc;
 use loom::thread;
 
-use super::layout::HEADER_WORDS;
 use super::*;
 use crate::sync::{AtomicU64, Ordering};
 
@@ -26,7 +25,7 @@ fn explore(model: impl Fn() + Sync + Send + 'static) {
 }
 
 fn table() -> (Watched, TableWriter<Watched>) {
-    let count = HEADER_WORDS + (128 + 56 + 22 * 4_usize).next_multiple_of(16);
+    let count = Layout::words_for(4, 1);
     let words = Watched(Arc::new((0..count).map(|_| AtomicU64::new(0)).collect()));
     let table = TableWriter::create(words.clone(), 1, 1).unwrap();
     (words, table)

@@ -98,7 +98,7 @@ fn a_suspect_value_is_there_for_who_asks_for_it() {
     assert!(table.peek(hash, b"feed", 1).is_none());
     assert_eq!(table.suspect(hash, b"feed", 1).unwrap().channel, 3);
     assert_eq!(reader.get(b"feed", 1, &mut out), Err(ReadError::Suspect));
-    let look = reader.look(b"feed", 1, &mut out).unwrap();
+    let look = reader.look(b"feed", 9_000_000_000, &mut out).unwrap();
     assert_eq!((look.is_suspect, look.last_access_s, &out), (true, 5, b"value"));
     table.set_channel(3, ChannelState::Live { valid_until_ns: 10 });
     assert!(table.suspect(hash, b"feed", 9).is_none());
@@ -107,4 +107,22 @@ fn a_suspect_value_is_there_for_who_asks_for_it() {
     table.begin_channel(3);
     assert!(table.suspect(hash, b"feed", 10).is_none());
     assert_eq!(reader.look(b"feed", 10, &mut out), Err(ReadError::Miss));
+}
+
+#[test]
+fn the_last_use_is_known_to_half_a_minute_and_to_a_second_after_a_pause() {
+    let (mut table, _) = table();
+    set(&mut table, b"k", 0, Marks::default());
+    let hash = table.hash(b"k");
+    let second = 1_000_000_000;
+    let mut asked = |now_s: u64| {
+        let now_ns = now_s * second;
+        table.get(hash, b"k", now_ns).unwrap().last_access_s(now_ns)
+    };
+    // Stored at 5 s. A use within 34 s of the one written down is not written down.
+    assert_eq!([5, 6, 38, 39].map(&mut asked), [5, 5, 5, 5]);
+    assert_eq!([40, 41].map(&mut asked), [5, 40]);
+    // The upper bits change as well.
+    let days = 24 * 3_600;
+    assert_eq!([100, 90 * days, 90 * days + 1].map(&mut asked), [40, 100, 90 * days as u32]);
 }

@@ -35,8 +35,8 @@ pub use check::{CheckError, Checked, check};
 pub use hash::KeyHash;
 pub use hot::{HOT_KEY_BYTES_MAX, HotKey, HotSet, HotValue};
 pub use layout::{
-    CHANNELS, KEY_BYTES_MAX, LAYOUT_NUMBERS, Layout, LayoutError, SHARDS_MAX, VALUE_BYTES_MAX,
-    cells_for,
+    BYTES_PER_CELL, CHANNELS, KEY_BYTES_MAX, LAYOUT_NUMBERS, Layout, LayoutError, SHARDS_MAX,
+    VALUE_BYTES_MAX, cells_for,
 };
 pub use mutation::{ApplyError, Marks, Mutation, Op};
 pub use reader::{DETACHED_AGE_NS, READER_RETRIES_MAX, ReadError, ReadHit, TableReader};

@@ -9,8 +9,10 @@ use crate::sync::AtomicU64;
 
 /// Holds `cells` cells in one shard.
 pub(super) fn small_table(cells: usize, shards: u32) -> TableWriter<Box<[AtomicU64]>> {
-    let words = 1024 + shards as usize * (128 + 56 + 22 * cells).next_multiple_of(16);
-    TableWriter::create(heap_words(words * 8), shards, 0x5eed).unwrap()
+    let words = Layout::words_for(cells as u32, shards);
+    let table = TableWriter::create(heap_words(words * 8), shards, 0x5eed).unwrap();
+    assert_eq!(table.layout().cells_per_shard as usize, cells);
+    table
 }
 
 pub(super) fn put(

@@ -8,7 +8,7 @@
 
 use super::hash::KeyHash;
 use super::intent::Change;
-use super::layout::{BUCKET_WORDS, C_LINK, C_META, Meta, Shard, lower, upper};
+use super::layout::{BUCKET_WORDS, C_LINK, C_META, Meta, Shard, generation, lower};
 use super::payload::Cursor;
 use super::words::load;
 use crate::sync::AtomicU64;
@@ -21,8 +21,18 @@ pub(super) fn overflow(bucket_word: u64) -> u64 {
     bucket_word & OVERFLOW_MASK
 }
 
-pub(super) fn slot_word(hash: KeyHash, generation: u32, cell: u32) -> u64 {
-    hash.tag() << 48 | u64::from(generation as u16) << 32 | u64::from(cell + 1)
+pub(super) fn slot_word(hash: KeyHash, generation: u16, cell: u32) -> u64 {
+    hash.tag() << 48 | u64::from(generation) << 32 | u64::from(cell + 1)
+}
+
+/// Whether a slot holds an item; else it is empty, or remembers a key that was evicted.
+pub(super) fn is_item(word: u64) -> bool {
+    lower(word) != 0
+}
+
+/// What an evicted key leaves in its slot.
+pub(super) fn ghost_word(hash: KeyHash, eviction: u16) -> u64 {
+    hash.tag() << 48 | u64::from(eviction) << 32
 }
 
 pub(super) fn slot_tag(word: u64) -> u64 {
@@ -111,7 +121,7 @@ pub(super) fn item_in(
     key: &[u8],
 ) -> Option<Item> {
     let word = load(words, slot);
-    if slot_tag(word) != hash.tag() || lower(word) == 0 {
+    if slot_tag(word) != hash.tag() || !is_item(word) {
         return None;
     }
     let cell = slot_cell(word);
@@ -132,21 +142,15 @@ pub(super) fn place_of(
     [hash.first_bucket(shard), hash.second_bucket(shard)].into_iter().find_map(|bucket| {
         let slot = slots(shard, bucket).find(|&slot| {
             let word = load(words, slot);
-            word != 0 && slot_cell(word) == cell
+            is_item(word) && slot_cell(word) == cell
         })?;
         Some(Place { bucket, slot })
     })
 }
 
-/// An empty slot of a bucket.
-pub(super) fn empty_slot(words: &[AtomicU64], shard: &Shard, bucket: u32) -> Option<Place> {
-    let slot = slots(shard, bucket).find(|&slot| load(words, slot) == 0)?;
-    Some(Place { bucket, slot })
-}
-
 /// The generation of a cell, as far as a slot carries it, is the slot's.
 pub(super) fn same_generation(link_word: u64, slot_word: u64) -> bool {
-    upper(link_word) as u16 == slot_generation(slot_word)
+    generation(link_word) == slot_generation(slot_word)
 }
 
 /// The first cell's link word of an item.

@@ -1,4 +1,4 @@
-//! The two queues of a shard as doubly linked lists over the side entries of the cells.
+//! The two queues of a shard as doubly linked lists over the cells' links.
 //!
 //! ```text
 //!   ends word: newest 32 | oldest 32        links word: newer 32 | older 32
@@ -7,8 +7,8 @@
 
 use super::intent::Change;
 use super::layout::{
-    C_META, Meta, NIL, S_MAIN_CELLS, S_MAIN_ENDS, S_SMALL_CELLS, S_SMALL_ENDS, Shard, X_LINKS,
-    lower, pair, upper,
+    C_META, Meta, NIL, S_MAIN_CELLS, S_MAIN_ENDS, S_SMALL_CELLS, S_SMALL_ENDS, Shard, lower, pair,
+    upper,
 };
 
 /// Which queue an item is in.
@@ -40,14 +40,14 @@ pub(super) const EMPTY: u64 = pair(NIL, NIL);
 impl Change<'_> {
     fn set_newer(&mut self, shard: &Shard, queue: Queue, cell: u32, newer: u32) {
         // Beyond the oldest item lies the "oldest" half of the ends word.
-        let at = if cell == NIL { queue.ends(shard) } else { shard.side(cell) + X_LINKS };
+        let at = if cell == NIL { queue.ends(shard) } else { shard.links(cell) };
         let word = self.get(at);
         let word = if cell == NIL { pair(upper(word), newer) } else { pair(newer, lower(word)) };
         self.set(at, word);
     }
 
     fn set_older(&mut self, shard: &Shard, queue: Queue, cell: u32, older: u32) {
-        let at = if cell == NIL { queue.ends(shard) } else { shard.side(cell) + X_LINKS };
+        let at = if cell == NIL { queue.ends(shard) } else { shard.links(cell) };
         let word = self.get(at);
         let word = if cell == NIL { pair(older, lower(word)) } else { pair(upper(word), older) };
         self.set(at, word);
@@ -56,7 +56,7 @@ impl Change<'_> {
     /// Puts an item at the new end and counts its cells there.
     pub fn push(&mut self, shard: &Shard, queue: Queue, cell: u32, cells: u32) {
         let newest = upper(self.get(queue.ends(shard)));
-        self.set(shard.side(cell) + X_LINKS, pair(NIL, newest));
+        self.set(shard.links(cell), pair(NIL, newest));
         self.set_newer(shard, queue, newest, cell);
         self.set_older(shard, queue, NIL, cell);
         self.add(queue.cells(shard), cells.into());
@@ -64,7 +64,7 @@ impl Change<'_> {
 
     /// Takes an item out of its queue.
     pub fn unlink(&mut self, shard: &Shard, queue: Queue, cell: u32, cells: u32) {
-        let links = self.get(shard.side(cell) + X_LINKS);
+        let links = self.get(shard.links(cell));
         self.set_older(shard, queue, upper(links), lower(links));
         self.set_newer(shard, queue, lower(links), upper(links));
         self.add(queue.cells(shard), u64::from(cells).wrapping_neg());
@@ -72,8 +72,8 @@ impl Change<'_> {
 
     /// Lets `new` take the place of `old` in its queue.
     pub fn swap(&mut self, shard: &Shard, queue: Queue, old: (u32, u32), new: (u32, u32)) {
-        let links = self.get(shard.side(old.0) + X_LINKS);
-        self.set(shard.side(new.0) + X_LINKS, links);
+        let links = self.get(shard.links(old.0));
+        self.set(shard.links(new.0), links);
         self.set_older(shard, queue, upper(links), new.0);
         self.set_newer(shard, queue, lower(links), new.0);
         self.add(queue.cells(shard), u64::from(new.1).wrapping_sub(old.1.into()));

@@ -4,11 +4,13 @@ use super::evict::expired;
 use super::hash::KeyHash;
 use super::layout::{
     C_EXPIRY_NS, C_LENGTH, C_META, C_VERSION, C_WRITTEN, KEY_BYTES_MAX, LayoutError, Meta, Shard,
-    VALUE_BYTES_MAX, X_LAST, lower, upper,
+    VALUE_BYTES_MAX, access_of, access_second, lower, upper,
 };
 use super::mutation::Marks;
 use super::payload::Cursor;
-use super::probe::{SLOT_BUSY, buckets, link_at, same_generation, slot_cell, slot_tag, slots};
+use super::probe::{
+    SLOT_BUSY, buckets, is_item, link_at, same_generation, slot_cell, slot_tag, slots,
+};
 use super::validity::{self, Invalid};
 use super::words::{Words, load};
 use super::writer::attach_layout;
@@ -149,7 +151,7 @@ impl<W: Words> TableReader<W> {
         for bucket in [Some(first), second].into_iter().flatten() {
             for slot in slots(shard, bucket) {
                 let word = words[slot].load_acquire();
-                if slot_tag(word) != hash.tag() || lower(word) == 0 {
+                if slot_tag(word) != hash.tag() || !is_item(word) {
                     continue;
                 }
                 if let Some(result) = copy::<DETAILS>(words, shard, (slot, word), key, now_ns, out)?
@@ -187,12 +189,12 @@ fn copy<const DETAILS: bool>(
         return Err(Raced);
     }
     let at = shard.cell(cell);
+    // Unique, so that generations, which come again, cannot deceive: nothing below is read before it.
+    let version = words[at + C_VERSION].load_acquire();
     let meta = Meta::unpack(load(words, at + C_META));
-    let version = load(words, at + C_VERSION);
     let expiry_ns = load(words, at + C_EXPIRY_NS);
     let length = load(words, at + C_LENGTH);
     let written = load(words, at + C_WRITTEN);
-    let last = if DETAILS { load(words, shard.side(cell) + X_LAST) } else { 0 };
     let value_bytes = lower(length) as usize;
     if usize::from(meta.key_bytes) > KEY_BYTES_MAX || value_bytes > VALUE_BYTES_MAX {
         return Err(Raced);
@@ -206,7 +208,7 @@ fn copy<const DETAILS: bool>(
     }
     // Whatever was read of the cells' next use, this sees the generation (or the slot) move on.
     fence(Ordering::Acquire);
-    let unchanged = upper(load(words, link_at(shard, cell))) == upper(link)
+    let unchanged = same_generation(load(words, link_at(shard, cell)), slot_word)
         && load(words, at + C_VERSION) == version
         && load(words, slot) == slot_word;
     if !unchanged {
@@ -223,7 +225,7 @@ fn copy<const DETAILS: bool>(
         expiry_ns,
         channel: meta.channel,
         written_us: written >> 16,
-        last_access_s: upper(last),
+        last_access_s: if DETAILS { access_second(access_of(link, &meta), now_ns) } else { 0 },
         marks: Marks { fetched: meta.fetched, stale: meta.stale, won: meta.won },
         is_suspect: state == Err(Invalid::Suspect),
     };

@@ -4,7 +4,7 @@
 use super::evict::{evict, expired};
 use super::hot::HotSet;
 use super::layout::{BUCKET_WORDS, C_EXPIRY_NS};
-use super::probe::{slot_cell, slots};
+use super::probe::{is_item, slot_cell, slots};
 use super::words::{Words, load, prefetch};
 use super::writer::TableWriter;
 
@@ -55,7 +55,7 @@ impl<W: Words, H: HotSet> TableWriter<W, H> {
             let shard = &self.shards[self.sweep.shard];
             for slot in slots(shard, self.sweep.bucket) {
                 let word = load(words, slot);
-                if word == 0 {
+                if !is_item(word) {
                     continue;
                 }
                 let cell = slot_cell(word);

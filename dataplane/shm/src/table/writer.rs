@@ -7,12 +7,13 @@ use super::hash::KeyHash;
 use super::hot::{HotKey, HotSet};
 use super::intent::recover;
 use super::layout::{
-    C_EXPIRY_NS, C_LENGTH, C_META, C_VERSION, C_WRITTEN, Layout, LayoutError, Meta, NIL, S_BYTES,
-    S_FREE_CELLS, S_FREE_HEAD, S_ITEMS, S_MAIN_ENDS, S_SMALL_ENDS, SHARDS_MAX, Shard, T_CELLS,
-    T_SEED, T_SHARDS, T_VALID_UNTIL_NS, X_LAST, access_stamp, lower, pair, upper,
+    C_EXPIRY_NS, C_LENGTH, C_LINK, C_META, C_VERSION, C_WRITTEN, Layout, LayoutError, Meta, NIL,
+    S_BYTES, S_FREE_CELLS, S_FREE_HEAD, S_ITEMS, S_MAIN_ENDS, S_SMALL_ENDS, SHARDS_MAX, Shard, T_CELLS, T_SEED,
+    T_SHARDS, T_VALID_UNTIL_NS, access_is_old, access_of, access_second, access_time, generation,
+    link_word, lower, pair, upper,
 };
 use super::payload::Cursor;
-use super::probe::{Item, find, item_in, link_at, slot_cell, slot_tag, slots};
+use super::probe::{Item, find, is_item, item_in, link_at, slot_cell, slot_tag, slots};
 use super::queue::EMPTY;
 use super::sweep::Sweep;
 use super::validity::{self, ChannelState, Invalid, NO_LEASE};
@@ -44,7 +45,16 @@ pub struct Hit {
     pub is_won: bool,
     shard: u32,
     cell: u32,
+    access: u32,
     value: Cursor,
+}
+
+impl Hit {
+    /// Second of `CLOCK_MONOTONIC` in which the value was last asked for before this look-up, or stored.
+    /// `now_ns` is the look-up's. Exact to 34 s, as memcached is to 60; modulo 104 days.
+    pub fn last_access_s(&self, now_ns: u64) -> u32 {
+        access_second(self.access, now_ns)
+    }
 }
 
 /// What happened in the writer since it was made.
@@ -242,7 +252,7 @@ impl<W: Words, H: HotSet> TableWriter<W, H> {
         let shard = shard_of(&self.shards, hash);
         for slot in slots(shard, hash.first_bucket(shard)) {
             let word = load(words, slot);
-            if slot_tag(word) == hash.tag() && word != 0 {
+            if slot_tag(word) == hash.tag() && is_item(word) {
                 let at = shard.cell(slot_cell(word));
                 prefetch(words, at);
                 prefetch(words, at + 8);
@@ -282,8 +292,8 @@ impl<W: Words, H: HotSet> TableWriter<W, H> {
             return None;
         }
         let hit = hit(words, shard, &item);
-        let Meta { frequency, fetched, stamp, .. } = item.meta;
-        if frequency < FREQUENCY_MAX || !fetched || stamp != access_stamp(now_ns) {
+        let Meta { frequency, fetched, .. } = item.meta;
+        if frequency < FREQUENCY_MAX || !fetched || access_is_old(hit.access, now_ns) {
             used(words, shard, &item, now_ns);
         }
         Some(hit)
@@ -306,13 +316,6 @@ impl<W: Words, H: HotSet> TableWriter<W, H> {
         let state = validity::check(words, item.meta.epoch, item.meta.channel, now_ns);
         let suspect = state == Err(Invalid::Suspect) && !expired(expiry_ns, now_ns);
         suspect.then(|| hit(words, shard, &item))
-    }
-
-    /// Second of `CLOCK_MONOTONIC` in which the value was last asked for, or stored. Exact to 34 s, as
-    /// memcached is to 60. Touches a cache line that a look-up does not.
-    pub fn last_access_s(&self, hit: &Hit) -> u32 {
-        let side = self.shards[hit.shard as usize].side(hit.cell);
-        upper(load(self.memory.words(), side + X_LAST))
     }
 
     /// Notes that a reader of this value was told to fetch it anew. One store; it is no change of the
@@ -472,6 +475,7 @@ fn hit(words: &[AtomicU64], shard: &Shard, item: &Item) -> Hit {
         is_won: item.meta.won,
         shard: shard.index,
         cell: item.cell,
+        access: access_of(load(words, at + C_LINK), &item.meta),
         value: item.value,
     }
 }
@@ -479,13 +483,14 @@ fn hit(words: &[AtomicU64], shard: &Shard, item: &Item) -> Hit {
 /// Counts a use.
 #[inline]
 fn used(words: &[AtomicU64], shard: &Shard, item: &Item, now_ns: u64) {
-    let stamp = access_stamp(now_ns);
-    if item.meta.stamp != stamp {
-        let side = shard.side(item.cell) + X_LAST;
-        let now_s = (now_ns / 1_000_000_000) as u32;
-        store(words, side, pair(now_s, lower(load(words, side))));
+    let at = shard.cell(item.cell);
+    let link = load(words, at + C_LINK);
+    let mut access = access_of(link, &item.meta);
+    if access_is_old(access, now_ns) {
+        access = access_time(now_ns);
+        store(words, at + C_LINK, link_word(access, generation(link), lower(link)));
     }
     let frequency = (item.meta.frequency + 1).min(FREQUENCY_MAX);
-    let meta = Meta { frequency, fetched: true, stamp, ..item.meta };
-    store(words, shard.cell(item.cell) + C_META, meta.pack());
+    let meta = Meta { frequency, fetched: true, access: (access >> 16) as u8, ..item.meta };
+    store(words, at + C_META, meta.pack());
 }

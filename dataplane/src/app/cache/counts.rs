@@ -6,7 +6,7 @@ use nautilus_shm::metrics::{MetricBank, table};
 use nautilus_shm::table::{Usage, WriterCounts};
 
 /// Memory of one cell in use, index included: what [`table::CACHE_USED_BYTES`] counts.
-pub(super) const CELL_BYTES: u64 = 176;
+pub(super) const CELL_BYTES: u64 = nautilus_shm::table::BYTES_PER_CELL;
 
 /// What came of requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -112,13 +112,12 @@ impl<W: Words, H: HotSet> ReadTable for TableWriter<W, H> {
 
     fn look(&mut self, key: &[u8], now_ns: u64, wants: Wants) -> Look<Hit> {
         let hash = self.hash(key);
-        let before = if wants.last_access { self.peek(hash, key, now_ns) } else { None };
-        let last_access_s = before.map_or(0, |hit| self.last_access_s(&hit));
         let hit = match wants.use_counts {
             true => self.get(hash, key, now_ns),
             false => self.peek(hash, key, now_ns),
         };
         if let Some(hit) = hit {
+            let last_access_s = if wants.last_access { hit.last_access_s(now_ns) } else { 0 };
             return Look::Hit(Item { last_access_s, ..Item::from(&hit) }, hit);
         }
         match wants.suspect.then(|| self.suspect(hash, key, now_ns)).flatten() {

@@ -143,7 +143,7 @@ fn uses_and_their_times_are_shown_as_they_were_before() {
     assert_eq!(text(&mut cache, 200 * SECOND, "mg k h l u\r\n"), "HD h1 l50\r\n");
     let debug = text(&mut cache, 200 * SECOND, "me k\r\n");
     assert!(debug.starts_with("ME k exp=-1 la=50 cas="), "{debug}");
-    assert!(debug.ends_with(" fetch=yes cls=1 size=176\r\n"), "{debug}");
+    assert!(debug.ends_with(" fetch=yes cls=1 size=152\r\n"), "{debug}");
     text(&mut cache, 200 * SECOND, "touch k 100\r\n");
     assert!(text(&mut cache, 210 * SECOND, "me k\r\n").starts_with("ME k exp=-90 la=10 "));
 }
