@@ -117,9 +117,11 @@ pub fn misses(trace: &[Request], unit: Unit, cells: u32, seed: u64) -> anyhow::R
     Ok(misses_count)
 }
 
-/// Bytes of the largest value that, with a key of 8 bytes, takes so many cells.
+/// Bytes of the largest value that, with a key of 8 bytes, takes so many cells: of 16 cells each as many
+/// runs as it fills, and cells.
 fn value_of_cells(cells: u32) -> usize {
-    let value_bytes = 72 + 120 * (cells as usize - 1);
+    let (runs, further) = ((cells as usize - 1) / 16, (cells as usize - 1) % 16);
+    let value_bytes = 72 + 120 * further + 2_168 * runs;
     debug_assert_eq!(cells_for(8, value_bytes), cells);
     value_bytes
 }
@@ -133,7 +135,7 @@ mod tests {
 
     #[test]
     fn a_value_takes_exactly_its_cells() {
-        for cells in [1, 2, 3, 136] {
+        for cells in [1, 2, 3, 16, 17, 136] {
             let value_bytes = value_of_cells(cells);
             assert_eq!(cells_for(8, value_bytes), cells);
             assert_eq!(cells_for(8, value_bytes + 1), cells + 1);

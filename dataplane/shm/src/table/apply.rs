@@ -1,16 +1,17 @@
 //! How a change is carried out: the only code that changes what a table holds.
 
 use super::evict::{
-    Evicted, bytes_of, cells_of, coldest, commit_removal, evict, evict_one, expired, free_slot,
-    ghost_of,
+    Evicted, bytes_of, coldest, commit_removal, evict, evict_one, expired, free_slot, ghost_of,
+    shape_of,
 };
+use super::free::{Free, have_cells, room_for};
 use super::hash::KeyHash;
 use super::hot::{HotSet, HotValue};
 use super::intent::Change;
 use super::layout::{
-    C_EXPIRY_NS, C_LENGTH, C_LINK, C_META, C_VERSION, C_WRITTEN, KEY_BYTES_MAX, Meta, S_BYTES,
-    S_FREE_CELLS, S_FREE_HEAD, S_ITEMS, S_VERSION, Shard, VALUE_BYTES_MAX, access_time, cells_for,
-    generation, link_word, lower, pair,
+    C_EXPIRY_NS, C_LENGTH, C_LINK, C_META, C_VERSION, C_WRITTEN, KEY_BYTES_MAX, Meta, RUN, S_BYTES,
+    S_FREE_CELLS, S_FREE_HEAD, S_FREE_RUNS, S_ITEMS, S_RUN_HEAD, S_VERSION, Shape, Shard,
+    VALUE_BYTES_MAX, access_time, generation, length_word, link_word, lower, pair, upper,
 };
 use super::mutation::{ApplyError, Mutation, Op};
 use super::payload::Cursor;
@@ -47,7 +48,9 @@ impl<W: Words, H: HotSet> TableWriter<W, H> {
         let usable = found.is_some_and(|found| usable(words, shard, &found.item, now_ns));
         match (mutation.op, found) {
             (Op::Set(value), found) => {
-                let room = cells_for(mutation.key.len(), value.len().min(VALUE_BYTES_MAX));
+                // A table has always room for what fits when all its groups have become cells.
+                let value_bytes = value.len().min(VALUE_BYTES_MAX);
+                let room = Shape::with_runs(mutation.key.len(), value_bytes, 0).cells;
                 if value.len() > VALUE_BYTES_MAX || room > shard.cells {
                     return Err(ApplyError::TooLarge);
                 }
@@ -109,8 +112,10 @@ impl<W: Words, H: HotSet> TableWriter<W, H> {
             let expiry_ns = load(words, shard.cell(found.item.cell) + C_EXPIRY_NS);
             counts.expirations_count += u64::from(expired(expiry_ns, now_ns));
         }
-        let cells = cells_for(mutation.key.len(), value.len());
-        while load(words, shard.base + S_FREE_CELLS) < cells.into() {
+        let shape = loop {
+            if let Some(shape) = room_for(words, shard, mutation.key.len(), value.len()) {
+                break shape;
+            }
             match evict_one(words, shard, hot, now_ns) {
                 Evicted::Nothing => unreachable!("an empty shard has all its cells free"),
                 Evicted::Usable => counts.evictions_count += 1,
@@ -118,15 +123,16 @@ impl<W: Words, H: HotSet> TableWriter<W, H> {
             }
             // What was evicted may have been this key, what was spared has another queue now.
             found = found.filter(|found| is_item(load(words, found.place.slot)));
-        }
-        let item = |queue, frequency| NewItem { mutation, value, version, queue, frequency };
+        };
+        have_cells(words, shard, shape.cells);
+        let item = |queue, frequency| NewItem { mutation, value, shape, version, queue, frequency };
         match found {
             Some(found) => {
                 let meta = Meta::unpack(load(words, shard.cell(found.item.cell) + C_META));
                 let item = item(Queue::of(meta), meta.frequency);
-                let last = fill(words, shard, &item, now_ns);
+                let filled = fill(words, shard, &item, now_ns);
                 let old = (found.place, found.item.cell);
-                let change = replacement(words, shard, hash, old, (cells, last), version);
+                let change = replacement(words, shard, hash, old, filled, version);
                 if H::IS_THERE && hot.holds(mutation.key) {
                     let &Mutation { flags, expiry_ns, channel, text_sum, .. } = mutation;
                     let epoch = validity::epoch(words, channel);
@@ -146,8 +152,8 @@ impl<W: Words, H: HotSet> TableWriter<W, H> {
                 let ghost = ghost_of(words, shard, hash);
                 let queue = if ghost.is_some() { Queue::Main } else { Queue::Small };
                 let place = ghost.unwrap_or_else(|| free_place(words, shard, hash, hot, counts));
-                let last = fill(words, shard, &item(queue, 0), now_ns);
-                insert(words, shard, hash, place, (cells, last), queue, version);
+                let filled = fill(words, shard, &item(queue, 0), now_ns);
+                insert(words, shard, hash, place, filled, queue, version);
             }
         }
     }
@@ -183,19 +189,39 @@ fn free_place(
 struct NewItem<'a> {
     mutation: &'a Mutation<'a>,
     value: &'a [u8],
+    shape: Shape,
     version: u64,
     queue: Queue,
     frequency: u8,
 }
 
-/// Writes an item into the first cells of the free list, where nobody looks, and returns its last
-/// cell. The cells stay on the list, chained as they are: a kill before the commit leaves them free.
-fn fill(words: &[AtomicU64], shard: &Shard, item: &NewItem<'_>, now_ns: u64) -> u32 {
-    let mutation = item.mutation;
-    let cell = lower(load(words, shard.base + S_FREE_HEAD));
-    let mut cursor = Cursor::first(cell);
+/// An item that is written and not published.
+#[derive(Clone, Copy)]
+struct Filled {
+    shape: Shape,
+    /// Its first cell, and run if it has any.
+    first: Free,
+    last_cell: u32,
+    /// Where the free lists begin without it.
+    free: Free,
+}
+
+/// Writes an item into the first cells and runs of the free lists, where nobody looks. They stay on the
+/// lists, chained as they are: a kill before the commit leaves them free.
+fn fill(words: &[AtomicU64], shard: &Shard, item: &NewItem<'_>, now_ns: u64) -> Filled {
+    let (mutation, shape) = (item.mutation, item.shape);
+    let first = Free::of(words, shard);
+    let mut cursor = Cursor::first(shard, first.cell);
     cursor.write(words, shard, mutation.key);
-    cursor.write(words, shard, item.value);
+    let in_runs = if shape.runs > 0 {
+        let key_bytes = mutation.key.len().next_multiple_of(8);
+        let (in_cells, in_runs) = item.value.split_at(shape.bytes_in_cells() - key_bytes);
+        cursor.write(words, shard, in_cells);
+        in_runs
+    } else {
+        cursor.write(words, shard, item.value);
+        &[]
+    };
     let meta = Meta {
         epoch: validity::epoch(words, mutation.channel),
         access: (access_time(now_ns) >> 16) as u8,
@@ -207,64 +233,88 @@ fn fill(words: &[AtomicU64], shard: &Shard, item: &NewItem<'_>, now_ns: u64) -> 
         channel: mutation.channel,
         key_bytes: mutation.key.len() as u8,
     };
-    let at = shard.cell(cell);
+    let at = shard.cell(first.cell);
     store(words, at + C_META, meta.pack());
     store(words, at + C_VERSION, item.version);
     store(words, at + C_EXPIRY_NS, mutation.expiry_ns);
-    store(words, at + C_LENGTH, pair(mutation.flags, item.value.len() as u32));
+    let length = length_word(mutation.flags, shape.runs, item.value.len() as u32);
+    store(words, at + C_LENGTH, length);
     store(words, at + C_WRITTEN, (now_ns / 1_000) << 16 | u64::from(mutation.text_sum));
     let link = load(words, at + C_LINK);
     store(words, at + C_LINK, link_word(access_time(now_ns), generation(link), lower(link)));
-    if cursor.cell() != cell {
-        store(words, shard.links(lower(link)), cursor.cell().into());
+    let last_cell = shard.cell_at(cursor.start());
+    if last_cell != first.cell {
+        store(words, shard.links(lower(link)), last_cell.into());
     }
-    cursor.cell()
+    let mut free = Free { cell: lower(load(words, link_at(shard, last_cell))), run: first.run };
+    if shape.runs > 0 {
+        let mut cursor = Cursor::run(shard, first.run);
+        cursor.write(words, shard, in_runs);
+        let last_run = shard.group_at(cursor.start());
+        let link = load(words, shard.run(first.run));
+        store(words, shard.run(first.run), pair(last_run, lower(link)));
+        free.run = lower(load(words, shard.run(last_run)));
+    }
+    Filled { shape, first, last_cell, free }
 }
 
-/// The change that publishes the filled cells in the slot of an older item, which takes their place on
-/// the free list.
+impl Change<'_> {
+    /// Takes what an item was written into from the free lists; where those then begin is the caller's.
+    fn take(&mut self, words: &[AtomicU64], shard: &Shard, filled: &Filled) {
+        let Filled { shape, first, last_cell, .. } = *filled;
+        if shape.runs > 0 {
+            let link = load(words, link_at(shard, last_cell));
+            self.set(link_at(shard, last_cell), pair(upper(link), RUN | first.run));
+        }
+        self.add(shard.base + S_FREE_CELLS, u64::from(shape.cells).wrapping_neg());
+        self.add(shard.base + S_FREE_RUNS, u64::from(shape.runs).wrapping_neg());
+    }
+}
+
+/// The change that publishes a filled item in the slot of an older one, which takes its place on the
+/// free lists.
 fn replacement<'a>(
     words: &'a [AtomicU64],
     shard: &Shard,
     hash: KeyHash,
     (place, old): (Place, u32),
-    (cells, last): (u32, u32),
+    filled: Filled,
     version: u64,
 ) -> Change<'a> {
-    let new = lower(load(words, shard.base + S_FREE_HEAD));
-    let free = lower(load(words, link_at(shard, last)));
-    let old_cells = cells_of(words, shard, old);
+    let new = filled.first.cell;
+    let (weight, old_weight) = (filled.shape.weight(), shape_of(words, shard, old).weight());
     let generation = generation(load(words, link_at(shard, new)));
     let queue = Queue::of(Meta::unpack(load(words, shard.cell(old) + C_META)));
     let mut change = Change::new(words);
+    change.take(words, shard, &filled);
     change.publish(shard, place, slot_word(hash, generation, new));
-    change.retire(words, shard, old, free);
-    change.add(shard.base + S_FREE_CELLS, u64::from(old_cells).wrapping_sub(cells.into()));
-    change.swap(shard, queue, (old, old_cells), (new, cells));
+    change.retire(words, shard, old, filled.free);
+    change.swap(shard, queue, (old, old_weight), (new, weight));
     let bytes = bytes_of(words, shard, new).wrapping_sub(bytes_of(words, shard, old));
     change.add(shard.base + S_BYTES, bytes);
     change.set(shard.base + S_VERSION, version);
     change
 }
 
-/// Publishes the filled cells in an empty slot.
+/// Publishes a filled item in a slot without an item.
 fn insert(
     words: &[AtomicU64],
     shard: &Shard,
     hash: KeyHash,
     place: Place,
-    (cells, last): (u32, u32),
+    filled: Filled,
     queue: Queue,
     version: u64,
 ) {
-    let new = lower(load(words, shard.base + S_FREE_HEAD));
+    let new = filled.first.cell;
     let generation = generation(load(words, link_at(shard, new)));
     let mut change = Change::new(words);
+    change.take(words, shard, &filled);
     change.overflow_up(shard, hash, place);
     change.publish(shard, place, slot_word(hash, generation, new));
-    change.set(shard.base + S_FREE_HEAD, lower(load(words, link_at(shard, last))).into());
-    change.add(shard.base + S_FREE_CELLS, u64::from(cells).wrapping_neg());
-    change.push(shard, queue, new, cells);
+    change.set(shard.base + S_FREE_HEAD, filled.free.cell.into());
+    change.set(shard.base + S_RUN_HEAD, filled.free.run.into());
+    change.push(shard, queue, new, filled.shape.weight());
     change.add(shard.base + S_ITEMS, 1);
     change.add(shard.base + S_BYTES, bytes_of(words, shard, new));
     change.set(shard.base + S_VERSION, version);

@@ -3,13 +3,15 @@
 //! For tests and for operators' tools: it walks the whole table and allocates. The table must have no
 //! writer meanwhile, and no unfinished change (attach a writer first, which completes it).
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 
-use super::evict::{bytes_of, cells_of, last_of};
+use super::evict::{bytes_of, last_of, shape_of};
 use super::hash::KeyHash;
 use super::layout::{
-    BUCKET_WORDS, C_META, C_VERSION, Layout, LayoutError, Meta, NIL, S_BYTES, S_FREE_CELLS,
-    S_FREE_HEAD, S_INTENT, S_ITEMS, S_VERSION, Shard, lower, upper,
+    BUCKET_WORDS, C_META, C_VERSION, GROUP_CELLS, Layout, LayoutError, Meta, NIL, RUN, S_BYTES,
+    S_FREE_CELLS, S_FREE_HEAD, S_FREE_RUNS, S_INTENT, S_ITEMS, S_RUN_HEAD, S_VERSION, Shape, Shard,
+    lower, upper,
 };
 use super::payload::Cursor;
 use super::probe::{
@@ -69,27 +71,41 @@ fn check_shard(
     checked: &mut Checked,
 ) -> Result<(), String> {
     same("length of the intent record", load(words, shard.base + S_INTENT), 0)?;
-    // Every cell belongs to one thing.
-    let mut owner: HashMap<u32, String> = HashMap::new();
-    let mut claim = |cell: u32, by: String| {
+    // Every cell belongs to one thing, and every run as the cells it is made of.
+    let owner: RefCell<HashMap<u32, String>> = RefCell::default();
+    let claim = |cell: u32, by: String| {
         if cell >= shard.cells {
             return Err(format!("{by} reaches cell {cell} of {}", shard.cells));
         }
-        match owner.insert(cell, by.clone()) {
+        match owner.borrow_mut().insert(cell, by.clone()) {
             None => Ok(()),
             Some(before) => Err(format!("cell {cell} belongs to {before} and to {by}")),
         }
     };
+    let claim_run = |group: u32, by: String| {
+        if group >= shard.groups {
+            return Err(format!("{by} reaches run {group} of {}", shard.groups));
+        }
+        let first = group * GROUP_CELLS;
+        (first..first + GROUP_CELLS).try_for_each(|cell| claim(cell, format!("a run of {by}")))
+    };
     let items = index(words, layout, shard, seed)?;
     let mut bytes = 0;
     for &cell in items.keys() {
-        let cells = cells_of(words, shard, cell);
+        let Shape { cells, runs } = shape_of(words, shard, cell);
         let mut at = cell;
         for number in 0..cells {
             claim(at, format!("item {cell}"))?;
             if number + 1 < cells {
                 at = lower(load(words, link_at(shard, at)));
             }
+        }
+        let mut group = lower(load(words, link_at(shard, at))) ^ RUN;
+        let last_run = if runs > 0 { upper(load(words, shard.run(group))) } else { NIL };
+        for number in 0..runs {
+            claim_run(group, format!("item {cell}"))?;
+            same(&format!("last run of item {cell}"), group == last_run, number + 1 == runs)?;
+            group = lower(load(words, shard.run(group)));
         }
         same(&format!("last cell of item {cell}"), at, last_of(words, shard, cell, cells))?;
         bytes += bytes_of(words, shard, cell);
@@ -101,7 +117,13 @@ fn check_shard(
         at = lower(load(words, link_at(shard, at)));
         free += 1;
     }
-    same("cells owned", owner.len(), shard.cells as usize)?;
+    let mut group = lower(load(words, shard.base + S_RUN_HEAD));
+    for _ in 0..load(words, shard.base + S_FREE_RUNS) {
+        claim_run(group, "the list of runs".into())?;
+        group = lower(load(words, shard.run(group)));
+        free += u64::from(GROUP_CELLS);
+    }
+    same("cells owned", owner.borrow().len(), shard.cells as usize)?;
     same("items", items.len() as u64, load(words, shard.base + S_ITEMS))?;
     same("payload bytes", bytes, load(words, shard.base + S_BYTES))?;
     let small = queue(words, shard, Queue::Small, &items)?;
@@ -139,7 +161,7 @@ fn index(
             }
             let meta = Meta::unpack(load(words, shard.cell(cell) + C_META));
             let mut key = vec![0; meta.key_bytes.into()];
-            let read = Cursor::first(cell).read(words, shard, &mut key);
+            let read = Cursor::first(shard, cell).read(words, shard, &mut key);
             same(&format!("{name}: chain of the key"), read, Ok(()))?;
             let hash = KeyHash::new(seed, &key);
             same(&format!("{name}: tag"), hash.tag(), slot_tag(word))?;
@@ -186,7 +208,7 @@ fn queue(
         same(&format!("{name}: own opinion"), Queue::of(meta), queue)?;
         let links = load(words, shard.links(cell));
         same(&format!("{name}: newer neighbour"), upper(links), newer)?;
-        cells += u64::from(cells_of(words, shard, cell));
+        cells += u64::from(shape_of(words, shard, cell).weight());
         length += 1;
         newer = cell;
         cell = lower(links);

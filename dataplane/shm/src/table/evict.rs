@@ -11,14 +11,17 @@
 //!
 //! A ghost is what an evicted item leaves in its slot: the key's tag and the number of the eviction. It
 //! takes no memory of its own, and none of the stores of an eviction; a new item of the bucket takes its
-//! slot, the oldest ghost's first. It is stale once as many more were made as the shard has items.
+//! slot, the oldest ghost's first. It is stale once half as many more were made as the shard has
+//! items.
 
+use super::free::Free;
 use super::hash::KeyHash;
 use super::hot::{HotKey, HotSet};
 use super::intent::Change;
 use super::layout::{
-    C_EXPIRY_NS, C_LENGTH, C_META, Meta, NIL, S_BYTES, S_FREE_CELLS, S_FREE_HEAD, S_GHOSTS,
-    S_ITEMS, Shard, cells_for, generation, link_word, lower, pair, upper,
+    C_EXPIRY_NS, C_LENGTH, C_META, Meta, NIL, RUN, S_BYTES, S_FREE_CELLS, S_FREE_HEAD, S_FREE_RUNS,
+    S_GHOSTS, S_ITEMS, S_RUN_HEAD, Shape, Shard, generation, link_word, lower, pair, runs, upper,
+    value_bytes,
 };
 use super::probe::{
     Place, ghost_word, is_item, link_at, place_of, slot_cell, slot_generation, slot_tag, slots,
@@ -37,12 +40,18 @@ const SMALL_SHARE: u64 = 10;
 /// Items one eviction may spare before it takes the next whatever its frequency. Too low: warm items
 /// go when many are warm. Too high: one write holds up the run loop for a walk over the queue.
 const SPARED_MAX: usize = 64;
+/// Evictions a ghost is remembered for, in sixteenths of the items there are. Too low: what comes back
+/// late is taken for new. Too high: what comes back once in a long while fills the main queue; as many as
+/// there are items, which is the paper's choice, lose at one size of the cloudPhysics trace to memcached.
+const GHOST_AGE_SIXTEENTHS: u64 = 9;
 /// Evictions a ghost is remembered for at least.
 const GHOST_AGE_MIN: u64 = 16;
 
-/// Cells of the item whose first cell is `cell`.
-pub(super) fn cells_of(words: &[AtomicU64], shard: &Shard, cell: u32) -> u32 {
-    cells_for(key_bytes_of(words, shard, cell), value_bytes_of(words, shard, cell))
+/// Shape of the item whose first cell is `cell`.
+pub(super) fn shape_of(words: &[AtomicU64], shard: &Shard, cell: u32) -> Shape {
+    let length = load(words, shard.cell(cell) + C_LENGTH);
+    let key_bytes = key_bytes_of(words, shard, cell);
+    Shape::with_runs(key_bytes, value_bytes(length) as usize, runs(length))
 }
 
 fn key_bytes_of(words: &[AtomicU64], shard: &Shard, cell: u32) -> usize {
@@ -50,7 +59,7 @@ fn key_bytes_of(words: &[AtomicU64], shard: &Shard, cell: u32) -> usize {
 }
 
 fn value_bytes_of(words: &[AtomicU64], shard: &Shard, cell: u32) -> usize {
-    lower(load(words, shard.cell(cell) + C_LENGTH)) as usize
+    value_bytes(load(words, shard.cell(cell) + C_LENGTH)) as usize
 }
 
 /// The last cell of an item of so many cells.
@@ -73,21 +82,30 @@ pub(super) fn expired(expiry_ns: u64, now_ns: u64) -> bool {
 }
 
 impl Change<'_> {
-    /// Ends the life of an item's cells and puts them in front of the free list. `free` is the list's
-    /// first cell without them. The generation moves on in the first store, so that a reader that
+    /// Ends the life of an item's cells and runs and puts them in front of the free lists. `free` is
+    /// where those begin without them. The generation moves on in the first store, so that a reader that
     /// sees anything of their next use also sees this.
-    pub fn retire(&mut self, words: &[AtomicU64], shard: &Shard, cell: u32, free: u32) {
-        let last = last_of(words, shard, cell, cells_of(words, shard, cell));
+    pub fn retire(&mut self, words: &[AtomicU64], shard: &Shard, cell: u32, free: Free) {
+        let shape = shape_of(words, shard, cell);
+        let last = last_of(words, shard, cell, shape.cells);
         let link = load(words, link_at(shard, cell));
         let next_life = generation(link).wrapping_add(1);
-        if last == cell {
-            self.set(link_at(shard, cell), link_word(0, next_life, free));
-        } else {
-            self.set(link_at(shard, cell), link_word(0, next_life, lower(link)));
-            let last_link = load(words, link_at(shard, last));
-            self.set(link_at(shard, last), pair(upper(last_link), free));
+        let next = if last == cell { free.cell } else { lower(link) };
+        self.set(link_at(shard, cell), link_word(0, next_life, next));
+        let last_link = load(words, link_at(shard, last));
+        if last != cell {
+            self.set(link_at(shard, last), pair(upper(last_link), free.cell));
         }
         self.set(shard.base + S_FREE_HEAD, cell.into());
+        let first_run = if shape.runs > 0 { lower(last_link) & !RUN } else { free.run };
+        if shape.runs > 0 {
+            let last_run = upper(load(words, shard.run(first_run)));
+            let link = load(words, shard.run(last_run));
+            self.set(shard.run(last_run), pair(upper(link), free.run));
+        }
+        self.set(shard.base + S_RUN_HEAD, first_run.into());
+        self.add(shard.base + S_FREE_CELLS, shape.cells.into());
+        self.add(shard.base + S_FREE_RUNS, shape.runs.into());
     }
 
     /// Takes a live item out of everything; its slot is left empty or to its ghost.
@@ -100,13 +118,11 @@ impl Change<'_> {
         ghost: Option<u64>,
     ) {
         let meta = Meta::unpack(load(words, shard.cell(cell) + C_META));
-        let cells = cells_of(words, shard, cell);
+        let weight = shape_of(words, shard, cell).weight();
         self.publish(shard, place, ghost.unwrap_or(0));
         self.overflow_down(shard, hash, place);
-        let free = lower(self.get(shard.base + S_FREE_HEAD));
-        self.retire(words, shard, cell, free);
-        self.add(shard.base + S_FREE_CELLS, cells.into());
-        self.unlink(shard, Queue::of(meta), cell, cells);
+        self.retire(words, shard, cell, Free::of(words, shard));
+        self.unlink(shard, Queue::of(meta), cell, weight);
         self.add(shard.base + S_ITEMS, 1_u64.wrapping_neg());
         self.add(shard.base + S_BYTES, bytes_of(words, shard, cell).wrapping_neg());
     }
@@ -126,7 +142,8 @@ fn ghost_age(words: &[AtomicU64], shard: &Shard, ghost: u64) -> u64 {
 /// second bucket leaves none.
 pub(super) fn ghost_of(words: &[AtomicU64], shard: &Shard, hash: KeyHash) -> Option<Place> {
     let bucket = hash.first_bucket(shard);
-    let age_max = load(words, shard.base + S_ITEMS).max(GHOST_AGE_MIN);
+    let items = load(words, shard.base + S_ITEMS);
+    let age_max = (items * GHOST_AGE_SIXTEENTHS / 16).max(GHOST_AGE_MIN);
     let slot = slots(shard, bucket).find(|&slot| {
         let word = load(words, slot);
         let is_ghost = word != 0 && !is_item(word) && slot_tag(word) == hash.tag();
@@ -178,8 +195,8 @@ pub(super) fn evict_one(
         if spared < SPARED_MAX && meta.frequency >= needed && !expired(expiry_ns, now_ns) {
             let frequency = if queue == Queue::Small { 0 } else { meta.frequency - 1 };
             let mut change = Change::new(words);
-            let cells = cells_of(words, shard, oldest);
-            change.requeue(shard, Queue::Main, oldest, cells, frequency);
+            let weight = shape_of(words, shard, oldest).weight();
+            change.requeue(shard, Queue::Main, oldest, weight, frequency);
             change.commit(shard);
             continue;
         }

@@ -91,7 +91,7 @@ impl KeyHash {
         let meta = Meta::unpack(load(words, shard.cell(cell) + C_META));
         let mut key = [0; KEY_BYTES_MAX];
         let key = &mut key[..usize::from(meta.key_bytes).min(KEY_BYTES_MAX)];
-        let read = Cursor::first(cell).read(words, shard, key);
+        let read = Cursor::first(shard, cell).read(words, shard, key);
         debug_assert!(read.is_ok(), "the writer's own chains are whole");
         Self::new(load(words, T_SEED), key)
     }

@@ -164,7 +164,7 @@ impl HotKey {
         let length = usize::from(meta.key_bytes);
         let mut key = Self { bytes: [0; HOT_KEY_BYTES_MAX], length };
         let bytes = key.bytes.get_mut(..length)?;
-        Cursor::first(cell).read(words, shard, bytes).ok()?;
+        Cursor::first(shard, cell).read(words, shard, bytes).ok()?;
         Some(key)
     }
 

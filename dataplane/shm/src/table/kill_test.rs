@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use super::evict::ghost_of;
 use super::intent::RECORD_ENTRIES_MAX;
+use super::layout::{S_FREE_RUNS, Shape};
 use super::model_test::CloneWords;
 use super::probe::overflow;
 use super::words::load;
@@ -121,6 +122,9 @@ struct Seen {
     slot_evictions: u64,
     overflows: u64,
     ghosts: u64,
+    /// Values that took runs, and short ones that made a group into cells.
+    runs: u64,
+    splits: u64,
 }
 
 /// Stops `step` after every store, on copies of `base`, and returns the table after the whole step.
@@ -183,7 +187,15 @@ fn run(base: Shared, keys: &[Vec<u8>], steps: u64, seed: u64, bytes_max: u64) ->
         seen.ghosts += u64::from(put && ghost_of(&words, &shard, hash).is_some());
         let first = shard.bucket(hash.first_bucket(&shard));
         seen.overflows += u64::from(put && overflow(load(&words, first)) > 0);
+        let whole_groups = |words: &Shared| load(words, shard.base + S_FREE_RUNS);
+        let before = whole_groups(&words);
         words = sweep(&words, &step, keys, &mut seen);
+        if let Step::Put(_, value) = &step
+            && whole_groups(&words) < before
+        {
+            let is_long = Shape::runs_max(step.key().len(), value.len()) > 0;
+            *(if is_long { &mut seen.runs } else { &mut seen.splits }) += 1;
+        }
     }
     seen
 }
@@ -207,6 +219,14 @@ fn a_writer_killed_after_any_store_of_an_eviction_leaves_a_whole_table() {
     keys.push(vec![b'x'; 250]);
     let seen = run(table_of(14), &keys, 250, 7, 900);
     assert!(cfg!(miri) || (seen.evictions > 50 && seen.ghosts > 3), "{seen:?}");
+}
+
+#[test]
+fn a_writer_killed_after_any_store_of_a_long_value_leaves_a_whole_table() {
+    // Seven groups and three cells: values of up to three runs, until the last group has become cells.
+    let keys: Vec<_> = (0..9).map(|key| format!("key{key}").into_bytes()).collect();
+    let seen = run(table_of(7 * 16 + 3), &keys, 60, 5, 8_000);
+    assert!(cfg!(miri) || (seen.evictions > 5 && seen.runs > 5 && seen.splits > 1), "{seen:?}");
 }
 
 #[test]

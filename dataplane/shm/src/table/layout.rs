@@ -2,18 +2,22 @@
 //!
 //! ```text
 //! table   | header 1024 words | shard 0 | shard 1 | ...
-//! shard   | header 128 | buckets 8 x B | links N | cells 16 x N |
+//! shard   | header 128 | buckets 8 x B | groups 272 x N / 16 |
 //! bucket  | changes 36 bits, overflow 28 bits | 7 slots |
 //! slot    | tag 16 | generation 16 | busy 1 | 2 | cell + 1, 29 bits |
 //!         | tag 16 | eviction 16 | 0, 32 bits |                a key that was evicted; 0 = nothing
+//! group   | links 16 | 16 cells |                             or, for long values, one run:
+//!         | last run 32, next run 32 | 271 words |
 //! links   | newer 32, older 32 |              of a first cell; of a second one: 0, last cell of the item
 //! cell, first of an item     | access low 16, generation 16, next 32 | epoch 32, access high 8, marks 8,
-//!                              channel 8, key bytes 8 | version | expiry ns | flags 32, value bytes 32 |
+//!                              channel 8, key bytes 8 | version | expiry ns | flags 32, runs 11, value bytes 21 |
 //!                              written us 48, text sum 16 | 10 words |
 //! cell, further of an item   | 16, generation 16, next 32 | 15 words |
 //! ```
 //!
-//! The payload of an item is its key, padded with zeroes to 8 bytes, then its value, padded the same.
+//! `next` of a cell names the item's next cell, or with its highest bit the item's first run; a run's
+//! names its next run. What follows an item's last cell or run is of no use to it: its length says where
+//! it ends. The payload of an item is its key, padded with zeroes to 8 bytes, then its value, padded the same.
 
 /// Bytes of the longest key, as in memcached's `doc/protocol.txt`.
 pub const KEY_BYTES_MAX: usize = 250;
@@ -24,11 +28,16 @@ pub const SHARDS_MAX: u32 = 64;
 /// Channels a table can hold; 0 means that clients own the key.
 pub const CHANNELS: usize = 256;
 
-/// "No cell" in links.
+/// In a cell's `next`: the rest is the number of a group that is a run.
+pub(super) const RUN: u32 = 1 << 31;
+/// Cells of a group.
+pub(super) const GROUP_CELLS: u32 = 16;
+/// "No cell", "no run" in links.
 pub(super) const NIL: u32 = u32::MAX;
 pub(super) const HEADER_WORDS: usize = 1024;
 pub(super) const SHARD_HEADER_WORDS: usize = 128;
 pub(super) const CELL_WORDS: usize = 16;
+pub(super) const GROUP_WORDS: usize = GROUP_CELLS as usize * (1 + CELL_WORDS);
 pub(super) const BUCKET_WORDS: usize = 8;
 /// Cells per bucket of 7 slots. Too low: index memory. Too high: both buckets of a key are full more
 /// often and a warm item is evicted for want of a slot (at 4, below 0.5 % of inserts into a table of
@@ -39,7 +48,7 @@ const WORDS_PER_CELL: usize = CELL_WORDS + 1 + BUCKET_WORDS / CELLS_PER_BUCKET a
 /// The same in bytes.
 pub const BYTES_PER_CELL: u64 = 8 * WORDS_PER_CELL as u64;
 /// Words that rounding may take of a shard: a bucket for fewer cells than it could have, and the places
-/// of buckets, links and cells.
+/// of buckets and groups, and the links of a last group of fewer cells.
 const SLACK_WORDS: usize = BUCKET_WORDS + 3 * 16;
 /// Bits of an eviction's number, of 16 in a ghost, that count as many evictions as there are cells. Too
 /// low: ages are coarse. Too high: the count comes round, and a ghost that nobody took is young again.
@@ -68,6 +77,8 @@ pub(super) const S_BYTES: usize = 7;
 pub(super) const S_VERSION: usize = 8;
 /// Evictions from the small queue so far.
 pub(super) const S_GHOSTS: usize = 9;
+pub(super) const S_RUN_HEAD: usize = 10;
+pub(super) const S_FREE_RUNS: usize = 11;
 pub(super) const S_INTENT: usize = 16;
 
 // Words of an item's first cell.
@@ -83,10 +94,11 @@ pub(super) const NEXT_PAYLOAD: usize = 1;
 const _: () = assert!(T_CHANNEL_EPOCHS + CHANNELS <= HEADER_WORDS, "channels fit the table header");
 
 /// Numbers that change whenever the layout does; for the region's layout hash.
-pub const LAYOUT_NUMBERS: [u64; 10] = [
+pub const LAYOUT_NUMBERS: [u64; 11] = [
     HEADER_WORDS as u64,
     SHARD_HEADER_WORDS as u64,
     CELL_WORDS as u64,
+    GROUP_WORDS as u64,
     BUCKET_WORDS as u64,
     CELLS_PER_BUCKET as u64,
     ACCESS_SHIFT as u64,
@@ -162,7 +174,10 @@ impl Layout {
         }
         let layout = Self { shards, cells_per_shard: cells as u32, shard_words };
         let last = layout.shard(shards - 1);
-        assert!(last.cells_at + cells * CELL_WORDS <= words, "the last cell lies in the memory");
+        assert!(
+            last.cell(last.cells - 1) + CELL_WORDS <= words,
+            "the last cell lies in the memory"
+        );
         Ok(layout)
     }
 
@@ -183,8 +198,7 @@ impl Layout {
         let base = HEADER_WORDS + index as usize * self.shard_words;
         let buckets = cells.div_ceil(CELLS_PER_BUCKET);
         let buckets_at = base + SHARD_HEADER_WORDS;
-        let links_at = (buckets_at + buckets as usize * BUCKET_WORDS).next_multiple_of(16);
-        let cells_at = (links_at + cells as usize).next_multiple_of(16);
+        let groups_at = (buckets_at + buckets as usize * BUCKET_WORDS).next_multiple_of(16);
         Shard {
             index,
             base,
@@ -193,8 +207,8 @@ impl Layout {
             buckets,
             ghost_shift: (u32::BITS - cells.leading_zeros()).saturating_sub(GHOST_AGE_BITS),
             buckets_at,
-            links_at,
-            cells_at,
+            groups_at,
+            groups: cells / GROUP_CELLS,
         }
     }
 }
@@ -210,8 +224,9 @@ pub(super) struct Shard {
     /// Evictions are counted in steps of 2 to this in ghosts.
     pub ghost_shift: u32,
     pub buckets_at: usize,
-    pub links_at: usize,
-    pub cells_at: usize,
+    pub groups_at: usize,
+    /// Whole ones, which can be runs.
+    pub groups: u32,
 }
 
 impl Shard {
@@ -220,13 +235,30 @@ impl Shard {
     }
 
     pub fn cell(&self, cell: u32) -> usize {
-        self.cells_at + cell as usize * CELL_WORDS
+        // One more for the links of each group up to this cell's.
+        self.groups_at + CELL_WORDS * (cell as usize + (cell / GROUP_CELLS) as usize + 1)
     }
 
     /// Of a first cell: its neighbours in its queue. Of an item's second cell: its last. Only the
     /// writer looks.
     pub fn links(&self, cell: u32) -> usize {
-        self.links_at + cell as usize
+        self.run(cell / GROUP_CELLS) + (cell % GROUP_CELLS) as usize
+    }
+
+    /// The first word of a group: a run's link.
+    pub fn run(&self, group: u32) -> usize {
+        self.groups_at + group as usize * GROUP_WORDS
+    }
+
+    /// The cell that begins at this word.
+    pub fn cell_at(&self, at: usize) -> u32 {
+        let cells = at.wrapping_sub(self.groups_at) / CELL_WORDS;
+        cells.wrapping_sub(1 + cells / (GROUP_CELLS as usize + 1)) as u32
+    }
+
+    /// The group that begins at this word.
+    pub fn group_at(&self, at: usize) -> u32 {
+        (at.wrapping_sub(self.groups_at) / GROUP_WORDS) as u32
     }
 }
 
@@ -248,12 +280,66 @@ pub(super) const fn key_words(key_bytes: usize) -> usize {
     key_bytes.div_ceil(8)
 }
 
-/// Cells an item takes: at least one.
+/// Cells' worth of memory that an item takes while there are whole groups for it, which are 16 cells
+/// each: at least one.
 pub const fn cells_for(key_bytes: usize, value_bytes: usize) -> u32 {
-    let words = key_words(key_bytes) + value_bytes.div_ceil(8);
-    let first = CELL_WORDS - FIRST_PAYLOAD;
-    let further = words.saturating_sub(first);
-    1 + further.div_ceil(CELL_WORDS - NEXT_PAYLOAD) as u32
+    Shape::with_runs(key_bytes, value_bytes, Shape::runs_max(key_bytes, value_bytes)).weight()
+}
+
+/// Payload words of an item's first cell, of a further one, of a run.
+const FIRST_WORDS: usize = CELL_WORDS - FIRST_PAYLOAD;
+const NEXT_WORDS: usize = CELL_WORDS - NEXT_PAYLOAD;
+const RUN_WORDS: usize = GROUP_WORDS - NEXT_PAYLOAD;
+
+/// What an item consists of: cells first, then runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Shape {
+    pub cells: u32,
+    pub runs: u32,
+}
+
+impl Shape {
+    /// An item that has so many runs, of at most [`Self::runs_max`].
+    pub const fn with_runs(key_bytes: usize, value_bytes: usize, runs: u32) -> Self {
+        let words = key_words(key_bytes) + value_bytes.div_ceil(8) - runs as usize * RUN_WORDS;
+        let further = words.saturating_sub(FIRST_WORDS).div_ceil(NEXT_WORDS);
+        Self { cells: 1 + further as u32, runs }
+    }
+
+    /// Runs that an item can fill, its key being in cells.
+    pub const fn runs_max(key_bytes: usize, value_bytes: usize) -> u32 {
+        let key_words = key_words(key_bytes);
+        let front = if key_words > FIRST_WORDS { key_words } else { FIRST_WORDS };
+        let words = key_words + value_bytes.div_ceil(8);
+        (words.saturating_sub(front) / RUN_WORDS) as u32
+    }
+
+    /// Bytes of the payload that lie in the cells, padding included, when there are runs as well.
+    pub const fn bytes_in_cells(self) -> usize {
+        8 * (FIRST_WORDS + NEXT_WORDS * (self.cells as usize - 1))
+    }
+
+    /// Cells' worth of memory.
+    pub const fn weight(self) -> u32 {
+        self.cells + self.runs * GROUP_CELLS
+    }
+}
+
+const VALUE_BYTES_BITS: u32 = VALUE_BYTES_MAX.ilog2() + 1;
+
+/// The length word of an item.
+pub(super) const fn length_word(flags: u32, runs: u32, value_bytes: u32) -> u64 {
+    pair(flags, runs << VALUE_BYTES_BITS | value_bytes)
+}
+
+/// Bytes of the value, in a length word.
+pub(super) const fn value_bytes(length_word: u64) -> u32 {
+    lower(length_word) & ((1 << VALUE_BYTES_BITS) - 1)
+}
+
+/// Runs of the item, in a length word.
+pub(super) const fn runs(length_word: u64) -> u32 {
+    lower(length_word) >> VALUE_BYTES_BITS
 }
 
 /// The second word of an item's first cell.
@@ -367,7 +453,13 @@ mod tests {
                 let shard = layout.shard(index);
                 assert!(shard.cell(shard.cells) <= shard.end);
                 assert!(shard.end <= words);
-                assert_eq!(shard.cells_at % 16, 0);
+                assert_eq!(shard.groups_at % 16, 0);
+                let cells = [0, 15, 16, shard.cells - 1];
+                assert_eq!(cells.map(|cell| shard.cell_at(shard.cell(cell))), cells);
+                let groups = [0, 1, shard.groups - 1];
+                assert_eq!(groups.map(|group| shard.group_at(shard.run(group))), groups);
+                assert!(shard.run(shard.groups) <= shard.end);
+                assert_eq!(shard.cell(15) + CELL_WORDS, shard.run(1));
             }
         }
         assert!(matches!(Layout::fit(1200, 1), Err(LayoutError::TooSmall { .. })));
@@ -383,7 +475,30 @@ mod tests {
         assert_eq!(cells_for(17, 64), 2);
         assert_eq!(cells_for(16, 64 + 120), 2);
         assert_eq!(cells_for(16, 64 + 121), 3);
-        assert_eq!(cells_for(KEY_BYTES_MAX, VALUE_BYTES_MAX), 8741);
+        assert_eq!(cells_for(KEY_BYTES_MAX, VALUE_BYTES_MAX), 15 + 16 * 483);
+        assert_eq!(Shape::with_runs(KEY_BYTES_MAX, VALUE_BYTES_MAX, 0).cells, 8741);
+    }
+
+    #[test]
+    fn runs_take_what_they_hold_and_never_the_key() {
+        let full = 72 + 8 * RUN_WORDS;
+        assert_eq!((Shape::runs_max(8, full - 8), Shape::runs_max(8, full)), (0, 1));
+        assert_eq!(Shape::with_runs(8, full, 1), Shape { cells: 1, runs: 1 });
+        assert_eq!(Shape::with_runs(8, full + 1, 1), Shape { cells: 2, runs: 1 });
+        let key = KEY_BYTES_MAX;
+        assert_eq!((Shape::runs_max(key, full - 80), Shape::runs_max(key, full - 72)), (0, 1));
+        let shape = Shape::with_runs(key, VALUE_BYTES_MAX, Shape::runs_max(key, VALUE_BYTES_MAX));
+        assert_eq!(shape, Shape { cells: 15, runs: 483 });
+        assert!(shape.bytes_in_cells() >= key);
+        let word = length_word(u32::MAX, shape.runs, VALUE_BYTES_MAX as u32);
+        assert_eq!((upper(word), runs(word), value_bytes(word)), (u32::MAX, 483, 1 << 20));
+        // A run never holds less than the cells it is made of, so what fits in cells fits with runs.
+        for value_bytes in (0..20_000).step_by(7) {
+            for runs in 0..=Shape::runs_max(16, value_bytes) {
+                let shape = Shape::with_runs(16, value_bytes, runs);
+                assert!(shape.weight() <= Shape::with_runs(16, value_bytes, 0).cells);
+            }
+        }
     }
 
     #[test]

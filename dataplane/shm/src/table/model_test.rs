@@ -52,7 +52,7 @@ enum Step {
 
 fn step() -> impl Strategy<Value = Step> {
     let key = || (0..24_u8, prop::bool::weighted(0.2));
-    let bytes = prop_oneof![4 => 0..60_usize, 3 => 60..200_usize, 1 => 200..900_usize];
+    let bytes = prop_oneof![4 => 0..60_usize, 3 => 60..200_usize, 1 => 200..900_usize, 1 => 2_200..6_000_usize];
     let expiry_ns = prop_oneof![4 => Just(0), 1 => 1..60_u64];
     prop_oneof![
         8 => (key(), bytes, expiry_ns).prop_map(|((key, long_key), bytes, expiry_ns)| Step::Put {
@@ -75,7 +75,7 @@ fn run(steps: &[Step], cells: usize, shards: u32, evicts: bool) -> Result<(), Te
     let mut table = small_table(cells, shards);
     let mut model: HashMap<Vec<u8>, (Vec<u8>, u64)> = HashMap::new();
     let mut now_ns = 1;
-    let mut out = vec![0; 1024];
+    let mut out = vec![0; 8192];
     for (number, step) in steps.iter().enumerate() {
         match *step {
             Step::Put { key, long_key, bytes, expiry_ns } => {
@@ -88,7 +88,8 @@ fn run(steps: &[Step], cells: usize, shards: u32, evicts: bool) -> Result<(), Te
                     ..Mutation::new(&key, Op::Set(&value))
                 };
                 let stored = table.apply(table.hash(&key), &put, now_ns);
-                if cells_for(key.len(), bytes) > table.layout().cells_per_shard {
+                let cells = super::layout::Shape::with_runs(key.len(), bytes, 0).cells;
+                if cells > table.layout().cells_per_shard {
                     prop_assert_eq!(stored, Err(ApplyError::TooLarge));
                 } else {
                     prop_assert!(stored.is_ok());
@@ -163,14 +164,14 @@ proptest! {
 
     #[test]
     fn a_roomy_table_is_a_map(steps in prop::collection::vec(step(), 1..160)) {
-        // 48 keys of at most 11 cells, and one more of each is filled before the old one goes.
-        run(&steps, 600, 1, false)?;
+        // 48 keys of at most 53 cells, and one more of each is filled before the old one goes.
+        run(&steps, 2_700, 1, false)?;
     }
 
     #[test]
     fn a_full_table_forgets_but_never_lies(
         steps in prop::collection::vec(step(), 1..160),
-        cells in 4..40_usize,
+        cells in 4..120_usize,
         shards in 1..4_u32,
     ) {
         run(&steps, cells, shards, true)?;

@@ -126,7 +126,7 @@ pub(super) fn item_in(
     }
     let cell = slot_cell(word);
     let meta = Meta::unpack(load(words, shard.cell(cell) + C_META));
-    let mut value = Cursor::first(cell);
+    let mut value = Cursor::first(shard, cell);
     let same =
         usize::from(meta.key_bytes) == key.len() && value.matches(words, shard, key) == Ok(true);
     same.then_some(Item { cell, meta, value })

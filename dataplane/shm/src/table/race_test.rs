@@ -13,14 +13,25 @@ fn value_of(number: u64, bytes: usize) -> Vec<u8> {
 
 #[test]
 fn a_reader_sees_whole_values_no_older_than_the_acknowledged_one() {
-    let writes = if cfg!(miri) { 60 } else { 300_000 };
     // Sixteen cells: every replacement reuses what the one before has freed.
+    race(16, 40, if cfg!(miri) { 60 } else { 300_000 });
+}
+
+#[test]
+fn a_reader_sees_whole_runs_no_older_than_the_acknowledged_one() {
+    // Ten groups: room for two values of up to two runs, and a third while it is written, even when all
+    // have become cells.
+    race(10 * 16 + 8, 600, if cfg!(miri) { 20 } else { 60_000 });
+}
+
+/// Replaces values of up to `words_max` words in a table of `cells` cells under two readers.
+fn race(cells: usize, words_max: u64, writes: u64) {
     let words: Arc<[AtomicU64]> =
-        super::model_test::small_table(16, 1).memory().iter().map(copy_word).collect();
+        super::model_test::small_table(cells, 1).memory().iter().map(copy_word).collect();
     let acknowledged = Arc::new(AtomicU64::new(0));
     let mut table = TableWriter::attach(words.clone()).unwrap();
     let put = |table: &mut TableWriter<Arc<[AtomicU64]>>, key: &[u8], number: u64| {
-        let value = value_of(number, 8 + (number % 40) as usize * 8);
+        let value = value_of(number, 8 + (number * 37 % words_max) as usize * 8);
         super::model_test::put(table, key, &value).unwrap();
     };
     put(&mut table, b"key", 0);
@@ -29,7 +40,7 @@ fn a_reader_sees_whole_values_no_older_than_the_acknowledged_one() {
             let (words, acknowledged) = (words.clone(), acknowledged.clone());
             thread::spawn(move || {
                 let reader = TableReader::attach(words).unwrap();
-                let mut out = [0; 512];
+                let mut out = vec![0; 8 * (words_max as usize + 1)];
                 let (mut reads, mut last) = (0_u64, 0);
                 loop {
                     let least = acknowledged.load(Ordering::Acquire);

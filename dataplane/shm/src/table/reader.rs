@@ -4,7 +4,7 @@ use super::evict::expired;
 use super::hash::KeyHash;
 use super::layout::{
     C_EXPIRY_NS, C_LENGTH, C_META, C_VERSION, C_WRITTEN, KEY_BYTES_MAX, LayoutError, Meta, Shard,
-    VALUE_BYTES_MAX, access_of, access_second, lower, upper,
+    VALUE_BYTES_MAX, access_of, access_second, upper, value_bytes,
 };
 use super::mutation::Marks;
 use super::payload::Cursor;
@@ -195,11 +195,11 @@ fn copy<const DETAILS: bool>(
     let expiry_ns = load(words, at + C_EXPIRY_NS);
     let length = load(words, at + C_LENGTH);
     let written = load(words, at + C_WRITTEN);
-    let value_bytes = lower(length) as usize;
+    let value_bytes = value_bytes(length) as usize;
     if usize::from(meta.key_bytes) > KEY_BYTES_MAX || value_bytes > VALUE_BYTES_MAX {
         return Err(Raced);
     }
-    let mut cursor = Cursor::first(cell);
+    let mut cursor = Cursor::first(shard, cell);
     let same_key = usize::from(meta.key_bytes) == key.len()
         && cursor.matches(words, shard, key).map_err(|_| Raced)?;
     let fits = value_bytes <= out.len();

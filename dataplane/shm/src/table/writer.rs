@@ -3,17 +3,18 @@
 use std::ops::Range;
 
 use super::evict::{FREQUENCY_MAX, expired};
+use super::free::free_all;
 use super::hash::KeyHash;
 use super::hot::{HotKey, HotSet};
 use super::intent::recover;
 use super::layout::{
-    C_EXPIRY_NS, C_LENGTH, C_LINK, C_META, C_VERSION, C_WRITTEN, Layout, LayoutError, Meta, NIL,
-    S_BYTES, S_FREE_CELLS, S_FREE_HEAD, S_ITEMS, S_MAIN_ENDS, S_SMALL_ENDS, SHARDS_MAX, Shard, T_CELLS, T_SEED,
-    T_SHARDS, T_VALID_UNTIL_NS, access_is_old, access_of, access_second, access_time, generation,
-    link_word, lower, pair, upper,
+    C_EXPIRY_NS, C_LENGTH, C_LINK, C_META, C_VERSION, C_WRITTEN, GROUP_CELLS, Layout, LayoutError,
+    Meta, S_BYTES, S_FREE_CELLS, S_FREE_RUNS, S_ITEMS, S_MAIN_ENDS, S_SMALL_ENDS, SHARDS_MAX,
+    Shard, T_CELLS, T_SEED, T_SHARDS, T_VALID_UNTIL_NS, access_is_old, access_of, access_second,
+    access_time, generation, link_word, lower, upper, value_bytes,
 };
 use super::payload::Cursor;
-use super::probe::{Item, find, is_item, item_in, link_at, slot_cell, slot_tag, slots};
+use super::probe::{Item, find, is_item, item_in, slot_cell, slot_tag, slots};
 use super::queue::EMPTY;
 use super::sweep::Sweep;
 use super::validity::{self, ChannelState, Invalid, NO_LEASE};
@@ -124,12 +125,7 @@ impl<W: Words, H: HotSet> TableWriter<W, H> {
         let layout = Layout::fit(words.len(), shards)?;
         for index in 0..shards {
             let shard = layout.shard(index);
-            for cell in 0..shard.cells {
-                let next = if cell + 1 < shard.cells { cell + 1 } else { NIL };
-                store(words, link_at(&shard, cell), pair(0, next));
-            }
-            store(words, shard.base + S_FREE_HEAD, 0);
-            store(words, shard.base + S_FREE_CELLS, shard.cells.into());
+            free_all(words, &shard);
             store(words, shard.base + S_SMALL_ENDS, EMPTY);
             store(words, shard.base + S_MAIN_ENDS, EMPTY);
         }
@@ -224,7 +220,8 @@ impl<W: Words, H: HotSet> TableWriter<W, H> {
         for shard in &self.shards[shards.start as usize..shards.end as usize] {
             usage.items_count += load(words, shard.base + S_ITEMS);
             usage.payload_bytes += load(words, shard.base + S_BYTES);
-            let free = load(words, shard.base + S_FREE_CELLS);
+            let free_runs = load(words, shard.base + S_FREE_RUNS);
+            let free = load(words, shard.base + S_FREE_CELLS) + free_runs * u64::from(GROUP_CELLS);
             usage.used_cells_count += u64::from(shard.cells) - free;
             usage.cells_count += u64::from(shard.cells);
         }
@@ -464,7 +461,7 @@ fn hit(words: &[AtomicU64], shard: &Shard, item: &Item) -> Hit {
     let written = load(words, at + C_WRITTEN);
     Hit {
         flags: upper(length),
-        value_bytes: lower(length),
+        value_bytes: value_bytes(length),
         version: load(words, at + C_VERSION),
         channel: item.meta.channel,
         text_sum: written as u16,
