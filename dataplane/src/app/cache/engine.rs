@@ -70,6 +70,12 @@ struct FrameRing {
     values: u64,
 }
 
+impl FrameRing {
+    fn new() -> Self {
+        Self { frames: vec![[0; 2048]; 4 * BURST_DATAGRAMS_MAX], next: 0, values: 0 }
+    }
+}
+
 impl Transmit for FrameRing {
     fn send<F: Into<Filled>>(
         &mut self,
@@ -102,32 +108,10 @@ pub fn run<W: Words>(
     bursts: usize,
     seed: u64,
 ) -> EngineReport {
-    let value = vec![b'v'; value_bytes];
-    let key_of = |number: u64| format!("key:{number:012}");
-    // As a client would: an item that was not used for long costs its first use a cache line more.
-    let now_ns = clock::monotonic_ns();
-    for number in 0..keys {
-        let key = key_of(number).into_bytes();
-        let text_sum = text_sum(&key, 0, &value);
-        let put = Mutation { text_sum, ..Mutation::new(&key, Op::Set(&value)) };
-        table.apply(table.hash(&key), &put, now_ns).expect("the value fits");
-    }
-    // A few in a hundred thousand find both their buckets full.
-    let missing = keys - table.usage().items_count;
-    assert!(missing * 1000 <= keys, "the table holds all but {missing} of {keys} keys");
-    let mut state = seed | 1;
-    let mut random = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state % keys
-    };
-    let requests: Vec<Vec<u8>> = (0..bursts * BURST_DATAGRAMS_MAX)
-        .map(|number| request(number as u16, &key_of(random())))
-        .collect();
+    fill(&mut table, keys, value_bytes);
+    let requests = requests(keys, bursts, seed);
     let mut app = CacheApp::new(table, 0);
-    let frames = vec![[0; 2048]; 4 * BURST_DATAGRAMS_MAX];
-    let mut ring = FrameRing { frames, next: 0, values: 0 };
+    let mut ring = FrameRing::new();
     let mut report = EngineReport::default();
     let start = Instant::now();
     for frames in requests.chunks_exact(BURST_DATAGRAMS_MAX) {
@@ -144,6 +128,39 @@ pub fn run<W: Words>(
     report
 }
 
+fn key_of(number: u64) -> String {
+    format!("key:{number:012}")
+}
+
+fn fill<W: Words>(table: &mut TableWriter<W>, keys: u64, value_bytes: usize) {
+    let value = vec![b'v'; value_bytes];
+    // As a client would.
+    let now_ns = clock::monotonic_ns();
+    for number in 0..keys {
+        let key = key_of(number).into_bytes();
+        let text_sum = text_sum(&key, 0, &value);
+        let put = Mutation { text_sum, ..Mutation::new(&key, Op::Set(&value)) };
+        table.apply(table.hash(&key), &put, now_ns).expect("the value fits");
+    }
+    // A few in a hundred thousand find both their buckets full.
+    let missing = keys - table.usage().items_count;
+    assert!(missing * 1000 <= keys, "the table holds all but {missing} of {keys} keys");
+}
+
+/// Frames of that many bursts, each a `get` of a uniformly random key.
+fn requests(keys: u64, bursts: usize, seed: u64) -> Vec<Vec<u8>> {
+    let mut state = seed | 1;
+    let mut random = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state % keys
+    };
+    (0..bursts * BURST_DATAGRAMS_MAX)
+        .map(|number| request(number as u16, &key_of(random())))
+        .collect()
+}
+
 fn request(id: u16, key: &str) -> Vec<u8> {
     let mut frame = vec![0; HEADERS_BYTES];
     frame.extend(FrameHeader { request_id: id }.reply(0, 1));
@@ -154,8 +171,12 @@ fn request(id: u16, key: &str) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
+    use std::hint::black_box;
+
+    use nautilus_shm::table::{Guess, TableRegion, heap_words};
+
     use super::*;
-    use nautilus_shm::table::{TableRegion, heap_words};
+    use crate::memcached::parse::first_key;
 
     #[test]
     fn every_request_of_a_run_is_answered_with_its_value() {
@@ -177,6 +198,79 @@ mod tests {
             let ns = report.elapsed.as_nanos() as f64 / report.requests_count as f64;
             let (hits, requests) = (report.hits_count, report.requests_count);
             println!("{keys} keys: {ns:.1} ns a request, {hits} of {requests} hits");
+        }
+    }
+
+    /// The way of a request cut off after each of its stages: what a stage adds is its time.
+    ///
+    /// `cargo test --release -p nautilus-dataplane engine_stages -- --ignored --nocapture`
+    #[test]
+    #[ignore = "prints times; the scoreboard judges their sum"]
+    fn engine_stages() {
+        const KEYS: u64 = 1_000_000;
+        const BURSTS: usize = 16_384;
+        let region = TableRegion::create(512, false).unwrap();
+        let mut table = TableWriter::create(region, 1, 3).unwrap();
+        fill(&mut table, KEYS, 64);
+        let requests = requests(KEYS, BURSTS, 1);
+        let timed = |stage: &mut dyn FnMut(&[Vec<u8>])| {
+            let start = Instant::now();
+            requests.chunks_exact(BURST_DATAGRAMS_MAX).for_each(|burst| stage(black_box(burst)));
+            start.elapsed().as_nanos() as f64 / requests.len() as f64
+        };
+        let text = |frame: &[u8]| HEADERS_BYTES + 8..frame.len();
+        let mut best = [f64::INFINITY; 6];
+        for _ in 0..5 {
+            let mut stages = Vec::new();
+            for checksums in [parse::RxChecksum::Trust, parse::RxChecksum::Verify] {
+                stages.push(timed(&mut |burst| {
+                    for frame in burst {
+                        black_box(parse::parse(frame, checksums).ok());
+                    }
+                }));
+            }
+            // How far the table's part goes: hash, bucket, cell.
+            for depth in 0..3 {
+                stages.push(timed(&mut |burst| {
+                    let now_ns = clock::monotonic_ns();
+                    let mut places = [None; BURST_DATAGRAMS_MAX];
+                    for (frame, place) in burst.iter().zip(&mut places) {
+                        black_box(parse::parse(frame, parse::RxChecksum::Verify).ok());
+                        let key = first_key(&frame[text(frame)]).unwrap().key;
+                        let hash = table.hash(key);
+                        if depth > 0 {
+                            table.prefetch_bucket(hash);
+                        }
+                        *place = Some((hash, Guess::default(), key));
+                    }
+                    for (hash, guess, _) in places.iter_mut().flatten().filter(|_| depth > 0) {
+                        *guess = table.prefetch_cell(*hash);
+                    }
+                    for (hash, guess, key) in places.iter().flatten().filter(|_| depth > 1) {
+                        black_box(table.get_near(*hash, *guess, key, now_ns));
+                    }
+                    black_box(&places);
+                }));
+            }
+            let mut app = CacheApp::new(table, 0);
+            let mut ring = FrameRing::new();
+            stages.push(timed(&mut |frames| {
+                let mut burst = Frames { frames, parsed: [None; BURST_DATAGRAMS_MAX] };
+                for (frame, parsed) in frames.iter().zip(&mut burst.parsed) {
+                    *parsed = parse::parse(frame, parse::RxChecksum::Verify).ok();
+                }
+                app.handle(clock::monotonic_ns(), &burst, &mut ring);
+            }));
+            table = app.core.table;
+            for (best, stage) in best.iter_mut().zip(stages) {
+                *best = best.min(stage);
+            }
+        }
+        let names = ["parse", "checksum", "key, hash", "bucket", "cell", "reply"];
+        let mut before = 0.0;
+        for (name, until) in names.into_iter().zip(best) {
+            println!("{name}: {:.1} ns ({until:.1})", until - before);
+            before = until;
         }
     }
 }
