@@ -143,6 +143,24 @@ fn unsafe_stands_only_where_it_is_listed() {
 }
 
 #[test]
+fn what_makes_programs_die_or_err_is_for_tests_alone() {
+    let feature = "kill-points";
+    let declares = |line: &str| {
+        ["kill-points = [", "required-features = ["].iter().any(|front| line.starts_with(front))
+    };
+    let manifests = places(&sources(&["toml"]), |_, line| {
+        line.contains(feature) && !declares(line) && !line.trim_start().starts_with('#')
+    });
+    let commands = places(&sources(&["sh"]), |_, line| {
+        line.contains(feature) && (!line.contains("cargo test") || line.contains("--release"))
+    });
+    assert_none(
+        "kill-points in a default, a dependency or a build",
+        &[manifests, commands].concat(),
+    );
+}
+
+#[test]
 fn the_top_level_holds_only_what_is_listed() {
     let mut strangers: Vec<String> = repository::files()
         .iter()

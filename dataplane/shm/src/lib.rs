@@ -14,6 +14,7 @@ pub mod ledger;
 mod loom_tests;
 pub mod message_ring;
 pub mod metrics;
+pub mod misorder;
 pub mod next_hops;
 pub mod region;
 pub mod seqlock;

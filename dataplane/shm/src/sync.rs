@@ -52,7 +52,7 @@ macro_rules! atomic {
             /// Writes the word.
             #[inline(always)]
             pub fn store(&self, value: $value, order: Ordering) {
-                #[cfg(any(loom, test))]
+                #[cfg(any(loom, test, feature = "kill-points"))]
                 kill::before_store();
                 self.0.store(value, order);
             }
@@ -60,7 +60,7 @@ macro_rules! atomic {
             /// Writes the word and returns what it held.
             #[inline(always)]
             pub fn swap(&self, value: $value, order: Ordering) -> $value {
-                #[cfg(any(loom, test))]
+                #[cfg(any(loom, test, feature = "kill-points"))]
                 kill::before_store();
                 self.0.swap(value, order)
             }
@@ -69,7 +69,7 @@ macro_rules! atomic {
             /// write one word; a single writer uses a load and a store.
             #[inline(always)]
             pub fn fetch_add(&self, value: $value, order: Ordering) -> $value {
-                #[cfg(any(loom, test))]
+                #[cfg(any(loom, test, feature = "kill-points"))]
                 kill::before_store();
                 self.0.fetch_add(value, order)
             }
@@ -83,7 +83,7 @@ macro_rules! atomic {
                 success: Ordering,
                 failure: Ordering,
             ) -> Result<$value, $value> {
-                #[cfg(any(loom, test))]
+                #[cfg(any(loom, test, feature = "kill-points"))]
                 kill::before_store();
                 self.0.compare_exchange(current, new, success, failure)
             }
@@ -135,13 +135,17 @@ pub fn spin_loop() {
     loom::thread::yield_now();
 }
 
-#[cfg(any(loom, test))]
+#[cfg(all(any(test, feature = "kill-points"), not(loom)))]
+pub use kill::watch_stores;
+#[cfg(any(loom, test, feature = "kill-points"))]
 pub use kill::{Outcome, kill_after};
 
 /// Stopping a writer after a chosen store.
-#[cfg(any(loom, test))]
+#[cfg(any(loom, test, feature = "kill-points"))]
 mod kill {
     use std::cell::Cell;
+    #[cfg(not(loom))]
+    use std::cell::RefCell;
     use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
     /// What became of the closure given to [`kill_after`].
@@ -177,7 +181,39 @@ mod kill {
         }
     }
 
+    #[cfg(not(loom))]
+    type Watch = Box<dyn FnMut() -> bool>;
+
+    #[cfg(not(loom))]
+    std::thread_local! {
+        static WATCH: RefCell<Option<Watch>> = const { RefCell::new(None) };
+    }
+
+    /// Runs `body`, calling `watch` before every store of this thread; true stops it there, as
+    /// [`kill_after`] does. Stores that `watch` makes itself are not watched.
+    #[cfg(not(loom))]
+    pub fn watch_stores<T>(
+        watch: impl FnMut() -> bool + 'static,
+        body: impl FnOnce() -> T,
+    ) -> Outcome<T> {
+        WATCH.set(Some(Box::new(watch)));
+        let result = catch_unwind(AssertUnwindSafe(body));
+        WATCH.set(None);
+        match result {
+            Ok(value) => Outcome::Finished(value),
+            Err(payload) if payload.is::<Killed>() => Outcome::Killed,
+            Err(payload) => resume_unwind(payload),
+        }
+    }
+
     pub(super) fn before_store() {
+        #[cfg(not(loom))]
+        if let Some(mut watch) = WATCH.take() {
+            if watch() {
+                resume_unwind(Box::new(Killed));
+            }
+            WATCH.set(Some(watch));
+        }
         STORES_LEFT.with(|left| match left.get() {
             None => {}
             Some(0) => resume_unwind(Box::new(Killed)),
@@ -189,6 +225,24 @@ mod kill {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_watch_sees_every_store_and_may_stop_the_writer() {
+        use std::sync::Arc;
+        let words: Arc<[AtomicU64; 4]> = Arc::default();
+        let (seen, own) = (words.clone(), Arc::new(AtomicU64::new(0)));
+        let calls = own.clone();
+        let watch = move || {
+            let stored = seen.iter().filter(|word| word.load(Ordering::Relaxed) != 0).count();
+            assert_eq!(calls.fetch_add(1, Ordering::Relaxed), stored as u64);
+            stored == 3
+        };
+        let outcome = watch_stores(watch, || {
+            words.iter().for_each(|word| word.store(1, Ordering::Relaxed));
+        });
+        assert_eq!((outcome, own.load(Ordering::Relaxed)), (Outcome::Killed, 4));
+        assert_eq!(words[3].load(Ordering::Relaxed), 0);
+    }
 
     #[test]
     fn a_writer_stops_at_the_store_it_was_told() {

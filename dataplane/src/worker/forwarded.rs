@@ -16,6 +16,7 @@ use nautilus_shm::front_region::{
 };
 use nautilus_shm::message_ring::{MessageConsumer, MessageProducer};
 use nautilus_shm::metrics::{MetricBank, table};
+use nautilus_shm::misorder::{self, Misorder};
 use nautilus_shm::table::{HotSet, Words};
 
 use super::run_loop::Clock;
@@ -153,6 +154,14 @@ impl Forwarded {
                 self.damaged += 1;
                 continue;
             };
+            let is_acknowledged =
+                Misorder::AcknowledgedFirst.is_wanted() && command.starts_with(b"set ");
+            if is_acknowledged {
+                let (connection, sequence) = (header.connection, message.sequence);
+                let (tag, header) = Answer::header(connection, message.generation, sequence);
+                let _ = self.answers.push(tag, &[&header, b"STORED\r\n"]);
+                misorder::rest();
+            }
             // After the command has arrived.
             let now_ns = clock.now_ns();
             match caches.cache(header.cache, header.cache_generation) {
@@ -163,7 +172,7 @@ impl Forwarded {
                 }
             }
             self.executed += 1;
-            if message.generation != self.region.front_generation() {
+            if is_acknowledged || message.generation != self.region.front_generation() {
                 self.dropped += 1;
                 continue;
             }

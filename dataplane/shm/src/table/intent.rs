@@ -21,6 +21,7 @@ use super::hot::{HotKey, HotSet};
 use super::layout::{LayoutError, S_INTENT, SHARD_HEADER_WORDS, Shard, upper};
 use super::probe::SLOT_BUSY;
 use super::words::{load, store};
+use crate::misorder::{self, Misorder};
 use crate::sync::{AtomicU64, Ordering, fence};
 
 /// The longest change: an insertion of an item in its second bucket takes 15.
@@ -77,17 +78,30 @@ impl<'a> Change<'a> {
     /// `slot` is busy.
     pub fn commit_hot(self, shard: &Shard, slot: usize, cell: u32, publish: impl FnOnce()) {
         self.write(shard, HOT | u64::from(cell) << 32);
+        if Misorder::TableFirst.is_wanted() {
+            self.apply(shard);
+            misorder::rest();
+            return publish();
+        }
+        let unmarked = Misorder::Unmarked.is_wanted();
+        let busy = if unmarked { 0 } else { SLOT_BUSY };
         let word = load(self.words, slot);
         // SYNC POINT: pairs with the acquire load of the slot in `TableReader`; whoever sees the new
         // hot copy, and then looks here, finds the slot busy or changed.
-        self.words[slot].store(word | SLOT_BUSY, Ordering::Release);
+        self.words[slot].store(word | busy, Ordering::Release);
         fence(Ordering::Release);
         publish();
+        if unmarked {
+            misorder::rest();
+        }
         fence(Ordering::Release);
         self.apply(shard);
     }
 
     fn write(&self, shard: &Shard, marks: u64) {
+        if Misorder::Unrecorded.is_wanted() {
+            return;
+        }
         let record = shard.base + S_INTENT;
         for (index, &(at, value)) in self.entries[..self.count].iter().enumerate() {
             store(self.words, record + 1 + 2 * index, at as u64);
