@@ -60,3 +60,5 @@ mod marks_test;
 mod model_test;
 #[cfg(all(test, not(loom)))]
 mod race_test;
+#[cfg(all(test, not(loom), not(miri)))]
+mod repair_test;

@@ -74,7 +74,7 @@ impl TableRegion {
     }
 }
 
-fn spec(bytes: usize, huge_pages: bool) -> RegionSpec {
+pub(super) fn spec(bytes: usize, huge_pages: bool) -> RegionSpec {
     let layout_hash = layout_hash(&LAYOUT_NUMBERS);
     RegionSpec { magic: CACHE_MAGIC, layout_version: 2, layout_hash, bytes, huge_pages }
 }
