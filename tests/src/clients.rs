@@ -8,12 +8,17 @@ use std::time::Duration;
 use crate::command;
 use crate::lab::{Folder, NetNs};
 use crate::memcached::Client;
+use crate::repository::long_shows;
 
 /// Longest any of them may take.
-const CLIENT_SECONDS_MAX: &str = "60";
+const CLIENT_SECONDS_MAX: &str = "180";
 
-/// Operations of one run of `memcaslap`, a fifth of whose values are verified.
+/// Operations of one run of `memcaslap`, a fifth of whose values are verified; in the long form ten
+/// times as many.
 const SLAP_OPERATIONS: u64 = 20_000;
+
+/// ASCII tests of `memccapable`.
+const CAPABLE_TESTS: usize = 27;
 
 /// Bytes of the file that `memccp` copies: one datagram with its command line.
 const FILE_BYTES: usize = 900;
@@ -25,13 +30,23 @@ pub fn run_all(test: &str, client: &NetNs, folder: &Folder, address: Ipv4Addr, p
     let mut own = client
         .run(|| Client::connect((address, port).into(), Duration::from_secs(2)))
         .expect("a socket");
+    if let Some(program) = installed(test, "memccapable") {
+        // It flushes the server.
+        let words = format!("-h {address} -p {port} -a -t 10");
+        let mut run = inside(client, &program).arg_words(&words);
+        let ended = run.0.output().expect("memccapable starts");
+        let said = String::from_utf8_lossy(&ended.stdout);
+        let passed = said.lines().filter(|line| line.ends_with("[pass]")).count();
+        assert!(ended.status.success() && passed == CAPABLE_TESTS, "memccapable: {said}");
+    }
     if let Some(program) = installed(test, "memcslap") {
         let words =
             format!("--servers={server} --udp --test=set --concurrency=2 --execute-number=500");
         inside(client, &program).arg_words(&words).run();
     }
     if let Some(program) = installed(test, "memcaslap") {
-        let words = format!("-s {server} -U -T 1 -c 8 -x {SLAP_OPERATIONS} -v 0.2");
+        let operations = SLAP_OPERATIONS * if long_shows() { 10 } else { 1 };
+        let words = format!("-s {server} -U -T 1 -c 8 -x {operations} -v 0.2");
         let mut run = inside(client, &program).arg_words(&words);
         let said = run.0.output().expect("memcaslap starts");
         let said = String::from_utf8_lossy(&said.stdout);
@@ -41,7 +56,7 @@ pub fn run_all(test: &str, client: &NetNs, folder: &Folder, address: Ipv4Addr, p
         };
         assert_eq!(
             told("cmd_get:").zip(told("cmd_set:")).map(|(get, set)| get + set),
-            Some(SLAP_OPERATIONS),
+            Some(operations),
             "memcaslap: {said}"
         );
         for wrong in [
