@@ -4,6 +4,7 @@
 
 pub mod captures;
 pub mod clients;
+pub mod coherence;
 pub mod command;
 pub mod feed_source;
 pub mod forge;

@@ -1,7 +1,7 @@
 //! A read-only look into a running node, the way `control` gets one: over `supervisor.sock`.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
 
@@ -38,21 +38,32 @@ pub enum AttachFailed {
 
 /// Attaches to the node whose run directory this is.
 pub fn attach(run_dir: &Path) -> Result<ControlReader, AttachFailed> {
+    let (_, fds) = ask(run_dir, Verb::Attach)?;
+    let region = fds.into_iter().next();
+    let region = region.ok_or_else(|| AttachFailed::Region("no descriptor came".into()))?;
+    ControlReader::attach(region).map_err(|error| AttachFailed::Region(error.to_string()))
+}
+
+/// What the supervisor says it is doing: its processes and their states.
+pub fn status(run_dir: &Path) -> Result<String, AttachFailed> {
+    let (text, _) = ask(run_dir, Verb::Status)?;
+    Ok(String::from_utf8_lossy(&text).into_owned())
+}
+
+fn ask(run_dir: &Path, verb: Verb) -> Result<(Vec<u8>, Vec<OwnedFd>), AttachFailed> {
     let socket = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None)
         .map_err(io::Error::from)?;
     let bound = TimeVal::milliseconds(ANSWER_MAX.as_millis() as i64);
     setsockopt(&socket, sockopt::ReceiveTimeout, &bound).map_err(io::Error::from)?;
     let address = UnixAddr::new(&run_dir.join(SUPERVISOR_SOCKET)).map_err(io::Error::from)?;
     connect(socket.as_raw_fd(), &address).map_err(io::Error::from)?;
-    send_packet(socket.as_fd(), &Request { verb: Verb::Attach }.encode(), &[])?;
+    send_packet(socket.as_fd(), &Request { verb }.encode(), &[])?;
     let packet = recv_packet(socket.as_fd(), PACKET_BYTES_MAX)?;
-    let (header, _) = ReplyHeader::decode(&packet.bytes)?;
-    if header.code != Code::Ok {
-        return Err(AttachFailed::Refused(header.code));
+    let (header, payload) = ReplyHeader::decode(&packet.bytes)?;
+    match header.code {
+        Code::Ok => Ok((payload.to_vec(), packet.fds)),
+        code => Err(AttachFailed::Refused(code)),
     }
-    let region = packet.fds.into_iter().next();
-    let region = region.ok_or_else(|| AttachFailed::Region("no descriptor came".into()))?;
-    ControlReader::attach(region).map_err(|error| AttachFailed::Region(error.to_string()))
 }
 
 /// The worker that owns the sockets now; None between a death and the promotion that follows.

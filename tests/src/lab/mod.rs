@@ -25,7 +25,7 @@ mod service;
 pub mod state;
 
 pub use address::{Address, CLIENT, CONTROL, NODES_MAX, SUBNETS, VENUE, node};
-pub use attach::{AttachFailed, active_worker, attach};
+pub use attach::{AttachFailed, active_worker, attach, status};
 pub use fleet::{CONTROL_PORT, Lab, Member, Node};
 pub use folder::Folder;
 pub use leaks::{left_behind, sweep};

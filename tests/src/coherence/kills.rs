@@ -1,0 +1,158 @@
+//! Workers and fronts killed while clients are at work, and what the clients saw of it.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::path::Path as FilePath;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use nautilus_dataplane::replay::random::Random;
+use nautilus_shm::clock::monotonic_ns;
+use nautilus_shm::control_region::ControlReader;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::paths::Path;
+use crate::history::Operation;
+use crate::lab::{active_worker, status};
+use crate::memcached::frame;
+use crate::wait::wait_until;
+
+/// Longest a successor may take.
+const SUCCESSOR_MAX: Duration = Duration::from_secs(20);
+
+/// One kill in so many is a front's.
+const FRONT_ONE_IN: u32 = 4;
+
+/// Between a successor and the next kill: up to so long.
+const LIFE_MS_MAX: u32 = 60;
+
+/// How long after a kill an answer that was on its way may still arrive.
+const ON_ITS_WAY_NS: u64 = 5_000_000;
+
+/// Time between two questions of the probe. Too low: it takes the cores from the node; too high: gaps
+/// are known less exactly.
+const PROBE_EVERY: Duration = Duration::from_micros(400);
+
+/// Who was killed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Victim {
+    /// The active worker.
+    Worker,
+    /// The front.
+    Front,
+}
+
+/// A kill.
+#[derive(Clone, Copy, Debug)]
+pub struct Kill {
+    /// Of whom.
+    pub victim: Victim,
+    /// `CLOCK_MONOTONIC` nanoseconds, just before the signal.
+    pub at_ns: u64,
+}
+
+fn front_pid(run_dir: &FilePath) -> Option<u32> {
+    let text = status(run_dir).ok()?;
+    let line = text.lines().find(|line| line.starts_with("front "))?;
+    line.split(' ').nth(1)?.parse().ok()
+}
+
+/// Whether a worker serves and another waits for its death.
+fn is_settled(run_dir: &FilePath) -> bool {
+    status(run_dir).is_ok_and(|text| text.contains("Serving") && text.contains("Ready"))
+}
+
+/// Kills `count` times, each time as soon as a successor serves and the next stands by, and some
+/// milliseconds more.
+pub fn kill_on(
+    run_dir: &FilePath,
+    region: &ControlReader,
+    count: u32,
+    seed: u64,
+) -> anyhow::Result<Vec<Kill>> {
+    let mut random = Random::new(seed);
+    let mut kills = Vec::new();
+    for number in 0..count {
+        wait_until("a worker serves and one stands by", SUCCESSOR_MAX, || is_settled(run_dir))?;
+        wait_until("a front serves", SUCCESSOR_MAX, || front_pid(run_dir).is_some())?;
+        std::thread::sleep(Duration::from_millis(random.below(LIFE_MS_MAX).into()));
+        let (victim, pid) = match number % FRONT_ONE_IN {
+            0 => (Victim::Front, front_pid(run_dir).context("no front")?),
+            _ => (Victim::Worker, active_worker(region).context("no worker is active")?.pid),
+        };
+        kills.push(Kill { victim, at_ns: monotonic_ns() });
+        kill(Pid::from_raw(pid as i32), Signal::SIGKILL)?;
+        wait_until("its successor", SUCCESSOR_MAX, || match victim {
+            Victim::Front => front_pid(run_dir).is_some_and(|now| now != pid),
+            Victim::Worker => active_worker(region).is_some_and(|now| now.pid != pid),
+        })?;
+    }
+    Ok(kills)
+}
+
+/// When answers came by one way, ascending.
+pub fn returns_ns(history: &[Operation], way: Path) -> Vec<u64> {
+    let returns = history.iter().filter(|operation| operation.path == way as u8);
+    let mut returns: Vec<u64> =
+        returns.filter_map(|operation| Some(operation.returned?.at_ns)).collect();
+    returns.sort_unstable();
+    returns
+}
+
+/// Asks the worker over and over without waiting for answers, from the calling thread's namespace, and
+/// says when they came. A client that waits would add its own patience to a gap.
+pub fn probe(cache: SocketAddr, stop: &AtomicBool) -> io::Result<Vec<u64>> {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+    socket.connect(cache)?;
+    let (mut returns, mut heard) = (Vec::new(), [0; 64]);
+    let mut due = Instant::now();
+    while !stop.load(Ordering::Relaxed) {
+        due += PROBE_EVERY;
+        // An error is a datagram less, which shows as a gap.
+        let _ = socket.send(&frame(0, b"mn\r\n"));
+        while let Some(left) =
+            due.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())
+        {
+            socket.set_read_timeout(Some(left))?;
+            if socket.recv(&mut heard).is_ok() {
+                returns.push(monotonic_ns());
+            }
+        }
+    }
+    Ok(returns)
+}
+
+/// For each kill of this kind the longest time between two answers of those that came at `returns`,
+/// ascending, in nanoseconds.
+pub fn gaps_ns(returns: &[u64], kills: &[Kill], victim: Victim) -> Vec<u64> {
+    let mut gaps: Vec<u64> = kills
+        .iter()
+        .filter(|kill| kill.victim == victim)
+        .filter_map(|kill| {
+            let first = returns.partition_point(|at_ns| *at_ns < kill.at_ns);
+            let last = returns.partition_point(|at_ns| *at_ns < kill.at_ns + ON_ITS_WAY_NS);
+            let around = returns.get(first.checked_sub(1)?..(last + 1).min(returns.len()))?;
+            around.windows(2).map(|pair| pair[1] - pair[0]).max()
+        })
+        .collect();
+    gaps.sort_unstable();
+    gaps
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gap_is_the_silence_around_a_kill() {
+        let ms = 1_000_000;
+        let returns = [10, 11, 12, 20, 21, 90].map(|at| at * ms);
+        let kill = Kill { victim: Victim::Worker, at_ns: 11 * ms + 500 };
+        assert_eq!(gaps_ns(&returns, &[kill], Victim::Worker), [8 * ms]);
+        assert_eq!(gaps_ns(&returns, &[kill], Victim::Front), [0_u64; 0]);
+        let kills = [1, 10, 91].map(|at| Kill { victim: Victim::Front, at_ns: at * ms + 1 });
+        assert_eq!(gaps_ns(&returns, &kills, Victim::Front), [ms]);
+    }
+}

@@ -1,0 +1,183 @@
+//! All ways to a node's cache at once, judged as one history.
+//!
+//! ```text
+//!   writers (UDP, TCP) ----+                          +-- XDP, hot keys --+
+//!   readers, every way ----+--> node in a lab of its -+-- worker ---------+--> cache table
+//!   kills (worker, front) -+    own, hot set, front   +-- front, TCP -----+
+//!        |                                            +-- shared memory --+
+//!        +--> one history file, one clock --> check: one order a key
+//! ```
+//!
+//! Nothing is evicted and no deadline falls into the run, so a miss after an acknowledged write is a
+//! violation like a stale value. How many reads XDP answered is told by the program's own counter.
+//! `nautilus-coherence` is this as a command; owner of the lab it starts.
+
+mod ask;
+mod clients;
+mod kills;
+mod outcome;
+mod paths;
+mod tcp;
+pub mod text;
+
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::panic::resume_unwind;
+use std::path::Path as FilePath;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use nautilus_shm::control_region::{ControlReader, FRONT_PROCESS, SUPERVISOR_PROCESS, WORKERS_MAX};
+use nautilus_shm::metrics::MetricSnapshot;
+use nautilus_shm::metrics::labels::XdpVerdict;
+use nautilus_shm::metrics::table;
+
+use crate::history::{self, Recorder};
+use crate::lab::node_file::CACHE_PORT;
+use crate::lab::{Folder, Lab, RunId, attach};
+use crate::wait::wait_until;
+
+pub use ask::{Answer, Ask, Form};
+pub use kills::{Kill, Victim};
+pub use outcome::{Measured, Outcome};
+pub use paths::{Counts, Path, Place};
+pub use tcp::Connection;
+
+use clients::Run;
+use paths::Paths;
+
+/// Memory of the cache, for everything a run can write.
+const MEMORY_MB: u32 = 128;
+
+/// Clients that change keys, half of them over UDP, half over TCP.
+const WRITERS: u32 = 4;
+
+/// Clients that read by every way.
+const READERS: u32 = 4;
+
+/// How long the node has to come up, all ways of it.
+const READY_MAX: Duration = Duration::from_secs(20);
+
+/// What is to be done.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// How long clients are at work, at least.
+    pub duration: Duration,
+    /// Workers and fronts to be killed meanwhile; the run is as long as they take.
+    pub kills: u32,
+    /// Of every choice a client makes.
+    pub seed: u64,
+}
+
+/// Starts a node, turns the clients on it, and judges what they saw. The history is left in the file
+/// `history`, which must not be there yet. `stop` ends the run early, and well.
+pub fn run(
+    plan: &Plan,
+    run: RunId,
+    history_file: &FilePath,
+    stop: &AtomicBool,
+) -> anyhow::Result<Outcome> {
+    let folder = Arc::new(Folder::create(run)?);
+    std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755))?;
+    let lab = Lab::start(folder, run, 1, |_, _, file| {
+        file.cache_memory_mb = MEMORY_MB;
+        Ok(())
+    })?;
+    let node = &lab.nodes()[0];
+    let cache = SocketAddr::new(node.member.address.v4().into(), CACHE_PORT);
+    let place = Place { cache, run_dir: &node.run_dir };
+    let region = attach(&node.run_dir)?;
+    wait_until("the front serves", READY_MAX, || {
+        lab.client().namespace.run(|| Connection::open(cache).is_ok())
+    })?;
+    let recorder = Recorder::open(history_file)?;
+    let all = (0..WRITERS + READERS + 1)
+        .map(|number| lab.client().namespace.run(|| Paths::open(&place, &recorder, number)));
+    let mut all = all.collect::<anyhow::Result<Vec<Paths>>>()?;
+    let mut last = all.pop().expect("one for the end");
+    let clients = Run { begin: Instant::now(), stop: false.into(), flushes: plan.kills == 0 };
+    let before = Counted::of(&region);
+    let (counts, killed, probed) = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0_u32..)
+            .zip(all)
+            .map(|(number, paths)| {
+                let (run, namespace) = (&clients, &lab.client().namespace);
+                let seed = plan.seed ^ u64::from(number) << 32;
+                let work = move || {
+                    let _inside = namespace.enter().expect("the lab's own namespace");
+                    match number {
+                        0..WRITERS => {
+                            let way = [Path::Worker, Path::Front][number as usize % 2];
+                            clients::write_on(run, paths, seed, u64::from(number) + 1, way)
+                        }
+                        _ => clients::read_on(run, paths, seed),
+                    }
+                };
+                scope.spawn(work)
+            })
+            .collect();
+        let probe = (plan.kills > 0).then(|| {
+            scope.spawn(|| lab.client().namespace.run(|| kills::probe(cache, &clients.stop)))
+        });
+        let killed = kills::kill_on(&node.run_dir, &region, plan.kills, plan.seed);
+        while clients.begin.elapsed() < plan.duration && !stop.load(Ordering::Relaxed) {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        clients.stop.store(true, Ordering::Relaxed);
+        let mut counts = Counts::default();
+        for thread in threads {
+            counts.add(thread.join().unwrap_or_else(|panic| resume_unwind(panic)));
+        }
+        let probed = probe.map(|probe| probe.join().unwrap_or_else(|panic| resume_unwind(panic)));
+        (counts, killed, probed.unwrap_or_else(|| Ok(Vec::new())))
+    });
+    let took = clients.begin.elapsed();
+    // The supervisor copies the program's counters now and then.
+    std::thread::sleep(Duration::from_millis(300));
+    let measured = before.until(&Counted::of(&region));
+    let mut counts = counts;
+    lab.client().namespace.run(|| clients::read_all(&clients, &mut last));
+    counts.add(std::mem::take(&mut last.counts));
+    drop(last);
+    let (killed, probed) = (killed?, probed?);
+    drop(lab);
+    let history = history::read(history_file)?;
+    Ok(Outcome::new(took, counts, measured, (&killed, &probed), &history))
+}
+
+/// The node's own counters of what its paths answered.
+struct Counted {
+    hot_hits: u64,
+    front_reads: u64,
+    worker_reads: u64,
+    evictions: u64,
+}
+
+impl Counted {
+    fn of(region: &ControlReader) -> Self {
+        let front = region.metrics(FRONT_PROCESS);
+        let workers = |metric: fn(&MetricSnapshot) -> u64| {
+            (0..WORKERS_MAX).map(|slot| metric(&region.metrics(slot))).sum::<u64>()
+        };
+        Self {
+            hot_hits: region
+                .metrics(SUPERVISOR_PROCESS)
+                .counter(table::XDP_PACKETS.of(XdpVerdict::HotHit)),
+            front_reads: front.counter(table::FRONT_HITS) + front.counter(table::FRONT_MISSES),
+            worker_reads: workers(|bank| {
+                bank.counter(table::CACHE_HITS) + bank.counter(table::CACHE_MISSES)
+            }),
+            evictions: workers(|bank| bank.counter(table::CACHE_EVICTIONS)),
+        }
+    }
+
+    fn until(&self, later: &Self) -> Measured {
+        Measured {
+            hot_hits: later.hot_hits - self.hot_hits,
+            front_reads: later.front_reads - self.front_reads,
+            worker_reads: later.worker_reads - self.worker_reads,
+            evictions: later.evictions - self.evictions,
+        }
+    }
+}
