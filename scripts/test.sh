@@ -82,6 +82,8 @@ stage_shellcheck() {
 stage_unit() {
   run_tests unit --workspace --locked
   cargo test --workspace --locked --doc
+  # Readers between any two stores, and deaths at any of them: with a feature that no program has.
+  cargo test --locked -p nautilus-tests --features kill-points --test simulated_history
 }
 
 stage_loom() {
@@ -112,10 +114,11 @@ stage_privileged() {
   cargo build --workspace --locked --bins
   NAUTILUS_BIN_DIR="$CARGO_TARGET_DIR/debug" \
     run_tests privileged --workspace --locked --lib --bins --tests
-  # Programs that die at chosen places or see an old kernel: built apart, with a feature that nothing
-  # else has.
+  # Programs that die at chosen places, see an old kernel or publish in a wrong order: built apart, with
+  # a feature that nothing else has.
   cargo test --locked -p nautilus-dataplane --features kill-points --test kill_points --test old_kernel \
     -- --test-threads=1 --include-ignored
+  cargo test --locked -p nautilus-tests --features kill-points --test misorder -- --include-ignored
 }
 
 stage_readme() {
