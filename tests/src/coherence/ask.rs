@@ -4,7 +4,7 @@ use super::text::{id_of, key_text, value_text};
 use crate::history::{Input, Output};
 
 /// Seconds of a deadline that lies beyond every run.
-const FAR_SECONDS: u32 = 86_400;
+pub const FAR_SECONDS: u32 = 86_400;
 
 /// In which words an operation is asked. Not all operations have all forms; the nearest is taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,8 +28,8 @@ pub struct Ask {
     pub form: Form,
     /// Length of a value that is stored, bytes, about.
     pub bytes: usize,
-    /// Whether what is stored gets a deadline.
-    pub has_deadline: bool,
+    /// Seconds to the deadline of what is stored or touched; 0 for none.
+    pub seconds: u32,
 }
 
 /// What an answer says.
@@ -46,18 +46,18 @@ pub enum Answer {
 impl Ask {
     /// A read.
     pub fn get(key: u64, form: Form) -> Self {
-        Self { key, input: Input::Get, form, bytes: 0, has_deadline: false }
+        Self { key, input: Input::Get, form, bytes: 0, seconds: 0 }
     }
 
     /// The request.
     pub fn request(&self) -> Vec<u8> {
         let key = key_text(self.key);
         let is_meta = self.form == Form::Meta;
-        let far = if self.has_deadline { FAR_SECONDS } else { 0 };
+        let seconds = self.seconds;
         let line = |text: String| (text + "\r\n").into_bytes();
         let store = |verb: &str, version: Option<u64>, value: Vec<u8>| {
             let version = version.map_or(String::new(), |version| format!(" {version}"));
-            let head = line(format!("{verb} {key} 0 {far} {}{version}", value.len()));
+            let head = line(format!("{verb} {key} 0 {seconds} {}{version}", value.len()));
             [&head, &value[..], b"\r\n"].concat()
         };
         match self.input {
@@ -66,7 +66,7 @@ impl Ask {
             Input::Get => line(format!("get {key}")),
             Input::Set { value } if is_meta => {
                 let value = value_text(value, self.bytes);
-                let head = line(format!("ms {key} {} c T{far}", value.len()));
+                let head = line(format!("ms {key} {} c T{seconds}", value.len()));
                 [&head, &value[..], b"\r\n"].concat()
             }
             Input::Set { value } => store("set", None, value_text(value, self.bytes)),
@@ -81,8 +81,8 @@ impl Ask {
             Input::Incr { delta } => line(format!("incr {key} {delta}")),
             Input::Decr { delta } if is_meta => line(format!("ma {key} v MD D{delta}")),
             Input::Decr { delta } => line(format!("decr {key} {delta}")),
-            Input::Touch if is_meta => line(format!("mg {key} T{FAR_SECONDS}")),
-            Input::Touch => line(format!("touch {key} {FAR_SECONDS}")),
+            Input::Touch if is_meta => line(format!("mg {key} T{seconds}")),
+            Input::Touch => line(format!("touch {key} {seconds}")),
             Input::Delete if is_meta => line(format!("md {key}")),
             Input::Delete => line(format!("delete {key}")),
             Input::Flush => line("flush_all".into()),
@@ -152,7 +152,7 @@ mod tests {
     #[test]
     fn answers_say_what_they_say_and_nonsense_is_seen() {
         let known = |input, form, text: &[u8]| {
-            let ask = Ask { key: 5, input, form, bytes: 0, has_deadline: false };
+            let ask = Ask { key: 5, input, form, bytes: 0, seconds: 0 };
             match ask.answer(text) {
                 Answer::Known(output) => Some(output),
                 Answer::Unknown | Answer::Wrong(_) => None,

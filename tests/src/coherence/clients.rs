@@ -1,12 +1,12 @@
 //! What clients do: by chance, from a seed, on a few hot keys that change every second and many cold
 //! ones.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use nautilus_dataplane::replay::random::Random;
 
-use super::ask::{Ask, Form};
+use super::ask::{Ask, FAR_SECONDS, Form};
 use super::paths::{Counts, Path, Paths};
 use super::text::{COLD, is_counter};
 use crate::history::{Input, Output};
@@ -46,10 +46,13 @@ pub struct Run {
     /// Whether everything is flushed now and then. With kills it is not: a flush of unknown outcome
     /// would explain any miss.
     pub flushes: bool,
+    /// Flushes begun and ended.
+    pub flushes_count: AtomicU64,
 }
 
 impl Run {
-    fn goes_on(&self) -> bool {
+    /// Whether clients are still at work.
+    pub fn goes_on(&self) -> bool {
         !self.stop.load(Ordering::Relaxed)
     }
 
@@ -85,7 +88,7 @@ pub fn read_on(run: &Run, mut paths: Paths, seed: u64) -> Counts {
         }
         std::thread::sleep(READER_PAUSE);
     }
-    paths.counts
+    paths.into_counts()
 }
 
 /// Changes keys by one way until the run ends. `number` keeps its values apart from others'.
@@ -97,7 +100,10 @@ pub fn write_on(run: &Run, mut paths: Paths, seed: u64, number: u64, way: Path) 
         if run.flushes && number == 1 && run.begin.elapsed() >= flush_at {
             flush_at += FLUSH_EVERY;
             let ask = Ask { key: 0, input: Input::Flush, ..Ask::get(0, Form::Classic) };
+            // Odd while one is under way.
+            run.flushes_count.fetch_add(1, Ordering::SeqCst);
             paths.perform(way, &ask);
+            run.flushes_count.fetch_add(1, Ordering::SeqCst);
             continue;
         }
         let key = run.key(&mut random, 4);
@@ -106,7 +112,7 @@ pub fn write_on(run: &Run, mut paths: Paths, seed: u64, number: u64, way: Path) 
         let Some(ask) = change(&mut random, &mut paths, key, value, way) else { continue };
         paths.perform(way, &ask);
     }
-    paths.counts
+    paths.into_counts()
 }
 
 /// The next change of a key; `None` when it turned out that there is nothing to compare with.
@@ -139,8 +145,8 @@ fn change(random: &mut Random, paths: &mut Paths, key: u64, value: u64, way: Pat
         1..4 => random.below(200),
         _ => 0,
     };
-    let has_deadline = random.below(4) == 0;
-    Some(Ask { key, input, form, bytes: bytes as usize, has_deadline })
+    let seconds = if random.below(4) == 0 { FAR_SECONDS } else { 0 };
+    Some(Ask { key, input, form, bytes: bytes as usize, seconds })
 }
 
 /// Reads every key of the run by every way, when nobody writes any more.

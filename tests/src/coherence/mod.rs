@@ -14,7 +14,9 @@
 
 mod ask;
 mod clients;
+mod deadlines;
 mod kills;
+mod measured;
 mod outcome;
 mod paths;
 mod tcp;
@@ -28,24 +30,22 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use nautilus_shm::control_region::{ControlReader, FRONT_PROCESS, SUPERVISOR_PROCESS, WORKERS_MAX};
-use nautilus_shm::metrics::MetricSnapshot;
-use nautilus_shm::metrics::labels::XdpVerdict;
-use nautilus_shm::metrics::table;
-
 use crate::history::{self, Recorder};
 use crate::lab::node_file::CACHE_PORT;
 use crate::lab::{Folder, Lab, RunId, attach};
 use crate::wait::wait_until;
 
-pub use ask::{Answer, Ask, Form};
+pub use ask::{Answer, Ask, FAR_SECONDS, Form};
+pub use deadlines::Deadlines;
 pub use kills::{Kill, Victim};
-pub use outcome::{Measured, Outcome};
+pub use measured::Measured;
+pub use outcome::Outcome;
 pub use paths::{Counts, Path, Place};
 pub use tcp::Connection;
 
 use clients::Run;
-use paths::Paths;
+use measured::Counted;
+use paths::{Paths, Ways};
 
 /// Memory of the cache, for everything a run can write.
 const MEMORY_MB: u32 = 128;
@@ -96,9 +96,15 @@ pub fn run(
         .map(|number| lab.client().namespace.run(|| Paths::open(&place, &recorder, number)));
     let mut all = all.collect::<anyhow::Result<Vec<Paths>>>()?;
     let mut last = all.pop().expect("one for the end");
-    let clients = Run { begin: Instant::now(), stop: false.into(), flushes: plan.kills == 0 };
+    let mut ways = lab.client().namespace.run(|| Ways::open(&place))?;
+    let clients = Run {
+        begin: Instant::now(),
+        stop: false.into(),
+        flushes: plan.kills == 0,
+        flushes_count: 0.into(),
+    };
     let before = Counted::of(&region);
-    let (counts, killed, probed) = std::thread::scope(|scope| {
+    let (mut counts, deadlines, killed, probed) = std::thread::scope(|scope| {
         let threads: Vec<_> = (0_u32..)
             .zip(all)
             .map(|(number, paths)| {
@@ -117,6 +123,10 @@ pub fn run(
                 scope.spawn(work)
             })
             .collect();
+        let deadlines = scope.spawn(|| {
+            let look = || deadlines::look_on(&clients, &mut ways, plan.seed);
+            lab.client().namespace.run(look)
+        });
         let probe = (plan.kills > 0).then(|| {
             scope.spawn(|| lab.client().namespace.run(|| kills::probe(cache, &clients.stop)))
         });
@@ -130,54 +140,17 @@ pub fn run(
             counts.add(thread.join().unwrap_or_else(|panic| resume_unwind(panic)));
         }
         let probed = probe.map(|probe| probe.join().unwrap_or_else(|panic| resume_unwind(panic)));
-        (counts, killed, probed.unwrap_or_else(|| Ok(Vec::new())))
+        let deadlines = deadlines.join().unwrap_or_else(|panic| resume_unwind(panic));
+        (counts, deadlines, killed, probed.unwrap_or_else(|| Ok(Vec::new())))
     });
     let took = clients.begin.elapsed();
     // The supervisor copies the program's counters now and then.
     std::thread::sleep(Duration::from_millis(300));
     let measured = before.until(&Counted::of(&region));
-    let mut counts = counts;
     lab.client().namespace.run(|| clients::read_all(&clients, &mut last));
-    counts.add(std::mem::take(&mut last.counts));
-    drop(last);
+    counts.add(last.into_counts());
     let (killed, probed) = (killed?, probed?);
     drop(lab);
     let history = history::read(history_file)?;
-    Ok(Outcome::new(took, counts, measured, (&killed, &probed), &history))
-}
-
-/// The node's own counters of what its paths answered.
-struct Counted {
-    hot_hits: u64,
-    front_reads: u64,
-    worker_reads: u64,
-    evictions: u64,
-}
-
-impl Counted {
-    fn of(region: &ControlReader) -> Self {
-        let front = region.metrics(FRONT_PROCESS);
-        let workers = |metric: fn(&MetricSnapshot) -> u64| {
-            (0..WORKERS_MAX).map(|slot| metric(&region.metrics(slot))).sum::<u64>()
-        };
-        Self {
-            hot_hits: region
-                .metrics(SUPERVISOR_PROCESS)
-                .counter(table::XDP_PACKETS.of(XdpVerdict::HotHit)),
-            front_reads: front.counter(table::FRONT_HITS) + front.counter(table::FRONT_MISSES),
-            worker_reads: workers(|bank| {
-                bank.counter(table::CACHE_HITS) + bank.counter(table::CACHE_MISSES)
-            }),
-            evictions: workers(|bank| bank.counter(table::CACHE_EVICTIONS)),
-        }
-    }
-
-    fn until(&self, later: &Self) -> Measured {
-        Measured {
-            hot_hits: later.hot_hits - self.hot_hits,
-            front_reads: later.front_reads - self.front_reads,
-            worker_reads: later.worker_reads - self.worker_reads,
-            evictions: later.evictions - self.evictions,
-        }
-    }
+    Ok(Outcome::new(took, counts, deadlines, measured, (&killed, &probed), &history))
 }

@@ -3,25 +3,14 @@
 use std::fmt::{self, Display, Formatter};
 use std::time::Duration;
 
+use super::deadlines::Deadlines;
 use super::kills::{Kill, Victim, gaps_ns, returns_ns};
+use super::measured::Measured;
 use super::paths::{Counts, Path};
 use crate::history::{Checked, Operation, Output, check};
 
 /// Fewest reads by a way that make a run say something of it.
 const READS_MIN: u64 = 200;
-
-/// The node's own counters, over the run.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Measured {
-    /// Requests answered by the steering program.
-    pub hot_hits: u64,
-    /// Keys the front read.
-    pub front_reads: u64,
-    /// Keys the worker looked up.
-    pub worker_reads: u64,
-    /// Items evicted; with any, a miss says nothing.
-    pub evictions: u64,
-}
 
 /// What a run showed.
 #[derive(Clone, Debug)]
@@ -30,6 +19,8 @@ pub struct Outcome {
     pub took: Duration,
     /// What they counted.
     pub counts: Counts,
+    /// What was seen of values whose time ran out.
+    pub deadlines: Deadlines,
     /// What the node counted.
     pub measured: Measured,
     /// Their history, judged.
@@ -42,6 +33,7 @@ impl Outcome {
     pub(super) fn new(
         took: Duration,
         counts: Counts,
+        deadlines: Deadlines,
         measured: Measured,
         (kills, probed): (&[Kill], &[u64]),
         history: &[Operation],
@@ -50,12 +42,13 @@ impl Outcome {
             gaps_ns(probed, kills, Victim::Worker),
             gaps_ns(&returns_ns(history, Path::Front), kills, Victim::Front),
         ];
-        Self { took, counts, measured, checked: check(history), gaps_ns }
+        Self { took, counts, deadlines, measured, checked: check(history), gaps_ns }
     }
 
     /// Whether something was seen that no cache may show.
     pub fn is_violated(&self) -> bool {
-        !self.checked.violations.is_empty() || !self.counts.wrong.is_empty()
+        let wrong = !self.counts.wrong.is_empty() || !self.deadlines.wrong.is_empty();
+        wrong || !self.checked.violations.is_empty()
     }
 
     /// Why the run shows less than it should; `None` when it is whole.
@@ -91,7 +84,7 @@ impl Outcome {
 
 impl Display for Outcome {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let Measured { hot_hits, front_reads, worker_reads, .. } = self.measured;
+        let &Measured { hot_hits, front_reads, worker_reads, .. } = &self.measured;
         writeln!(
             f,
             "{:.1} s of clients\n{:<4}{:<16}{:>10}{:>10}",
@@ -110,6 +103,9 @@ impl Display for Outcome {
             "counted by the node: {hot_hits} answered in XDP, {worker_reads} keys looked up by workers, \
              {front_reads} by fronts"
         )?;
+        if !self.measured.dropped.is_empty() {
+            writeln!(f, "dropped by the node: {}", self.measured.dropped.join(", "))?;
+        }
         for (gaps, who) in self.gaps_ns.iter().zip(["worker", "front"]) {
             let Some(longest) = gaps.last() else { continue };
             let at = |permille: usize| gaps[gaps.len() * permille / 1000] as f64 / 1e6;
@@ -125,7 +121,8 @@ impl Display for Outcome {
         if self.counts.detached > 0 {
             writeln!(f, "{} reads of shared memory found the node silent", self.counts.detached)?;
         }
-        for text in &self.counts.wrong {
+        writeln!(f, "{}", self.deadlines)?;
+        for text in self.counts.wrong.iter().chain(&self.deadlines.wrong) {
             writeln!(f, "WRONG {text}")?;
         }
         write!(f, "{}", self.checked)?;

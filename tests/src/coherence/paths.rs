@@ -90,12 +90,60 @@ impl Counts {
 }
 
 /// One client's ways to the cache. It has one operation under way at a time.
-pub struct Paths {
+pub struct Ways {
     cache: SocketAddr,
     udp: Client,
     tcp: Option<Connection>,
     shared: CacheReader,
     value: Vec<u8>,
+    /// Reads of shared memory that found the node silent.
+    pub detached: u64,
+}
+
+impl Ways {
+    /// Opens them, from the calling thread's namespace.
+    pub fn open(place: &Place<'_>) -> anyhow::Result<Self> {
+        Ok(Self {
+            cache: place.cache,
+            udp: Client::connect(place.cache, UDP_ANSWER_MAX)?,
+            tcp: Connection::open(place.cache).ok(),
+            shared: CacheReader::attach(place.run_dir, CACHE_ID)?,
+            value: vec![0; 64 << 10],
+            detached: 0,
+        })
+    }
+
+    /// Whether the way is open; a lost connection is opened anew.
+    pub fn is_open(&mut self, path: Path) -> bool {
+        if path == Path::Front && self.tcp.is_none() {
+            self.tcp = Connection::open(self.cache).ok();
+        }
+        path != Path::Front || self.tcp.is_some()
+    }
+
+    /// Asks by one way.
+    pub fn ask(&mut self, path: Path, ask: &Ask, request: &[u8]) -> Answer {
+        match path {
+            Path::Hot | Path::Worker => match self.udp.ask(request) {
+                Ok(text) => ask.answer(&text),
+                Err(ClientError::Invalid { reason, .. }) => Answer::Wrong(reason),
+                Err(_) => Answer::Unknown,
+            },
+            Path::Front => match self.tcp.as_mut().map(|tcp| tcp.ask(request)) {
+                Some(Ok(text)) => ask.answer(&text),
+                _ => {
+                    self.tcp = None;
+                    Answer::Unknown
+                }
+            },
+            Path::Shared => read(&mut self.shared, &mut self.value, ask.key, &mut self.detached),
+        }
+    }
+}
+
+/// The same with a history.
+pub struct Paths {
+    ways: Ways,
     logs: [ClientLog; 4],
     /// What was counted.
     pub counts: Counts,
@@ -104,46 +152,21 @@ pub struct Paths {
 impl Paths {
     /// Opens them, from the calling thread's namespace.
     pub fn open(place: &Place<'_>, recorder: &Recorder, number: u32) -> anyhow::Result<Self> {
-        Ok(Self {
-            cache: place.cache,
-            udp: Client::connect(place.cache, UDP_ANSWER_MAX)?,
-            tcp: Connection::open(place.cache).ok(),
-            shared: CacheReader::attach(place.run_dir, CACHE_ID)?,
-            value: vec![0; 64 << 10],
-            logs: Path::ALL.map(|path| recorder.client(number, path as u8)),
-            counts: Counts::default(),
-        })
+        let logs = Path::ALL.map(|path| recorder.client(number, path as u8));
+        Ok(Self { ways: Ways::open(place)?, logs, counts: Counts::default() })
     }
 
     /// Does one operation; `None`: its outcome is unknown.
     pub fn perform(&mut self, path: Path, ask: &Ask) -> Option<Output> {
-        if path == Path::Front && self.tcp.is_none() {
-            self.tcp = Connection::open(self.cache).ok();
-            if self.tcp.is_none() {
-                std::thread::sleep(BUSY_PAUSE);
-                return None;
-            }
+        if !self.ways.is_open(path) {
+            std::thread::sleep(BUSY_PAUSE);
+            return None;
         }
-        let request = if path == Path::Shared { Vec::new() } else { ask.request() };
-        let Self { udp, tcp, shared, value, logs, counts, .. } = self;
+        let request = ask.request();
+        let Self { ways, logs, counts } = self;
         let place = path as usize - 1;
         let pending = logs[place].begin(ask.key, ask.input);
-        let answer = match path {
-            Path::Hot | Path::Worker => match udp.ask(&request) {
-                Ok(text) => ask.answer(&text),
-                Err(ClientError::Invalid { reason, .. }) => Answer::Wrong(reason),
-                Err(_) => Answer::Unknown,
-            },
-            Path::Front => match tcp.as_mut().map(|tcp| tcp.ask(&request)) {
-                Some(Ok(text)) => ask.answer(&text),
-                _ => {
-                    *tcp = None;
-                    Answer::Unknown
-                }
-            },
-            Path::Shared => read(shared, value, ask.key, &mut counts.detached),
-        };
-        match answer {
+        match ways.ask(path, ask, &request) {
             Answer::Known(output) => {
                 pending.end(output).expect("a history can be written");
                 counts.answered[place][usize::from(ask.input != Input::Get)] += 1;
@@ -160,6 +183,11 @@ impl Paths {
                 None
             }
         }
+    }
+
+    /// What was counted, at the end.
+    pub fn into_counts(self) -> Counts {
+        Counts { detached: self.ways.detached, ..self.counts }
     }
 }
 

@@ -10,7 +10,7 @@ use nautilus_dataplane::port::{Link, Path as Wire};
 use nautilus_dataplane::replay::random::Random;
 use nautilus_dataplane::worker::Clock;
 use nautilus_tests::coherence::text::is_counter;
-use nautilus_tests::coherence::{Answer, Ask, Form, Path};
+use nautilus_tests::coherence::{Answer, Ask, FAR_SECONDS, Form, Path};
 use nautilus_tests::history::{Checked, Input, Operation, Output, Returned, check};
 use nautilus_tests::memcached::{HEADER_BYTES, frame, header};
 
@@ -195,7 +195,8 @@ impl Simulation {
             _ => Form::Classic,
         };
         let bytes = [0, 0, 30, 140, 400][self.random.below(5) as usize];
-        let ask = Ask { key, input, form, bytes, has_deadline: self.random.below(3) == 0 };
+        let seconds = if self.random.below(3) == 0 { FAR_SECONDS } else { 0 };
+        let ask = Ask { key, input, form, bytes, seconds };
         self.next_id += 1;
         let id = self.next_id;
         let invoke_ns = self.clock.stamp();
