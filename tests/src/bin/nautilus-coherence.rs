@@ -23,6 +23,9 @@ struct Arguments {
     /// How long clients are at work
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=3600))]
     seconds: u64,
+    /// Workers of the node, which divide the keys
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=8))]
+    workers: u32,
     /// Workers and fronts killed (SIGKILL) meanwhile; the run is as long as they take
     #[arg(long, default_value_t = 0)]
     kills: u32,
@@ -60,6 +63,7 @@ fn judge(arguments: &Arguments, id: RunId, stop: &AtomicBool) -> u8 {
     let file = arguments.history.clone().unwrap_or_else(|| own.clone());
     let plan = Plan {
         duration: Duration::from_secs(arguments.seconds),
+        workers: arguments.workers,
         kills: arguments.kills,
         seed: arguments.seed,
     };

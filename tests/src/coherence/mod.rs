@@ -56,6 +56,9 @@ const WRITERS: u32 = 4;
 /// Clients that read by every way.
 const READERS: u32 = 4;
 
+/// Flows of the probe to one of several workers: which worker a flow comes to is the kernel's choice.
+const FLOWS_A_WORKER: usize = 4;
+
 /// How long the node has to come up, all ways of it.
 const READY_MAX: Duration = Duration::from_secs(20);
 
@@ -64,6 +67,8 @@ const READY_MAX: Duration = Duration::from_secs(20);
 pub struct Plan {
     /// How long clients are at work, at least.
     pub duration: Duration,
+    /// Workers of the node, a queue each; they divide the keys.
+    pub workers: u32,
     /// Workers and fronts to be killed meanwhile; the run is as long as they take.
     pub kills: u32,
     /// Of every choice a client makes.
@@ -82,6 +87,7 @@ pub fn run(
     std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755))?;
     let lab = Lab::start(folder, run, 1, |_, _, file| {
         file.cache_memory_mb = MEMORY_MB;
+        (file.workers, file.queues) = (plan.workers, plan.workers);
         Ok(())
     })?;
     let node = &lab.nodes()[0];
@@ -104,6 +110,7 @@ pub fn run(
         flushes_count: 0.into(),
     };
     let before = Counted::of(&region);
+    let flows = if plan.workers == 1 { 1 } else { FLOWS_A_WORKER * plan.workers as usize };
     let (mut counts, deadlines, killed, probed) = std::thread::scope(|scope| {
         let threads: Vec<_> = (0_u32..)
             .zip(all)
@@ -128,9 +135,9 @@ pub fn run(
             lab.client().namespace.run(look)
         });
         let probe = (plan.kills > 0).then(|| {
-            scope.spawn(|| lab.client().namespace.run(|| kills::probe(cache, &clients.stop)))
+            scope.spawn(|| lab.client().namespace.run(|| kills::probe(cache, flows, &clients.stop)))
         });
-        let killed = kills::kill_on(&node.run_dir, &region, plan.kills, plan.seed);
+        let killed = kills::kill_on(&node.run_dir, plan.workers, plan.kills, plan.seed);
         while clients.begin.elapsed() < plan.duration && !stop.load(Ordering::Relaxed) {
             std::thread::sleep(Duration::from_millis(20));
         }

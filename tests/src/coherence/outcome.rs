@@ -9,7 +9,7 @@ use super::measured::Measured;
 use super::paths::{Counts, Path};
 use crate::history::{Checked, Operation, Output, check};
 
-/// Fewest reads by a way that make a run say something of it.
+/// Fewest reads, and changes, by a way that make a run say something of it.
 const READS_MIN: u64 = 200;
 
 /// What a run showed.
@@ -35,14 +35,15 @@ impl Outcome {
         counts: Counts,
         deadlines: Deadlines,
         measured: Measured,
-        (kills, probed): (&[Kill], &[u64]),
+        (kills, probed): (&[Kill], &[Vec<u64>]),
         history: &[Operation],
     ) -> Self {
         let gaps_ns = [
             gaps_ns(probed, kills, Victim::Worker),
-            gaps_ns(&returns_ns(history, Path::Front), kills, Victim::Front),
+            gaps_ns(&[returns_ns(history, Path::Front)], kills, Victim::Front),
         ];
-        Self { took, counts, deadlines, measured, checked: check(history), gaps_ns }
+        let checked = check(history);
+        Self { took, counts, deadlines, measured, checked, gaps_ns }
     }
 
     /// Whether something was seen that no cache may show.

@@ -113,10 +113,15 @@ impl Lab {
         prepare: &mut impl FnMut(usize, &Arc<NetNs>, &mut NodeFile) -> Result<(), LabError>,
     ) -> Result<Node, LabError> {
         let name = format!("node{number}");
-        let member = Member::join(self.run, &self.bridge, &name, node(number))?;
+        let mut member = Member::join(self.run, &self.bridge, &name, node(number))?;
         let run_dir = self.folder.make(&name)?;
         let mut file = NodeFile::new(&name, &run_dir);
         prepare(number, &member.namespace, &mut file)?;
+        if file.queues > 1 {
+            member.namespace.ip("link delete eth0")?;
+            let (namespace, address) = (&member.namespace, member.address);
+            member.link = self.bridge.join_wide(namespace, &name, address, file.queues)?;
+        }
         let path = self.folder.write(&format!("{name}.toml"), &file.to_toml())?;
         let supervisor = Service::start(
             self.run,

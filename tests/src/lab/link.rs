@@ -19,9 +19,10 @@ pub const LINK_MTU_BYTES: u32 = 1500;
 /// - `gro off`, `tso off`, `gso off`: a frame is what a frame was when it was sent.
 const OFFLOADS: &str = "tx off rxvlan off txvlan off gro off tso off gso off";
 
-/// Two connected interfaces, each in its own namespace, one queue each.
+/// Two connected interfaces, each in its own namespace.
 ///
-/// One queue, because an XDP_TX reply on veth lands on the peer's queue `cpu % queues`.
+/// One queue each unless more are asked for, because an XDP_TX reply on veth lands on the peer's queue
+/// `cpu % queues`, where an AF_XDP client of one queue does not look.
 #[derive(Debug)]
 pub struct VethPair {
     ends: [(Arc<NetNs>, String); 2],
@@ -41,9 +42,18 @@ pub enum End {
 impl VethPair {
     /// Connects `a.1` in namespace `a.0` with `b.1` in `b.0`; both ends are up.
     pub fn create(a: (&Arc<NetNs>, &str), b: (&Arc<NetNs>, &str)) -> Result<Self, LabError> {
+        Self::create_wide(a, b, 1)
+    }
+
+    /// [`Self::create`] with so many queues at each end.
+    pub fn create_wide(
+        a: (&Arc<NetNs>, &str),
+        b: (&Arc<NetNs>, &str),
+        queues: u32,
+    ) -> Result<Self, LabError> {
+        let width = format!("numrxqueues {queues} numtxqueues {queues} mtu {LINK_MTU_BYTES}");
         a.0.ip(&format!(
-            "link add {} numrxqueues 1 numtxqueues 1 mtu {LINK_MTU_BYTES} type veth \
-             peer name {} numrxqueues 1 numtxqueues 1 mtu {LINK_MTU_BYTES} netns {}",
+            "link add {} {width} type veth peer name {} {width} netns {}",
             a.1,
             b.1,
             b.0.name()
@@ -128,7 +138,19 @@ impl Bridge {
         port: &str,
         address: Address,
     ) -> Result<VethPair, LabError> {
-        let mut pair = VethPair::create((member, MEMBER_INTERFACE), (&self.namespace, port))?;
+        self.join_wide(member, port, address, 1)
+    }
+
+    /// [`Self::join`] with so many queues at each end.
+    pub fn join_wide(
+        &self,
+        member: &Arc<NetNs>,
+        port: &str,
+        address: Address,
+        queues: u32,
+    ) -> Result<VethPair, LabError> {
+        let ends = ((member, MEMBER_INTERFACE), (&self.namespace, port));
+        let mut pair = VethPair::create_wide(ends.0, ends.1, queues)?;
         pair.pass_on(End::Second)?;
         self.namespace.ip(&format!("link set {port} master {BRIDGE}"))?;
         pair.address(address)?;

@@ -29,12 +29,16 @@ pub struct NodeFile {
     /// `busy`, `adaptive` or `interrupt`. Adaptive unless the node is the thing under test: two cores
     /// are few.
     pub poll: &'static str,
-    /// Interfaces served, queue 0 of each.
+    /// Interfaces served.
     pub interfaces: Vec<String>,
     /// Addresses served; empty means those the interfaces carry.
     pub addresses: Vec<IpAddr>,
     /// Prefixes served.
     pub sources: Vec<String>,
+    /// Queues of each interface; in a lab the link is made with as many.
+    pub queues: u32,
+    /// Workers that divide queues and keys among them; at most as many as there are queues.
+    pub workers: u32,
     /// Core of the worker; None leaves it to the node.
     pub core: Option<u32>,
     /// UDP port of the echo application.
@@ -62,6 +66,8 @@ impl NodeFile {
             interfaces: vec!["eth0".into()],
             addresses: Vec::new(),
             sources: SUBNETS.map(str::to_owned).to_vec(),
+            queues: 1,
+            workers: 1,
             core: None,
             echo_port: ECHO_PORT,
             cache_port: CACHE_PORT,
@@ -87,13 +93,16 @@ impl NodeFile {
             .interfaces
             .iter()
             .map(|name| {
-                format!("[[interface]]\nname = {name:?}\nqueues = [0]\naddresses = {addresses}\n\n")
+                let queues: Vec<u32> = (0..self.queues).collect();
+                format!(
+                    "[[interface]]\nname = {name:?}\nqueues = {queues:?}\naddresses = {addresses}\n\n"
+                )
             })
             .collect();
         let (group, feed_port) = FEED_GROUP;
         format!(
             "[node]\nid = {id:?}\nregion = \"lab\"\ntier = \"lab\"\nrun_dir = {run_dir:?}\n\n\
-             [worker]\ncore = {core}\npoll = {poll:?}\n\n\
+             [worker]\ncount = {workers}\ncore = {core}\npoll = {poll:?}\n\n\
              [port]\nkind = {kind:?}\nframes = {frames}\n\n\
              {interfaces}\
              [access]\nsources = [{sources}]\n\n\
@@ -103,6 +112,7 @@ impl NodeFile {
              [[feed]]\nvenue = {FEED_VENUE:?}\ngroup = \"{group}\"\nport = {feed_port}\nchannel = 1\n",
             id = self.id,
             run_dir = self.run_dir,
+            workers = self.workers,
             poll = self.poll,
             kind = self.port_kind,
             frames = self.frames,
