@@ -4,6 +4,7 @@
 pub mod allocations;
 pub mod clock;
 pub mod generator;
+pub mod ground;
 pub mod order;
 pub mod plot;
 pub mod probe;

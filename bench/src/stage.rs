@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use nautilus_tests::lab::{Folder, NetNs, NodeFile, Process, RunId, VethPair, binary};
+use nautilus_tests::lab::{NetNs, NodeFile, Process, VethPair, binary};
 use nautilus_tests::wire::Wire;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -24,6 +24,7 @@ use crate::clock::{GENERATOR_CORE, SERVER_CORE};
 use crate::generator::Traffic;
 use crate::generator::packet::Flow;
 use crate::generator::window::Window;
+use crate::ground::Ground;
 use crate::row::{Peer, Row};
 
 /// How long a side may take to answer its first request.
@@ -33,9 +34,7 @@ const READY: Duration = Duration::from_secs(20);
 pub struct Stage {
     sides: Vec<Side>,
     client: Arc<NetNs>,
-    /// Configuration, sockets and logs.
-    pub folder: Folder,
-    run: RunId,
+    ground: Ground,
 }
 
 /// One server and the generator's end of the link to it.
@@ -67,15 +66,15 @@ impl Stage {
             nix::unistd::geteuid().is_root(),
             "this row needs root, for network namespaces and AF_XDP"
         );
-        let run = RunId::draw();
-        let client = Arc::new(NetNs::create(run, "client")?);
-        Ok(Self { sides: Vec::new(), client, folder: Folder::create(run)?, run })
+        let ground = Ground::new()?;
+        let client = Arc::new(NetNs::create(ground.run, "client")?);
+        Ok(Self { sides: Vec::new(), client, ground })
     }
 
     /// Adds a link with nobody behind it, for a server on `port`, and returns its number.
     pub fn link(&mut self, port: u16) -> anyhow::Result<usize> {
         let number = self.sides.len();
-        let namespace = Arc::new(NetNs::create(self.run, &format!("side{number}"))?);
+        let namespace = Arc::new(NetNs::create(self.ground.run, &format!("side{number}"))?);
         let name = format!("c{number}");
         let link = VethPair::create((&namespace, "eth0"), (&self.client, &name))?;
         let net = u8::try_from(number)?;
@@ -111,13 +110,13 @@ impl Stage {
         edit: impl FnOnce(&mut NodeFile) -> String,
     ) -> anyhow::Result<std::path::PathBuf> {
         let name = format!("side{number}");
-        let run_dir = self.folder.make(&name)?;
+        let run_dir = self.ground.folder.make(&name)?;
         let mut file = NodeFile::new(&name, &run_dir);
         file.sources = vec![format!("198.18.{number}.0/24")];
         file.core = Some(u32::try_from(SERVER_CORE)?);
         file.poll = "busy";
         let text = edit(&mut file);
-        let path = self.folder.write(&format!("{name}.toml"), &text)?;
+        let path = self.ground.folder.write(&format!("{name}.toml"), &text)?;
         let arguments = ["--config".into(), path.into_os_string()];
         self.start(number, supervisor.as_os_str().to_owned(), arguments)?;
         Ok(run_dir)
@@ -132,7 +131,7 @@ impl Stage {
     ) -> anyhow::Result<()> {
         let log = self.log(number);
         let namespace = self.sides[number].namespace.clone();
-        let process = Process::start(self.run, &namespace, program, arguments, &log)?;
+        let process = Process::start(self.ground.run, &namespace, program, arguments, &log)?;
         self.sides[number].processes.push(process);
         Ok(())
     }
@@ -159,7 +158,7 @@ impl Stage {
 
     /// The log of a side.
     pub fn log(&self, number: usize) -> std::path::PathBuf {
-        self.folder.join(format!("side{number}.log"))
+        self.ground.folder.join(format!("side{number}.log"))
     }
 
     /// Waits until a side answers; on failure quotes the end of its log.

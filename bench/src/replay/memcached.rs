@@ -9,14 +9,20 @@ use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::process::{Child, Command};
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use nautilus_tests::lab::Process;
 
 use super::{Access, Cache};
+use crate::ground::Ground;
 
 const READY: Duration = Duration::from_secs(10);
+
+/// Processes started so far: each has a folder of its own.
+static STARTED: AtomicU32 = AtomicU32::new(0);
 
 /// Of so many values it may refuse one: on a busy machine its evictions can lag behind a burst, and it
 /// then says that it is out of memory. A refused value misses again, as an evicted one does.
@@ -24,7 +30,7 @@ const REFUSED_ONE_IN: u64 = 1_000;
 
 /// One running memcached; dropping ends it.
 pub struct Memcached {
-    child: Child,
+    _process: Process,
     socket: UnixStream,
     answers: BufReader<UnixStream>,
     /// Not sent yet: fills of the last batch.
@@ -32,36 +38,29 @@ pub struct Memcached {
     line: Vec<u8>,
     stores_count: u64,
     value: Vec<u8>,
-    _folder: tempfile::TempDir,
 }
 
 impl Memcached {
     /// Starts one. `command` has `{memory_mb}` and `{socket}` in it.
-    pub fn start(command: &str, memory_mb: u32) -> anyhow::Result<Self> {
-        let folder = tempfile::tempdir()?;
+    pub fn start(command: &str, memory_mb: u32, ground: &Ground) -> anyhow::Result<Self> {
+        let name = format!("memcached-{}", STARTED.fetch_add(1, Ordering::Relaxed));
+        let folder = ground.folder.make(&name)?;
         // It gives up root before it makes its socket.
-        std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o777))?;
-        let path = folder.path().join("memcached.sock");
+        std::fs::set_permissions(&folder, PermissionsExt::from_mode(0o777))?;
+        let path = folder.join("socket");
         let command = command
             .replace("{memory_mb}", &memory_mb.to_string())
             .replace("{socket}", &path.display().to_string());
         let mut words = command.split_whitespace();
         let program = words.next().context("the peer's command is empty")?;
-        let mut child = Command::new(program)
-            .args(words)
-            .spawn()
-            .with_context(|| format!("starting {command}"))?;
-        let socket = match connect(&path) {
-            Ok(socket) => socket,
-            Err(error) => {
-                end(&mut child);
-                return Err(error.context(command));
-            }
-        };
+        let mut start = Command::new(program);
+        start.args(words);
+        let log = folder.join("log");
+        let _process = Process::start_command(ground.run, start, program, &log)?;
+        let socket = connect(&path).context(command)?;
         let answers = BufReader::new(socket.try_clone()?);
         let (outgoing, line, value) = (Vec::new(), Vec::new(), vec![b'v'; 1 << 17]);
-        let _folder = folder;
-        Ok(Self { child, socket, answers, outgoing, line, stores_count: 0, value, _folder })
+        Ok(Self { _process, socket, answers, outgoing, line, stores_count: 0, value })
     }
 
     fn set(&mut self, access: &Access) {
@@ -150,18 +149,6 @@ impl Cache for Memcached {
     }
 }
 
-impl Drop for Memcached {
-    fn drop(&mut self) {
-        end(&mut self.child);
-    }
-}
-
-/// Nothing of it is needed: it may be gone already.
-fn end(child: &mut Child) {
-    let _ = child.kill();
-    let _ = child.wait();
-}
-
 fn connect(path: &Path) -> anyhow::Result<UnixStream> {
     let deadline = Instant::now() + READY;
     loop {
@@ -190,6 +177,7 @@ mod tests {
             println!("SKIPPED the peer of A5: {why}");
             return;
         }
+        let ground = Ground::new().unwrap();
         let access = |number: u32, write| Access {
             key: Key::new(&format!("key{number}")),
             value_bytes: 100 * number,
@@ -198,7 +186,7 @@ mod tests {
         let mut accesses: Vec<Access> = (0..100).map(|number| access(number, true)).collect();
         accesses.extend((50..150).map(|number| access(number, false)));
         accesses.extend((0..150).map(|number| access(number, false)));
-        let mut memcached = Memcached::start(&peer.command, 64).unwrap();
+        let mut memcached = Memcached::start(&peer.command, 64, &ground).unwrap();
         let outcome = run(&accesses, &mut memcached).unwrap();
         assert_eq!(outcome, Outcome { reads_count: 250, hits_count: 200 });
         memcached.check(64).unwrap();

@@ -5,6 +5,7 @@
 use anyhow::Context;
 use nautilus_tests::repository;
 
+use crate::ground::Ground;
 use crate::replay::memcached::Memcached;
 use crate::replay::reference::{Policy, Reference};
 use crate::replay::table::{self, Unit, misses};
@@ -31,6 +32,7 @@ pub struct A5 {
     quick: bool,
     /// Halves each side has measured: the pair, in a run without repeats.
     done: [u64; 2],
+    ground: Ground,
 }
 
 impl A5 {
@@ -58,7 +60,16 @@ impl A5 {
                 Err(why) => missing = Some(why),
             }
         }
-        Ok(Self { trace, accesses, lru, peer, missing, quick, done: [0; 2] })
+        Ok(Self {
+            trace,
+            accesses,
+            lru,
+            peer,
+            missing,
+            quick,
+            done: [0; 2],
+            ground: Ground::new()?,
+        })
     }
 
     /// Whether a size is measured in this pair. Quick: three pairs share the eight sizes.
@@ -119,7 +130,7 @@ impl A5 {
 
     fn peer(&self, spec: &Peer, pair: u64) -> anyhow::Result<Vec<Option<f64>>> {
         self.replays(pair, |accesses, memory_mb| {
-            let mut memcached = Memcached::start(&spec.command, memory_mb)?;
+            let mut memcached = Memcached::start(&spec.command, memory_mb, &self.ground)?;
             let outcome = replay::run(accesses, &mut memcached)?;
             memcached.check(memory_mb)?;
             Ok(outcome.hit_ratio())

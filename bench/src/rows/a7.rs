@@ -10,11 +10,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use nautilus_tests::lab::{Folder, NetNs, NodeFile, Process, RunId, VethPair};
+use nautilus_tests::lab::{NetNs, NodeFile, Process, VethPair};
 use nix::sys::signal::Signal;
 
 use crate::clock::{GENERATOR_CORE, SERVER_CORE, pin};
 use crate::generator::stream::Streams;
+use crate::ground::Ground;
 use crate::row::Row;
 use crate::run::{Bench, Half};
 use crate::stage::{find_peer, signal_all, supervisor};
@@ -32,11 +33,10 @@ const READY: Duration = Duration::from_secs(20);
 pub struct A7 {
     sides: Vec<Side>,
     client: Arc<NetNs>,
-    folder: Folder,
-    run: RunId,
     missing: Option<String>,
     duration_ns: u64,
     seed: u64,
+    ground: Ground,
 }
 
 struct Side {
@@ -55,17 +55,16 @@ impl A7 {
             "this row needs root, for network namespaces and AF_XDP"
         );
         let supervisor = supervisor()?;
-        let run = RunId::draw();
+        let ground = Ground::new()?;
         let mut this = Self {
             sides: Vec::new(),
-            client: Arc::new(NetNs::create(run, "client")?),
-            folder: Folder::create(run)?,
-            run,
+            client: Arc::new(NetNs::create(ground.run, "client")?),
             missing: None,
             duration_ns: if quick { 2_000_000_000 } else { 4_000_000_000 },
             seed: 1,
+            ground,
         };
-        let run_dir = this.folder.make("side0")?;
+        let run_dir = this.ground.folder.make("side0")?;
         let mut file = NodeFile::new("side0", &run_dir);
         file.core = Some(u32::try_from(SERVER_CORE)?);
         file.poll = "interrupt";
@@ -74,7 +73,7 @@ impl A7 {
         let text = file.to_toml();
         let text = text.split("[[feed]]").next().unwrap_or_default();
         let text = format!("{text}[front]\ncore = {SERVER_CORE}\n");
-        let config = this.folder.write("side0.toml", &text)?;
+        let config = this.ground.folder.write("side0.toml", &text)?;
         let arguments = vec!["--config".into(), config.into_os_string()];
         this.add("nautilus front".into(), |_| (supervisor.into(), arguments))?;
         if let Some(spec) = &row.peer {
@@ -98,7 +97,7 @@ impl A7 {
         command: impl FnOnce(Ipv4Addr) -> (OsString, Vec<OsString>),
     ) -> anyhow::Result<()> {
         let number = self.sides.len();
-        let namespace = Arc::new(NetNs::create(self.run, &format!("side{number}"))?);
+        let namespace = Arc::new(NetNs::create(self.ground.run, &format!("side{number}"))?);
         let near_name = format!("c{number}");
         let link = VethPair::create((&namespace, "eth0"), (&self.client, &near_name))?;
         let net = u8::try_from(number)?;
@@ -108,8 +107,8 @@ impl A7 {
         // XDP on the other end sees checksums that are still to be filled in.
         self.client.exec(&format!("ethtool -K {near_name} tx off"))?;
         let (program, arguments) = command(far);
-        let log = self.folder.join(format!("side{number}.log"));
-        let process = Process::start(self.run, &namespace, program, arguments, &log)?;
+        let log = self.ground.folder.join(format!("side{number}.log"));
+        let process = Process::start(self.ground.run, &namespace, program, arguments, &log)?;
         let mut side = Side { name, process, namespace, _link: link, streams: None };
         let server = SocketAddr::from((far, PORT));
         let opened = self.client.run(|| load(server));
