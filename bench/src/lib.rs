@@ -14,6 +14,8 @@ pub mod results;
 pub mod row;
 pub mod rows;
 pub mod run;
+pub mod several;
 pub mod stage;
 pub mod syscalls;
+pub mod tcp;
 pub mod traffic;

@@ -25,16 +25,21 @@ use crate::generator::Traffic;
 use crate::generator::packet::Flow;
 use crate::generator::window::Window;
 use crate::ground::Ground;
-use crate::row::{Peer, Row};
+use crate::row::Peer;
 
 /// How long a side may take to answer its first request.
 const READY: Duration = Duration::from_secs(20);
 
+/// What a side that goes on is given to find its core, and its supervisor its workers.
+pub const SETTLES: Duration = Duration::from_millis(100);
+
 /// The namespaces of one row. Sides go before the namespaces they are in.
 pub struct Stage {
     sides: Vec<Side>,
-    client: Arc<NetNs>,
-    ground: Ground,
+    /// Where the generator's sockets are.
+    pub client: Arc<NetNs>,
+    /// Run id and folder.
+    pub ground: Ground,
 }
 
 /// One server and the generator's end of the link to it.
@@ -136,9 +141,9 @@ impl Stage {
         Ok(())
     }
 
-    /// Starts the row's peer, if it has one, on a link of its own and as the only one that runs.
-    pub fn start_peer(&mut self, row: &Row, port: u16) -> anyhow::Result<PeerSide> {
-        let Some(peer) = &row.peer else { return Ok(PeerSide::default()) };
+    /// Starts a row's peer, if it has one, on a link of its own and as the only one that runs.
+    pub fn start_peer(&mut self, peer: Option<&Peer>, port: u16) -> anyhow::Result<PeerSide> {
+        let Some(peer) = peer else { return Ok(PeerSide::default()) };
         if let Err(why) = find_peer(peer) {
             return Ok(PeerSide { started: None, missing: Some(why) });
         }
@@ -192,8 +197,14 @@ impl Stage {
             }
         }
         self.sides[number].signal(Signal::SIGCONT);
-        // Let it find its core, and its supervisor its workers.
-        std::thread::sleep(Duration::from_millis(100));
+        std::thread::sleep(SETTLES);
+    }
+
+    /// Lets no side run.
+    pub fn stop_all(&self) {
+        for side in &self.sides {
+            side.signal(Signal::SIGSTOP);
+        }
     }
 }
 

@@ -1,9 +1,10 @@
 //! What the rows ask: echoes, and memcached over UDP.
 
 use crate::generator::Traffic;
+use crate::generator::stream::StreamTraffic;
 
 /// Bytes of the memcached UDP frame header: request id, sequence, total, reserved.
-const HEADER_BYTES: usize = 8;
+pub(crate) const HEADER_BYTES: usize = 8;
 
 /// Bytes of every key.
 pub const KEY_BYTES: usize = 16;
@@ -112,9 +113,12 @@ impl TextGet {
     pub fn new(keys: u64, seed: u64) -> Self {
         Self { keys, state: seed | 1 }
     }
+}
 
-    /// Appends a request and returns its number.
-    pub fn request(&mut self, out: &mut Vec<u8>) -> u64 {
+impl StreamTraffic for TextGet {
+    const ANSWER_BYTES_MAX: usize = VALUE_BYTES + 256;
+
+    fn request(&mut self, out: &mut Vec<u8>) -> u64 {
         self.state ^= self.state << 13;
         self.state ^= self.state >> 7;
         self.state ^= self.state << 17;
@@ -125,8 +129,7 @@ impl TextGet {
         number
     }
 
-    /// Whether `text` is the whole answer to request `number`.
-    pub fn is_answer(&self, number: u64, text: &[u8]) -> bool {
+    fn is_answer(&mut self, number: u64, text: &[u8]) -> bool {
         is_item(number, text)
     }
 }

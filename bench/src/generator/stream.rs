@@ -11,13 +11,24 @@ use nautilus_dataplane::front::ring::{Event, Ring, Token};
 use super::Outcome;
 use crate::clock::now_ns;
 use crate::probe::Probe;
-use crate::traffic::{TextGet, VALUE_BYTES};
+
+/// Bytes of most requests.
+const REQUEST_BYTES: usize = 640;
 
 /// A request without an answer for this long ends the run.
 const SILENT_NS: u64 = 2_000_000_000;
 
-/// Longest answer: the value and its lines.
-const ANSWER_BYTES_MAX: usize = VALUE_BYTES + 256;
+/// What is asked over a stream, one request at a time on each connection.
+pub trait StreamTraffic {
+    /// Bytes beyond which an answer without an end is taken as it is.
+    const ANSWER_BYTES_MAX: usize;
+
+    /// Appends a request and returns its number.
+    fn request(&mut self, out: &mut Vec<u8>) -> u64;
+
+    /// Whether `text` is the whole answer to request `number`.
+    fn is_answer(&mut self, number: u64, text: &[u8]) -> bool;
+}
 
 struct Connection {
     stream: TcpStream,
@@ -53,9 +64,9 @@ impl Streams {
     }
 
     /// Asks for `duration_ns`; counts, and measures from the request to its whole answer.
-    pub fn run(
+    pub fn run<T: StreamTraffic>(
         &mut self,
-        get: &mut TextGet,
+        get: &mut T,
         duration_ns: u64,
     ) -> anyhow::Result<(Outcome, Histogram<u64>)> {
         let mut outcome = Outcome::default();
@@ -87,7 +98,7 @@ impl Streams {
                     self.ring.receive(connection.stream.as_fd(), token);
                 }
                 let ended = connection.answer.ends_with(b"END\r\n");
-                if !ended && connection.answer.len() < ANSWER_BYTES_MAX {
+                if !ended && connection.answer.len() < T::ANSWER_BYTES_MAX {
                     continue;
                 }
                 let right = get.is_answer(connection.number, &connection.answer);
@@ -111,10 +122,10 @@ impl Streams {
         Ok((outcome, latency))
     }
 
-    fn ask(&mut self, index: usize, get: &mut TextGet, now: u64) {
+    fn ask(&mut self, index: usize, get: &mut impl StreamTraffic, now: u64) {
         let connection = &mut self.connections[index];
         connection.answer.clear();
-        let mut request = Vec::with_capacity(32);
+        let mut request = Vec::with_capacity(REQUEST_BYTES);
         connection.number = get.request(&mut request);
         connection.sent_ns = now;
         let token = Token { index: index as u32, generation: 0 };

@@ -49,7 +49,7 @@ impl A1 {
         let ours = stage.link(PORT)?;
         let run_dir = stage.start_node(ours, &supervisor, |file| file.to_toml())?;
         load(&mut stage, ours)?;
-        let PeerSide { started, missing } = stage.start_peer(row, PORT)?;
+        let PeerSide { started, missing } = stage.start_peer(row.peer.as_ref(), PORT)?;
         if let Some((number, name)) = started {
             load(&mut stage, number)?;
             sides.push(name);

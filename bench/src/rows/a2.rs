@@ -10,11 +10,12 @@ use crate::run::{Bench, Half};
 use crate::stage::{self, PeerSide, Stage};
 use crate::traffic::{Get, Load};
 
-const KEYS: u64 = 1_000_000;
+/// Keys that are there, and asked for.
+pub(super) const KEYS: u64 = 1_000_000;
 const OUTSTANDING: u16 = 64;
 const PORT: u16 = 11_211;
 /// Room for the keys several times over: nothing is evicted.
-const CACHE_MEMORY_MB: u32 = 512;
+pub(super) const CACHE_MEMORY_MB: u32 = 512;
 
 /// The row.
 pub struct A2 {
@@ -42,7 +43,7 @@ impl A2 {
         stage.start_node(ours, &supervisor, node)?;
         load(&mut stage, ours)?;
 
-        let PeerSide { started: peer, missing } = stage.start_peer(row, PORT)?;
+        let PeerSide { started: peer, missing } = stage.start_peer(row.peer.as_ref(), PORT)?;
         if let Some((number, name)) = &peer {
             load(&mut stage, *number)?;
             sides.push(name.clone());
@@ -65,7 +66,7 @@ impl A2 {
 }
 
 /// Stores every key; what is lost on the way is stored again, for the whole load is repeated.
-fn load(stage: &mut Stage, number: usize) -> anyhow::Result<()> {
+pub(super) fn load(stage: &mut Stage, number: usize) -> anyhow::Result<()> {
     stage.only(number);
     stage.wait_ready(number, &mut Load { keys: 1 }, false)?;
     let mut load = Load { keys: KEYS };
@@ -74,7 +75,7 @@ fn load(stage: &mut Stage, number: usize) -> anyhow::Result<()> {
     for _ in 0..3 {
         let side = stage.side(number);
         let outcome = window.run(&mut side.wire, &side.flow, &mut load)?;
-        eprintln!("A2: side {number} loaded, {outcome:?}");
+        eprintln!("side {number} loaded, {outcome:?}");
         anyhow::ensure!(outcome.wrong == 0, "side {number} refused to store: {outcome:?}");
         if outcome.lost == 0 && outcome.sent == count {
             return Ok(());

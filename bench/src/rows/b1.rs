@@ -31,7 +31,7 @@ impl B1 {
         let ours = stage.link(PORT)?;
         stage.start_node(ours, &supervisor, |file| file.to_toml())?;
         stage.wait_ready(ours, &mut Echo { bytes: PAYLOAD_BYTES }, false)?;
-        let PeerSide { started, missing } = stage.start_peer(row, PORT)?;
+        let PeerSide { started, missing } = stage.start_peer(row.peer.as_ref(), PORT)?;
         if let Some((number, name)) = started {
             stage.wait_ready(number, &mut Echo { bytes: PAYLOAD_BYTES }, true)?;
             sides.push(name);
