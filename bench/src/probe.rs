@@ -11,6 +11,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use crate::clock::now_ns;
 
@@ -35,6 +36,17 @@ impl Probe {
         let gap = after_ns.saturating_sub(before_ns);
         self.watched_ns += gap;
         self.held_ns += gap.saturating_sub(HELD_NS);
+    }
+
+    /// Spins for that long and adds what it saw.
+    pub fn spin(&mut self, time: Duration) {
+        let start_ns = now_ns();
+        let mut before_ns = start_ns;
+        while before_ns - start_ns < time.as_nanos() as u64 {
+            let after_ns = now_ns();
+            self.turn(before_ns, after_ns);
+            before_ns = after_ns;
+        }
     }
 
     /// The share of arrivals held longer than [`HELD_NS`], 0 to 1.

@@ -181,7 +181,7 @@ mod tests {
     fn the_file_is_whole() {
         let rows = Rows::parse(ROWS_TOML).unwrap();
         let ids: Vec<_> = rows.row.iter().map(|row| row.id.as_str()).collect();
-        assert_eq!(ids, ["A1", "A2", "A3", "A5", "A6", "A7", "B1", "B3"]);
+        assert_eq!(ids, ["A1", "A2", "A3", "A4", "A5", "A6", "A7", "B1", "B3"]);
         assert!(rows.get("a2").is_some() && rows.get("A9").is_none());
     }
 
@@ -198,6 +198,8 @@ mod tests {
         assert_eq!(limits("A2", "requests_per_s"), (1.8, 2.2));
         assert_eq!(limits("A3", "keys_per_s_over_udp"), (4.0, 8.0));
         assert_eq!(limits("A3", "keys_per_s_over_tcp"), (1.5, 3.0));
+        assert_eq!(limits("A4", "p50_over_memcached"), (0.02, 0.01));
+        assert_eq!(limits("A4", "p50_over_redis"), (0.02, 0.01));
         for measure in &rows.get("A5").unwrap().measure[..8] {
             assert_eq!((measure.must, measure.judged), (Some(1.0), Judged::Ratio));
         }

@@ -3,6 +3,7 @@
 pub mod a1;
 pub mod a2;
 pub mod a3;
+pub mod a4;
 pub mod a5;
 pub mod a6;
 pub mod a7;
@@ -18,6 +19,7 @@ pub fn set_up(row: &Row, quick: bool) -> anyhow::Result<Box<dyn Bench>> {
         "A1" => Ok(Box::new(a1::A1::set_up(row, quick)?)),
         "A2" => Ok(Box::new(a2::A2::set_up(row, quick)?)),
         "A3" => Ok(Box::new(a3::A3::set_up(row, quick)?)),
+        "A4" => Ok(Box::new(a4::A4::set_up(row, quick)?)),
         "A5" => Ok(Box::new(a5::A5::set_up(row, quick)?)),
         "A6" => Ok(Box::new(a6::A6::new(quick))),
         "A7" => Ok(Box::new(a7::A7::set_up(row, quick)?)),
