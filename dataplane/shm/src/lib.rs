@@ -17,6 +17,7 @@ pub mod metrics;
 pub mod misorder;
 pub mod next_hops;
 pub mod region;
+pub mod sampled_hits;
 pub mod seqlock;
 pub mod shared;
 pub mod sleep;

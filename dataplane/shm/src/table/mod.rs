@@ -12,6 +12,7 @@ mod ahead;
 mod apply;
 mod check;
 mod evict;
+mod fold;
 mod free;
 mod hash;
 mod hot;

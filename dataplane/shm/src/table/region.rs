@@ -8,6 +8,7 @@ use super::layout::LAYOUT_NUMBERS;
 use super::words::Words;
 use crate::clock::monotonic_ns;
 use crate::region::{Access, Region, RegionError, RegionSpec, layout_hash};
+use crate::sampled_hits::HitRegion;
 use crate::sync::AtomicU64;
 
 /// Marks a region as a cache.
@@ -21,6 +22,7 @@ const TABLE_OFFSET_BYTES: usize = 4096;
 #[derive(Debug)]
 pub struct TableRegion {
     region: Region,
+    hits: Option<HitRegion>,
 }
 
 impl TableRegion {
@@ -36,7 +38,7 @@ impl TableRegion {
             region.collapse();
         }
         region.beat(monotonic_ns())?;
-        Ok(Self { region })
+        Ok(Self { region, hits: None })
     }
 
     /// Maps the cache behind a received descriptor; its size is that of the file.
@@ -49,7 +51,13 @@ impl TableRegion {
         if bytes < least_bytes {
             return Err(RegionError::TooSmall { expected_bytes: least_bytes, actual_bytes: bytes });
         }
-        Ok(Self { region: Region::attach(fd, &spec(bytes, false), access)? })
+        Ok(Self { region: Region::attach(fd, &spec(bytes, false), access)?, hits: None })
+    }
+
+    /// With the memory in which readers tell of their hits. It is another memfd: what readers may write is
+    /// nothing of the table's.
+    pub fn with_hits(self, hits: HitRegion) -> Self {
+        Self { hits: Some(hits), ..self }
     }
 
     /// The descriptor, for a worker.
@@ -92,6 +100,10 @@ impl Words for TableRegion {
 
     fn writable(&self) -> bool {
         self.region.access() == Access::ReadWrite
+    }
+
+    fn sampled_hits(&self) -> Option<&HitRegion> {
+        self.hits.as_ref()
     }
 }
 

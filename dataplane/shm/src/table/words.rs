@@ -1,5 +1,6 @@
 //! The memory under a table: a slice of atomic words, wherever it lies.
 
+use crate::sampled_hits::HitRegion;
 use crate::sync::{AtomicU64, Ordering};
 
 /// Memory that holds a table. Tables need nothing else of it, so tests run on the heap and loom on
@@ -17,6 +18,11 @@ pub trait Words {
     /// Whether a writer may use it.
     fn writable(&self) -> bool {
         true
+    }
+
+    /// Where readers tell of their hits; `None` where they cannot.
+    fn sampled_hits(&self) -> Option<&HitRegion> {
+        None
     }
 }
 
@@ -43,6 +49,10 @@ impl<W: Words + ?Sized> Words for &W {
 
     fn writable(&self) -> bool {
         (**self).writable()
+    }
+
+    fn sampled_hits(&self) -> Option<&HitRegion> {
+        (**self).sampled_hits()
     }
 }
 

@@ -2,7 +2,8 @@
 
 use std::ops::Range;
 
-use super::evict::{FREQUENCY_MAX, expired};
+use super::evict::expired;
+use super::fold::{Folding, used_if_new};
 use super::free::free_all;
 use super::hash::KeyHash;
 use super::hot::{HotKey, HotSet};
@@ -10,8 +11,8 @@ use super::intent::recover;
 use super::layout::{
     C_EXPIRY_NS, C_LENGTH, C_LINK, C_META, C_VERSION, C_WRITTEN, GROUP_CELLS, Layout, LayoutError,
     Meta, S_BYTES, S_FREE_CELLS, S_FREE_RUNS, S_ITEMS, S_MAIN_ENDS, S_SMALL_ENDS, SHARDS_MAX,
-    Shard, T_CELLS, T_SEED, T_SHARDS, T_VALID_UNTIL_NS, access_is_old, access_of, access_second,
-    access_time, generation, link_word, lower, upper, value_bytes,
+    Shard, T_CELLS, T_SEED, T_SHARDS, T_VALID_UNTIL_NS, access_of, access_second, upper,
+    value_bytes,
 };
 use super::payload::Cursor;
 use super::probe::{Item, find, is_item, item_in, slot_cell, slot_tag, slots};
@@ -70,6 +71,14 @@ pub struct WriterCounts {
     /// Items removed because their time was over: by the sweep, by an eviction, or by a change of
     /// their key.
     pub expirations_count: u64,
+    /// Uses that the front told of, a sample.
+    pub sampled_front_count: u64,
+    /// Uses that same-host readers told of, a sample.
+    pub sampled_readers_count: u64,
+    /// What was told of no value that is there: it went since, or the hash is made up.
+    pub sampled_stray_count: u64,
+    /// Times a ring was written over before it was looked at.
+    pub sampled_overruns_count: u64,
 }
 
 /// What is in the table.
@@ -101,6 +110,7 @@ pub struct TableWriter<W, H = ()> {
     pub(super) counts: WriterCounts,
     pub(super) hot: H,
     pub(super) sweep: Sweep,
+    pub(super) folding: Folding,
 }
 
 impl<W: Words> TableWriter<W> {
@@ -137,6 +147,7 @@ impl<W: Words, H: HotSet> TableWriter<W, H> {
     }
 
     fn over(memory: W, layout: Layout, seed: u64, hot: H) -> Self {
+        let folding = Folding::new(&memory);
         Self {
             memory,
             layout,
@@ -146,6 +157,7 @@ impl<W: Words, H: HotSet> TableWriter<W, H> {
             counts: WriterCounts::default(),
             hot,
             sweep: Sweep::default(),
+            folding,
         }
     }
 
@@ -289,10 +301,7 @@ impl<W: Words, H: HotSet> TableWriter<W, H> {
             return None;
         }
         let hit = hit(words, shard, &item);
-        let Meta { frequency, fetched, .. } = item.meta;
-        if frequency < FREQUENCY_MAX || !fetched || access_is_old(hit.access, now_ns) {
-            used(words, shard, &item, now_ns);
-        }
+        used_if_new(words, shard, &item, now_ns);
         Some(hit)
     }
 
@@ -475,19 +484,4 @@ fn hit(words: &[AtomicU64], shard: &Shard, item: &Item) -> Hit {
         access: access_of(load(words, at + C_LINK), &item.meta),
         value: item.value,
     }
-}
-
-/// Counts a use.
-#[inline]
-fn used(words: &[AtomicU64], shard: &Shard, item: &Item, now_ns: u64) {
-    let at = shard.cell(item.cell);
-    let link = load(words, at + C_LINK);
-    let mut access = access_of(link, &item.meta);
-    if access_is_old(access, now_ns) {
-        access = access_time(now_ns);
-        store(words, at + C_LINK, link_word(access, generation(link), lower(link)));
-    }
-    let frequency = (item.meta.frequency + 1).min(FREQUENCY_MAX);
-    let meta = Meta { frequency, fetched: true, access: (access >> 16) as u8, ..item.meta };
-    store(words, at + C_META, meta.pack());
 }

@@ -1,0 +1,269 @@
+//! What readers tell of their hits, counted as uses ([`crate::sampled_hits`]).
+
+use super::evict::FREQUENCY_MAX;
+use super::hash::KeyHash;
+use super::hot::HotSet;
+use super::layout::{
+    C_LINK, C_META, Meta, Shard, access_is_old, access_of, access_time, generation, link_word,
+    lower,
+};
+use super::payload::Cursor;
+use super::probe::{Item, buckets, is_item, slot_cell, slot_tag, slots};
+use super::reader::TableReader;
+use super::words::{Words, load, store};
+use super::writer::{TableWriter, shard_of, usable};
+use crate::sampled_hits::{FRONT_HIT_RING, HIT_RINGS};
+use crate::sync::AtomicU64;
+
+/// Entries that are looked up together. Too low: waits for memory are not overlapped. Too high: requests
+/// wait behind them.
+const TOGETHER: usize = 16;
+
+/// Entries of one ring among those: nobody's flood takes the places of all others.
+const OF_ONE_RING: usize = TOGETHER / 2;
+
+/// One share of entries for so long a time, as the run loop's housekeepings are apart.
+const SHARE_NS: u64 = 100_000;
+
+/// Shares at once, after a sleep.
+const SHARES_MAX: u64 = 8;
+
+/// How far the rings were read. The writer's own: what was told to a predecessor is nobody's merit now.
+#[derive(Debug)]
+pub(super) struct Folding {
+    tails: [u64; HIT_RINGS],
+    first: usize,
+    folded_ns: u64,
+}
+
+impl Folding {
+    pub fn new(memory: &impl Words) -> Self {
+        let head = |ring| memory.sampled_hits().map_or(0, |hits| hits.head(ring));
+        Self { tails: std::array::from_fn(head), first: 0, folded_ns: 0 }
+    }
+}
+
+impl<W: Words, H: HotSet> TableWriter<W, H> {
+    /// Counts hits that readers told of as uses: a bounded number, growing with the time since the last call
+    /// as far as a sleep of the run loop. No system call; nothing is written to the readers' memory.
+    pub fn fold_sampled(&mut self, now_ns: u64) {
+        let since_ns = now_ns.saturating_sub(self.folding.folded_ns);
+        self.folding.folded_ns = now_ns;
+        for _ in 0..(since_ns / SHARE_NS).clamp(1, SHARES_MAX) {
+            if self.fold_share(now_ns) < TOGETHER {
+                break;
+            }
+        }
+    }
+
+    fn fold_share(&mut self, now_ns: u64) -> usize {
+        let Some(hits) = self.memory.sampled_hits() else { return 0 };
+        let mut told = [(0, 0); TOGETHER];
+        let mut count = 0;
+        for step in 0..HIT_RINGS {
+            let ring = (self.folding.first + step) % HIT_RINGS;
+            let mut hashes = [0; OF_ONE_RING];
+            let room = OF_ONE_RING.min(TOGETHER - count);
+            let tail = &mut self.folding.tails[ring];
+            let (taken, overrun) = hits.take(ring, tail, &mut hashes[..room]);
+            self.counts.sampled_overruns_count += u64::from(overrun);
+            for hash in &hashes[..taken] {
+                told[count] = (ring, *hash);
+                count += 1;
+            }
+        }
+        self.folding.first = (self.folding.first + 1) % HIT_RINGS;
+        for (_, hash) in &told[..count] {
+            self.prefetch_bucket(KeyHash(*hash));
+        }
+        for (_, hash) in &told[..count] {
+            self.prefetch_cell(KeyHash(*hash));
+        }
+        for &(ring, hash) in &told[..count] {
+            // Every writer of the table sees every entry.
+            if !self.owns(KeyHash(hash)) {
+                continue;
+            }
+            let counted = match (self.use_by_hash(KeyHash(hash), now_ns), ring) {
+                (false, _) => &mut self.counts.sampled_stray_count,
+                (true, FRONT_HIT_RING) => &mut self.counts.sampled_front_count,
+                (true, _) => &mut self.counts.sampled_readers_count,
+            };
+            *counted += 1;
+        }
+        count
+    }
+
+    /// Counts a use of the value whose key has this hash, if there is one that may be used. Any hash will
+    /// do: only a slot of the table says which cell is an item's.
+    fn use_by_hash(&mut self, hash: KeyHash, now_ns: u64) -> bool {
+        let words = self.memory.words();
+        let shard = shard_of(&self.shards, hash);
+        let item = find_by_hash(words, shard, hash);
+        let Some(item) = item.filter(|item| usable(words, shard, item, now_ns)) else {
+            return false;
+        };
+        used_if_new(words, shard, &item, now_ns);
+        true
+    }
+}
+
+/// Counts a use where that changes anything.
+#[inline]
+pub(super) fn used_if_new(words: &[AtomicU64], shard: &Shard, item: &Item, now_ns: u64) {
+    let Meta { frequency, fetched, .. } = item.meta;
+    let access = access_of(load(words, shard.cell(item.cell) + C_LINK), &item.meta);
+    if frequency < FREQUENCY_MAX || !fetched || access_is_old(access, now_ns) {
+        used(words, shard, item, now_ns);
+    }
+}
+
+/// Counts a use.
+#[inline]
+fn used(words: &[AtomicU64], shard: &Shard, item: &Item, now_ns: u64) {
+    let at = shard.cell(item.cell);
+    let link = load(words, at + C_LINK);
+    let mut access = access_of(link, &item.meta);
+    if access_is_old(access, now_ns) {
+        access = access_time(now_ns);
+        store(words, at + C_LINK, link_word(access, generation(link), lower(link)));
+    }
+    let frequency = (item.meta.frequency + 1).min(FREQUENCY_MAX);
+    let meta = Meta { frequency, fetched: true, access: (access >> 16) as u8, ..item.meta };
+    store(words, at + C_META, meta.pack());
+}
+
+fn find_by_hash(words: &[AtomicU64], shard: &Shard, hash: KeyHash) -> Option<Item> {
+    let (first, second) = buckets(words, shard, hash);
+    [Some(first), second].into_iter().flatten().flat_map(|bucket| slots(shard, bucket)).find_map(
+        |slot| {
+            let word = load(words, slot);
+            if slot_tag(word) != hash.tag() || !is_item(word) {
+                return None;
+            }
+            let cell = slot_cell(word);
+            let same = KeyHash::of(words, shard, cell) == hash;
+            let meta = Meta::unpack(load(words, shard.cell(cell) + C_META));
+            same.then_some(Item { cell, meta, value: Cursor::first(shard, cell) })
+        },
+    )
+}
+
+impl<W: Words> TableReader<W> {
+    /// Tells the writer that `key` was found, in ring `ring` modulo [`HIT_RINGS`]; nothing where the memory
+    /// has no way to. Three stores and a hash.
+    #[inline]
+    pub fn tell(&self, ring: usize, key: &[u8]) {
+        if let Some(hits) = self.memory.sampled_hits() {
+            hits.push(ring, KeyHash::new(self.seed, key).bits());
+        }
+    }
+}
+
+#[cfg(all(test, not(loom), not(miri)))]
+mod tests {
+    use super::super::model_test::put;
+    use super::super::*;
+    use super::*;
+    use crate::clock::monotonic_ns;
+    use crate::region::Access;
+    use crate::sampled_hits::HitRegion;
+
+    /// A table of 1 MiB, a reader of it, and who tells.
+    fn table() -> (TableWriter<TableRegion>, TableReader<TableRegion>) {
+        let hits = HitRegion::create().unwrap();
+        let copy = |fd: std::os::fd::BorrowedFd<'_>| fd.try_clone_to_owned().unwrap();
+        let region = TableRegion::create(1, false).unwrap();
+        let reader = TableRegion::attach(copy(region.fd()), Access::ReadOnly).unwrap();
+        let of_worker = HitRegion::attach(copy(hits.fd()), Access::ReadOnly).unwrap();
+        let table = TableWriter::create(region.with_hits(of_worker), 1, 5).unwrap();
+        (table, TableReader::attach(reader.with_hits(hits)).unwrap())
+    }
+
+    fn key(number: u32) -> Vec<u8> {
+        format!("key:{number:08}").into_bytes()
+    }
+
+    /// Of a hundred keys that only a reader reads while others are written many times over, those that are
+    /// left, by whether the writer listens.
+    fn left(listens: bool, ring: usize) -> (usize, WriterCounts) {
+        let (mut table, reader) = table();
+        let now_ns = monotonic_ns();
+        let mut out = [0; 64];
+        for number in 0..100 {
+            put(&mut table, &key(number), b"read by a reader only").unwrap();
+        }
+        for number in 100..30_000 {
+            put(&mut table, &key(number), b"never read").unwrap();
+            let read = key(number % 100);
+            if reader.get(&read, now_ns, &mut out).is_ok() {
+                reader.tell(ring, &read);
+            }
+            if listens && number % 4 == 0 {
+                table.fold_sampled(now_ns);
+            }
+        }
+        assert_eq!(check(table.memory().words()).map(|_| ()), Ok(()));
+        let left = (0..100).filter(|&n| reader.get(&key(n), now_ns, &mut out).is_ok()).count();
+        (left, table.counts())
+    }
+
+    #[test]
+    fn keys_that_only_readers_read_outlive_a_storm_of_writes() {
+        for (ring, counted) in [(FRONT_HIT_RING, true), (5, false)] {
+            let (told, counts) = left(true, ring);
+            let (untold, none) = left(false, ring);
+            assert!(told >= 95, "{told} of 100 are left");
+            assert!(untold <= 5, "{untold} of 100 are left though nobody listened");
+            let (front, readers) = (counts.sampled_front_count, counts.sampled_readers_count);
+            let (of_ring, of_other) = if counted { (front, readers) } else { (readers, front) };
+            assert!(of_ring > 20_000 && of_other == 0, "{counts:?}");
+            assert_eq!(none.sampled_front_count + none.sampled_readers_count, 0);
+        }
+    }
+
+    #[test]
+    fn any_entry_leaves_the_table_whole() {
+        let (mut table, reader) = table();
+        for number in 0..2_000 {
+            // Of several cells: most cells are none of an item's first.
+            put(&mut table, &key(number), &[b'v'; 300]).unwrap();
+        }
+        let mut state = 9_u64;
+        let hits = reader.memory.sampled_hits().unwrap();
+        for number in 0..200_000_u64 {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            let own = KeyHash::new(5, &key(number as u32 % 3_000)).bits();
+            let hash = match number % 4 {
+                0 => state,
+                // Right bucket and tag, and another hash; the hash of a key that was evicted.
+                1 => own ^ 1 << 20,
+                2 => own,
+                _ => number,
+            };
+            hits.push(number as usize, hash);
+            if number % 8 == 0 {
+                table.fold_sampled(1);
+            }
+        }
+        assert!(table.counts().sampled_stray_count > 1_000);
+        assert_eq!(check(table.memory().words()).map(|_| ()), Ok(()));
+        let mut out = [0; 300];
+        let whole = (0..2_000).filter(|&n| reader.get(&key(n), 1, &mut out).is_ok());
+        assert!(whole.count() > 1_000 && out == [b'v'; 300]);
+    }
+
+    #[test]
+    fn a_flood_in_one_ring_leaves_room_for_the_others() {
+        let (mut table, reader) = table();
+        put(&mut table, b"mine", b"v").unwrap();
+        for _ in 0..1_000 {
+            let hits = reader.memory.sampled_hits().unwrap();
+            (0..20).for_each(|_| hits.push(3, 1));
+            reader.tell(4, b"mine");
+            table.fold_sampled(1);
+        }
+        assert!(table.counts().sampled_readers_count >= 900, "{:?}", table.counts());
+        assert!(table.counts().sampled_overruns_count > 0);
+    }
+}
