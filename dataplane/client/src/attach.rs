@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 
 use nautilus_shm::attach::{
     CACHE_NAME_BYTES, CacheName, CacheRequest, Code, FDS_MAX, PACKET_BYTES_MAX, ReplyHeader,
-    SUPERVISOR_SOCKET, cache_name,
+    SUPERVISOR_SOCKET, Verb, cache_name,
 };
 use nautilus_shm::region::Access;
+use nautilus_shm::sampled_hits::HitRegion;
 use nautilus_shm::table::{TableReader, TableRegion};
 use nix::errno::Errno;
 use nix::sys::socket::{
@@ -60,7 +61,7 @@ impl Place {
 
     /// Asks, and maps what comes unless it is what `known` is.
     pub fn attach(&self, known: Option<&Attachment>) -> Result<Found, AttachError> {
-        let fd = self.ask()?;
+        let fd = self.ask(Verb::Cache)?;
         let file = fstat(&fd).map_err(|errno| self.no_answer(errno))?;
         let identity = (file.st_dev, file.st_ino);
         if known.is_some_and(|known| known.identity == identity) {
@@ -68,6 +69,13 @@ impl Place {
         }
         let region = TableRegion::attach(fd, Access::ReadOnly)
             .map_err(|source| AttachError::Region { id: self.id.clone(), source })?;
+        // Without it values are read as well, only nobody knows that they are.
+        let hits = self.ask(Verb::Hits).ok();
+        let hits = hits.and_then(|fd| HitRegion::attach(fd, Access::ReadWrite).ok());
+        let region = match hits {
+            Some(hits) => region.with_hits(hits),
+            None => region,
+        };
         let table = TableReader::attach(region)
             .map_err(|source| AttachError::Table { id: self.id.clone(), source })?;
         Ok(Found::Other(Attachment { table, identity }))
@@ -77,8 +85,8 @@ impl Place {
         AttachError::Answer { path: self.socket.clone(), errno }
     }
 
-    /// The descriptor of the cache.
-    fn ask(&self) -> Result<OwnedFd, AttachError> {
+    /// One descriptor of the cache.
+    fn ask(&self, verb: Verb) -> Result<OwnedFd, AttachError> {
         let path = || self.socket.clone();
         let no_answer = |errno| self.no_answer(errno);
         let bad = |problem: String| AttachError::Reply { path: path(), problem };
@@ -91,7 +99,7 @@ impl Place {
         setsockopt(&connection, sockopt::SendTimeout, &limit).map_err(no_answer)?;
         again(|| connect(connection.as_raw_fd(), &address))
             .map_err(|errno| AttachError::Connect { path: path(), errno })?;
-        let request = CacheRequest { name: self.name }.encode();
+        let request = CacheRequest { verb, name: self.name }.encode();
         let slices = [IoSlice::new(&request)];
         let (fd, flags) = (connection.as_raw_fd(), MsgFlags::MSG_NOSIGNAL);
         again(|| sendmsg::<UnixAddr>(fd, &slices, &[], flags, None)).map_err(no_answer)?;

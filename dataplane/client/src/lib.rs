@@ -20,6 +20,7 @@ mod error;
 mod ffi;
 mod many;
 mod reader;
+mod telling;
 mod wait;
 
 pub use error::{AttachError, ReadError, WaitError};

@@ -40,7 +40,7 @@ impl CacheReader {
         }
     }
 
-    fn pass(&self, reads: &mut [Read<'_>]) {
+    fn pass(&mut self, reads: &mut [Read<'_>]) {
         for group in reads.chunks_mut(TOGETHER) {
             let now_ns = monotonic_ns();
             let table = &self.memory.table;
@@ -53,6 +53,9 @@ impl CacheReader {
             }
             for read in group {
                 read.result = self.memory.get(read.key, now_ns, read.out);
+                if read.result.is_ok() {
+                    self.telling.found(table, read.key, now_ns);
+                }
             }
         }
     }

@@ -7,6 +7,7 @@ use nautilus_shm::clock::monotonic_ns;
 
 use crate::attach::{Attachment, Found, Place};
 use crate::error::{AttachError, ReadError};
+use crate::telling::Telling;
 
 /// The version of a key that is not there; no value has it.
 pub const VERSION_MISS: u64 = 0;
@@ -53,6 +54,7 @@ pub struct CacheReader {
     place: Arc<Place>,
     automatic: bool,
     next_try_ns: u64,
+    pub(crate) telling: Telling,
 }
 
 impl CacheReader {
@@ -65,7 +67,8 @@ impl CacheReader {
             unreachable!("no memory is known yet");
         };
         let (memory, place) = (Arc::new(memory), Arc::new(place));
-        Ok(Self { memory, place, automatic: false, next_try_ns: 0 })
+        let telling = Telling::new();
+        Ok(Self { memory, place, automatic: false, next_try_ns: 0, telling })
     }
 
     /// Whether a read that would say [`ReadError::Detached`] first attaches again, at most every 20 ms.
@@ -79,7 +82,12 @@ impl CacheReader {
     #[inline]
     pub fn get(&mut self, key: &[u8], out: &mut [u8]) -> Result<Value, ReadError> {
         // Read after the call has begun: what has expired by now is not returned.
-        match self.memory.get(key, monotonic_ns(), out) {
+        let now_ns = monotonic_ns();
+        match self.memory.get(key, now_ns, out) {
+            Ok(value) => {
+                self.telling.found(&self.memory.table, key, now_ns);
+                Ok(value)
+            }
             Err(ReadError::Detached) if self.automatic => self.get_again(key, out),
             result => result,
         }

@@ -20,10 +20,11 @@
 //! | attach | root, own, `control.user`       | one [`CacheName`] per cache | control region, then one region per cache |
 //! | status | root, own, `control.user`       | UTF-8 text for an operator  | none                                      |
 //! | cache  | these, `cache.readers`          | its [`CacheName`]           | the region of that cache, nothing else    |
+//! | hits   | as `cache`                      | its [`CacheName`]           | where its readers tell of hits, writable  |
 //!
 //! A refusal's payload may be UTF-8 text that says why.
 //!
-//! Every descriptor is opened read-only. This module holds bytes and bounds only, no I/O: the
+//! Every other descriptor is opened read-only. This module holds bytes and bounds only, no I/O: the
 //! supervisor writes replies, `control` and same-host readers parse them, and neither trusts the
 //! other's lengths.
 
@@ -76,6 +77,9 @@ pub enum Verb {
     Status = 2,
     /// A read-only descriptor of one cache, named in a [`CacheRequest`].
     Cache = 3,
+    /// A writable descriptor of the memory in which readers of one cache tell of their hits
+    /// ([`crate::sampled_hits`]). A reader does without where there is none.
+    Hits = 4,
 }
 
 impl Verb {
@@ -85,6 +89,7 @@ impl Verb {
             1 => Some(Self::Attach),
             2 => Some(Self::Status),
             3 => Some(Self::Cache),
+            4 => Some(Self::Hits),
             _ => None,
         }
     }

@@ -4,6 +4,7 @@ use std::os::fd::OwnedFd;
 
 use nautilus_shm::attach::CACHES_MAX;
 use nautilus_shm::region::Access;
+use nautilus_shm::sampled_hits::HitRegion;
 use nautilus_shm::table::{TableReader, TableRegion};
 
 use super::FrontError;
@@ -36,6 +37,9 @@ impl Served {
     ) -> Result<Self, FrontError> {
         let memory = TableRegion::attach(fds.take(&opened.memory_name())?, Access::ReadOnly)
             .map_err(|error| FrontError::Region("cache", error))?;
+        let hits = HitRegion::attach(fds.take(&opened.hits_name())?, Access::ReadWrite)
+            .map_err(|error| FrontError::Region("sampled hits", error))?;
+        let memory = memory.with_hits(hits);
         let CacheSockets { listeners, datagrams } = CacheSockets::take(fds, opened.place);
         let target = Target { place: opened.place.into(), generation: opened.generation };
         Ok(Self {

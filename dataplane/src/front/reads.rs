@@ -1,5 +1,6 @@
 //! Reads, executed by the front itself on the cache's shared memory.
 
+use nautilus_shm::sampled_hits::{FRONT_HIT_RING, Sampler};
 use nautilus_shm::table::{ReadError, TableReader, TableRegion, VALUE_BYTES_MAX};
 
 use super::connection::Backend;
@@ -10,6 +11,7 @@ use super::protocol;
 /// The front's read-only view of a cache.
 pub struct Reads {
     table: TableReader<TableRegion>,
+    sampler: Sampler,
     value: Box<[u8]>,
     /// `CLOCK_MONOTONIC`, read after the request has arrived.
     pub now_ns: u64,
@@ -23,7 +25,8 @@ impl Reads {
     /// Reads of this table.
     pub fn new(table: TableReader<TableRegion>) -> Self {
         let value = vec![0; VALUE_BYTES_MAX].into();
-        Self { table, value, now_ns: 0, hits: 0, misses: 0 }
+        let sampler = Sampler::new(0);
+        Self { table, sampler, value, now_ns: 0, hits: 0, misses: 0 }
     }
 
     #[inline]
@@ -31,6 +34,9 @@ impl Reads {
         match self.table.get(key, self.now_ns, &mut self.value) {
             Ok(hit) => {
                 self.hits += 1;
+                if self.sampler.wants(self.now_ns) {
+                    self.table.tell(FRONT_HIT_RING, key);
+                }
                 let value = &self.value[..hit.value_bytes];
                 protocol::write_item(key, &hit, with_version, value, out);
                 true

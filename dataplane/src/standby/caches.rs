@@ -6,6 +6,7 @@ use nautilus_shm::clock::monotonic_ns;
 use nautilus_shm::control_region::ControlRegion;
 use nautilus_shm::metrics::MetricBank;
 use nautilus_shm::region::Access;
+use nautilus_shm::sampled_hits::HitRegion;
 use nautilus_shm::table::{SHARDS_MAX, SharedWords, TableReader, TableRegion, TableWriter};
 
 use super::StandbyError;
@@ -73,7 +74,9 @@ impl PreparedCache {
         fds: &mut Fds,
     ) -> Result<Self, StandbyError> {
         let memory = TableRegion::attach(fds.take(&opened.memory_name())?, Access::ReadWrite)?;
-        let memory = SharedWords::new(memory);
+        // Readers write it, the worker only looks.
+        let hits = HitRegion::attach(fds.take(&opened.hits_name())?, Access::ReadOnly)?;
+        let memory = SharedWords::new(memory.with_hits(hits));
         let table = TableReader::attach(memory.clone()).map_err(StandbyError::Table)?;
         let (mut lines, mut specs) = (Vec::new(), Vec::new());
         for feed in config.feed.iter().filter(|feed| publishes_into(feed, opened, config)) {

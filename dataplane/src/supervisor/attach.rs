@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use nautilus_shm::attach::{
     Ask, AttachError, CacheName, Code, PACKET_BYTES_MAX, ReplyHeader, cache_name,
 };
-use nautilus_shm::table::TableRegion;
+use nautilus_shm::table::{TableRegion, Words};
 use nix::sys::socket::{getsockopt, sockopt};
 
 use super::caches::OpenCache;
@@ -67,7 +67,7 @@ impl Access {
 
     /// `Ok` for what this uid may ask, else the answer it gets instead.
     fn allows(&self, uid: u32, ask: &Ask) -> Result<(), Denied> {
-        let Ask::Cache(name) = ask else {
+        let (Ask::Cache(name) | Ask::Hits(name)) = ask else {
             let control = self.rank(uid) == Rank::Control;
             return if control { Ok(()) } else { Err(Denied::Refused("control.user")) };
         };
@@ -192,7 +192,10 @@ impl Readers {
                 }
                 Err(Denied::NoCache) => (Code::NoCache, Answer::default(), Outcome::Told),
                 Ok(()) => match make(&ask) {
-                    Ok(answer) if ask == Ask::Status => (Code::Ok, answer, Outcome::Told),
+                    // Who asks where to tell of hits has been counted as a reader before.
+                    Ok(answer) if matches!(ask, Ask::Status | Ask::Hits(_)) => {
+                        (Code::Ok, answer, Outcome::Told)
+                    }
                     Ok(answer) => (Code::Ok, answer, Outcome::Attached(uid)),
                     Err(_) => (Code::NotReady, Answer::default(), Outcome::Told),
                 },
@@ -252,6 +255,12 @@ pub fn cache_answer(name: &CacheName, memory: Option<&TableRegion>) -> io::Resul
     Ok(Answer { payload: name.to_vec(), fds: vec![memory.reopen_read_only()?] })
 }
 
+/// What is given to a reader of one cache that will tell of its hits.
+pub fn hits_answer(name: &CacheName, memory: Option<&TableRegion>) -> io::Result<Answer> {
+    let hits = memory.and_then(Words::sampled_hits).ok_or(io::ErrorKind::NotFound)?;
+    Ok(Answer { payload: name.to_vec(), fds: vec![hits.fd().try_clone_to_owned()?] })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -306,6 +315,8 @@ mod tests {
             assert_eq!(access.allows(uid, &Ask::Attach), node, "uid {uid}");
             assert_eq!(access.allows(uid, &Ask::Status), node, "uid {uid}");
             assert_eq!(access.allows(uid, &quotes), of_quotes, "uid {uid}");
+            let hits = Ask::Hits(cache_name("quotes"));
+            assert_eq!(access.allows(uid, &hits), of_quotes, "uid {uid}");
             assert_eq!(access.allows(uid, &orders), of_orders, "uid {uid}");
             assert_eq!(access.allows(uid, &absent), of_absent, "uid {uid}");
         }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   node file -> Cache -> open() -> OpenCache { place, generation, memory, sockets }
-//!                                      | cache.<place>, tcp.<place>.<n>, udp.<place>.<n>
+//!                                      | cache.<place>, hits.<place>, tcp.<place>.<n>, udp.<place>.<n>
 //!                                      v
 //!                        workers (writable), front (read-only memory), readers by name (read-only)
 //! ```
@@ -17,7 +17,8 @@ use nautilus_ebpf::intf::{HOT_CACHES, Service};
 use nautilus_shm::attach::CACHES_MAX;
 use nautilus_shm::cache_cell::{CacheIdentity, CacheState};
 use nautilus_shm::region::Access;
-use nautilus_shm::table::{TableRegion, TableWriter};
+use nautilus_shm::sampled_hits::HitRegion;
+use nautilus_shm::table::{TableRegion, TableWriter, Words};
 use serde::{Deserialize, Serialize};
 
 use super::front_resources::{CacheSockets, FrontOpenError};
@@ -63,6 +64,11 @@ impl CacheOpened {
     /// Name of its memory among descriptors.
     pub fn memory_name(&self) -> String {
         format!("cache.{}", self.place)
+    }
+
+    /// Name of the memory in which its readers tell of their hits.
+    pub fn hits_name(&self) -> String {
+        format!("hits.{}", self.place)
     }
 }
 
@@ -117,13 +123,22 @@ impl OpenCache {
     /// Adds duplicates of everything, for a worker.
     pub fn append_to(&self, fds: &mut Fds) -> io::Result<()> {
         fds.push(self.opened.memory_name(), self.memory.fd().try_clone_to_owned()?);
+        self.append_hits(fds)?;
         self.sockets.append_to(self.opened.place, fds)
     }
 
     /// The same for the front, which may only read the memory.
     pub fn append_for_front(&self, fds: &mut Fds) -> io::Result<()> {
         fds.push(self.opened.memory_name(), self.memory.reopen_read_only()?);
+        self.append_hits(fds)?;
         self.sockets.append_to(self.opened.place, fds)
+    }
+
+    fn append_hits(&self, fds: &mut Fds) -> io::Result<()> {
+        if let Some(hits) = self.memory.sampled_hits() {
+            fds.push(self.opened.hits_name(), hits.fd().try_clone_to_owned()?);
+        }
+        Ok(())
     }
 
     /// Takes everything back from a worker, after a look at each.
@@ -133,8 +148,11 @@ impl OpenCache {
             return Err(format!("cache {id} has place {}", opened.place));
         }
         let memory = fds.take(&opened.memory_name()).map_err(|error| error.to_string())?;
-        let memory = TableRegion::attach(memory, Access::ReadWrite)
-            .map_err(|error| format!("cache {id}: {error}"))?;
+        let hits = fds.take(&opened.hits_name()).map_err(|error| error.to_string())?;
+        let failed = |error| format!("cache {id}: {error}");
+        let hits = HitRegion::attach(hits, Access::ReadWrite).map_err(failed)?;
+        let memory = TableRegion::attach(memory, Access::ReadWrite).map_err(failed)?;
+        let memory = memory.with_hits(hits);
         let sockets = match has_front {
             true => CacheSockets::take_back(fds, opened.place, opened.section.port)
                 .map_err(|problem| format!("cache {id}: {problem}"))?,
@@ -176,5 +194,5 @@ fn make_memory(cache: &Cache, workers: u32) -> Result<TableRegion, CacheOpenErro
     // Microseconds: no shard makes more than one version in each, all its life on average.
     let since_1970 = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
     table.begin_versions(since_1970.as_micros() as u64);
-    Ok(region)
+    Ok(region.with_hits(HitRegion::create().map_err(|error| said(&error))?))
 }

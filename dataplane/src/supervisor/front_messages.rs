@@ -33,7 +33,7 @@ pub enum ToFront {
     /// Serve.
     Assign {
         /// Names of the descriptors: `control`, `front.0` and `wake.0` and so on, one a worker, and of each
-        /// cache its memory (read-only), listeners and sockets.
+        /// cache its memory (read-only), that for told hits, listeners and sockets.
         fds: Vec<String>,
         /// What to do with them.
         assignment: FrontAssignment,

@@ -19,7 +19,9 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
-use super::attach::{Access, Answer, Outcome, Readers, attach_answer, cache_answer, memory_of};
+use super::attach::{
+    Access, Answer, Outcome, Readers, attach_answer, cache_answer, hits_answer, memory_of,
+};
 use super::counters;
 use super::front::Front;
 use super::host::{Host, HostError, facts, settle};
@@ -393,6 +395,7 @@ impl Node {
             Ask::Attach => attach_answer(control.reopen_read_only(), caches),
             Ask::Status => Ok(Answer { payload: status.into_bytes(), fds: Vec::new() }),
             Ask::Cache(name) => cache_answer(name, memory_of(name, caches)),
+            Ask::Hits(name) => hits_answer(name, memory_of(name, caches)),
         });
         match outcome {
             Outcome::Attached(_) => self.count(metrics::ATTACHES),

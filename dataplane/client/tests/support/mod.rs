@@ -8,11 +8,12 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use nautilus_dataplane::supervisor::attach::{Access, Readers, cache_answer};
+use nautilus_dataplane::supervisor::attach::{Access, Readers, cache_answer, hits_answer};
 use nautilus_dataplane::supervisor::run_dir::RunDir;
 use nautilus_shm::attach::{Ask, SUPERVISOR_SOCKET};
 use nautilus_shm::clock::monotonic_ns;
 use nautilus_shm::region;
+use nautilus_shm::sampled_hits::HitRegion;
 use nautilus_shm::table::{ApplyError, Mutation, Op, TableRegion, TableWriter};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
@@ -33,6 +34,10 @@ fn memory(megabytes: u32, versions: u64) -> (TableRegion, TableWriter<TableRegio
     let region = TableRegion::create(megabytes, false).unwrap();
     let copy = region.fd().try_clone_to_owned().unwrap();
     let copy = TableRegion::attach(copy, region::Access::ReadWrite).unwrap();
+    let hits = HitRegion::create().unwrap();
+    let of_worker = hits.fd().try_clone_to_owned().unwrap();
+    let of_worker = HitRegion::attach(of_worker, region::Access::ReadOnly).unwrap();
+    let (region, copy) = (region.with_hits(hits), copy.with_hits(of_worker));
     let mut table = TableWriter::create(copy, 1, monotonic_ns()).unwrap();
     table.begin_versions(versions);
     (region, table)
@@ -68,6 +73,7 @@ impl Host {
                 for index in (1..ready.len()).rev().filter(|index| ready[*index]) {
                     readers.answer(index - 1, |ask| match ask {
                         Ask::Cache(name) => cache_answer(name, Some(&memory)),
+                        Ask::Hits(name) => hits_answer(name, Some(&memory)),
                         _ => Ok(Default::default()),
                     });
                 }

@@ -1,13 +1,15 @@
-//! The request for one cache, and telling the requests apart.
+//! The requests for one cache, and telling the requests apart.
 
 use super::{AttachError, CACHE_NAME_BYTES, CacheName, REQUEST_BYTES, Request, Verb, check, word};
 
 /// Bytes of a [`CacheRequest`].
 pub const CACHE_REQUEST_BYTES: usize = REQUEST_BYTES + CACHE_NAME_BYTES;
 
-/// A request of [`Verb::Cache`]: the eight bytes of a [`Request`], then the cache's name.
+/// A request of [`Verb::Cache`] or [`Verb::Hits`]: the eight bytes of a [`Request`], then the cache's name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CacheRequest {
+    /// What is asked for of it.
+    pub verb: Verb,
     /// Which cache.
     pub name: CacheName,
 }
@@ -16,7 +18,7 @@ impl CacheRequest {
     /// The packet.
     pub fn encode(&self) -> [u8; CACHE_REQUEST_BYTES] {
         let mut packet = [0; CACHE_REQUEST_BYTES];
-        packet[..REQUEST_BYTES].copy_from_slice(&Request { verb: Verb::Cache }.encode());
+        packet[..REQUEST_BYTES].copy_from_slice(&Request { verb: self.verb }.encode());
         packet[REQUEST_BYTES..].copy_from_slice(&self.name);
         packet
     }
@@ -31,6 +33,8 @@ pub enum Ask {
     Status,
     /// [`Verb::Cache`] of this name.
     Cache(CacheName),
+    /// [`Verb::Hits`] of this name.
+    Hits(CacheName),
 }
 
 impl Ask {
@@ -47,6 +51,7 @@ impl Ask {
             (Some(Verb::Attach), _) if rest.is_empty() => Ok(Self::Attach),
             (Some(Verb::Status), _) if rest.is_empty() => Ok(Self::Status),
             (Some(Verb::Cache), Ok(name)) => Ok(Self::Cache(name)),
+            (Some(Verb::Hits), Ok(name)) => Ok(Self::Hits(name)),
             _ => wrong_length,
         }
     }
@@ -60,8 +65,11 @@ mod tests {
 
     #[test]
     fn every_request_is_told_apart_by_verb_and_length() {
-        let cache = CacheRequest { name: cache_name("quotes") }.encode();
-        assert_eq!(Ask::decode(&cache), Ok(Ask::Cache(cache_name("quotes"))));
+        let name = cache_name("quotes");
+        let cache = CacheRequest { verb: Verb::Cache, name }.encode();
+        assert_eq!(Ask::decode(&cache), Ok(Ask::Cache(name)));
+        let hits = CacheRequest { verb: Verb::Hits, name }.encode();
+        assert_eq!(Ask::decode(&hits), Ok(Ask::Hits(name)));
         for (verb, ask) in [(Verb::Attach, Ask::Attach), (Verb::Status, Ask::Status)] {
             let packet = Request { verb }.encode();
             assert_eq!(Ask::decode(&packet), Ok(ask));

@@ -192,6 +192,14 @@ labels! {
         Mn ["mn"],
     }
 
+    /// Who read a key that the worker was told of.
+    HitPath ["path"] {
+        /// Through the front.
+        Front ["front"],
+        /// By programs of this host that map the cache.
+        Reader ["reader"],
+    }
+
     /// How a cache request was refused.
     CacheError ["reason"] {
         /// Not a command (`ERROR`).

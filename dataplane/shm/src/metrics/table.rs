@@ -5,8 +5,8 @@
 //! Times are stored in nanoseconds and exported in seconds.
 
 use super::labels::{
-    CacheError, CacheVerb, ConnectionEnd, FeedError, FrameOwner, Label, LabelSet, NeighbourOutcome,
-    RxDrop, TxDrop, XdpVerdict,
+    CacheError, CacheVerb, ConnectionEnd, FeedError, FrameOwner, HitPath, Label, LabelSet,
+    NeighbourOutcome, RxDrop, TxDrop, XdpVerdict,
 };
 use super::{Counter, CounterBy, Gauge, GaugeBy, Kind, MetricSpec, Owner, Unit, slot_of};
 
@@ -90,9 +90,12 @@ metric_table! {
     // Cache.
     CACHE_REQUESTS counter "nautilus_cache_requests_total" Events Cache by CacheVerb: "Requests by verb, a get of several keys once a key";
     CACHE_ERRORS counter "nautilus_cache_errors_total" Events Cache by CacheError: "Requests refused";
-    CACHE_HITS counter "nautilus_cache_hits_total" Events Cache: "Keys found";
+    CACHE_HITS counter "nautilus_cache_hits_total" Events Cache: "Keys found by the worker; those found in XDP, by the front and by readers of this host are not in it";
     CACHE_MISSES counter "nautilus_cache_misses_total" Events Cache: "Keys not found, suspect ones included";
     CACHE_SUSPECTS counter "nautilus_cache_suspects_total" Events Cache: "Keys found but suspect, answered as a miss";
+    CACHE_SAMPLED_HITS counter "nautilus_cache_sampled_hits_total" Events Cache by HitPath: "Hits of others that they told the worker of, a sample: all of few, a random share of many";
+    CACHE_SAMPLED_STRAY counter "nautilus_cache_sampled_stray_total" Events Cache: "Told hits of no key that is there: it went meanwhile, or never was";
+    CACHE_SAMPLED_OVERRUNS counter "nautilus_cache_sampled_overruns_total" Events Cache: "Times told hits were written over before the worker looked";
     CACHE_EVICTIONS counter "nautilus_cache_evictions_total" Items Cache: "Items removed to make room";
     CACHE_EXPIRATIONS counter "nautilus_cache_expirations_total" Items Cache: "Items removed because their time was over";
     CACHE_ITEMS gauge "nautilus_cache_items" Items Cache: "Items in the cache";

@@ -91,6 +91,10 @@ impl<W: Words> Words for SharedWords<W> {
     fn writable(&self) -> bool {
         self.0.writable()
     }
+
+    fn sampled_hits(&self) -> Option<&HitRegion> {
+        self.0.sampled_hits()
+    }
 }
 
 /// `bytes` bytes of zeroed words on the heap: a table without other processes.

@@ -263,6 +263,7 @@ impl<W: Words, H: HotSet> Core<W, H> {
         }
         self.table.sweep(now_ns, super::SWEEP_BUCKETS);
         self.table.keep_hot(now_ns, super::HOT_SLOTS_KEPT);
+        self.table.fold_sampled(now_ns);
         self.stats.replenish();
     }
 }

@@ -1,7 +1,7 @@
 //! What the cache application counts: by verb, by error, and what came of it. `stats` shows the sums
 //! since the last `stats reset`; the metric bank is given what was added since the last publication.
 
-use nautilus_shm::metrics::labels::{CacheError, CacheVerb, Label};
+use nautilus_shm::metrics::labels::{CacheError, CacheVerb, HitPath, Label};
 use nautilus_shm::metrics::{MetricBank, table};
 use nautilus_shm::table::{Usage, WriterCounts};
 
@@ -120,6 +120,10 @@ impl CacheCounts {
             bank.add(metric, count);
         }
         let new = since(writer, published.writer);
+        bank.add(table::CACHE_SAMPLED_HITS.of(HitPath::Front), new.sampled_front_count);
+        bank.add(table::CACHE_SAMPLED_HITS.of(HitPath::Reader), new.sampled_readers_count);
+        bank.add(table::CACHE_SAMPLED_STRAY, new.sampled_stray_count);
+        bank.add(table::CACHE_SAMPLED_OVERRUNS, new.sampled_overruns_count);
         bank.add(table::CACHE_EVICTIONS, new.evictions_count);
         bank.add(table::CACHE_SUSPECTS, new.suspects_count);
         bank.add(table::CACHE_EXPIRATIONS, new.expirations_count);
@@ -136,5 +140,9 @@ fn since(now: WriterCounts, then: WriterCounts) -> WriterCounts {
         slot_evictions_count: now.slot_evictions_count - then.slot_evictions_count,
         suspects_count: now.suspects_count - then.suspects_count,
         expirations_count: now.expirations_count - then.expirations_count,
+        sampled_front_count: now.sampled_front_count - then.sampled_front_count,
+        sampled_readers_count: now.sampled_readers_count - then.sampled_readers_count,
+        sampled_stray_count: now.sampled_stray_count - then.sampled_stray_count,
+        sampled_overruns_count: now.sampled_overruns_count - then.sampled_overruns_count,
     }
 }

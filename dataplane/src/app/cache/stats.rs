@@ -94,6 +94,12 @@ impl<W: Words, H: HotSet> Core<W, H> {
         stat(sink, b"evictions", writer.evictions_count);
         stat(sink, b"reclaimed", writer.expirations_count);
         stat(sink, b"suspect_misses", writer.suspects_count);
+        // What `get_hits` and `cmd_get` lack: these paths tell of a part of their hits only.
+        sink.text(b"STAT get_hits_without xdp,front,readers\r\n");
+        stat(sink, b"sampled_hits_front", writer.sampled_front_count);
+        stat(sink, b"sampled_hits_readers", writer.sampled_readers_count);
+        stat(sink, b"sampled_hits_stray", writer.sampled_stray_count);
+        stat(sink, b"sampled_hits_overruns", writer.sampled_overruns_count);
         for &verb in CacheVerb::ALL {
             let mut name = Line::new(b"cmd_");
             name.push(CacheVerb::SET.values[verb.index()][0].as_bytes());
