@@ -1,11 +1,11 @@
 //! The cache as an application: memcached's commands over one table.
 //!
 //! ```text
-//!   burst -> hash first keys, ask for buckets -> ask for cells -> answer in order of arrival
+//!   burst -> hash first keys, ask for buckets -> for cells -> for second cells -> answer in order
 //!   line of a stream ------------------------------------------> core.rs -> Sink
 //! ```
 //!
-//! The first two passes are only hints to the memory system; all effects happen in the third, in the
+//! The passes before the last are only hints to the memory system; all effects happen in that, in the
 //! order in which the requests arrived.
 //!
 //! | file | owns |
@@ -59,7 +59,7 @@ use table::{Look, ReadTable, Wants};
 
 /// Keys of one request that are looked up together. Too low: waits for memory are not overlapped. Too
 /// high: the first lines are gone from the cache when they are used.
-const LOOKUPS_TOGETHER: usize = 16;
+const LOOKUPS_TOGETHER: usize = 32;
 
 /// Buckets of seven items that one housekeeping looks at for items to expire, ten thousand times a
 /// second. Too low: a full table takes long to give memory back. Too high: requests wait behind it.
@@ -104,7 +104,7 @@ const GET: &[u8] = b"get ";
 struct First {
     hash: KeyHash,
     guess: Guess,
-    /// Length of the key when the datagram is `get <key>` and nothing else: the third pass need not
+    /// Length of the key when the datagram is `get <key>` and nothing else: the last pass need not
     /// parse it again.
     only_key_bytes: Option<usize>,
 }
@@ -332,6 +332,9 @@ impl<W: Words, H: HotSet> CacheApp<W, H> {
             for (_, (hash, guess)) in &mut together[..count] {
                 *guess = self.core.table.prefetch_cell(*hash);
             }
+            for (_, (hash, guess)) in &together[..count] {
+                self.core.table.prefetch_rest(*hash, *guess);
+            }
             for &(key, place) in &together[..count] {
                 if self.sharing.is_some() && !self.core.table.owns(place.0) {
                     let Ok(()) = self.get_anothers(now_ns, key, with_version) else {
@@ -382,6 +385,9 @@ impl<W: Words, H: HotSet> App for CacheApp<W, H> {
         }
         for first in firsts.iter_mut().take(burst.len()).flatten() {
             first.guess = table.prefetch_cell(first.hash);
+        }
+        for first in firsts.iter().take(burst.len()).flatten() {
+            table.prefetch_rest(first.hash, first.guess);
         }
         for index in 0..burst.len() {
             let datagram = burst.get(index);

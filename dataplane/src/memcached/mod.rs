@@ -15,6 +15,7 @@ pub mod frame;
 pub mod number;
 pub mod parse;
 pub mod reply;
+mod scan;
 
 pub use frame::FrameHeader;
 pub use parse::{Next, Refusal, Request};

@@ -198,7 +198,8 @@ static void ask_for_more(const char *socket_path)
 		{ "ask for a cache without a name", "NEAT\1\3\0\0", 72 },
 		{ "ask for all regions with a cache's name", "NEAT\1\1\0\0quotes", 72 },
 		{ "ask for a cache whose name goes on", "NEAT\1\3\0\0quotes\0x", 72 },
-		{ "ask with another verb", "NEAT\1\4\0\0", 8 },
+		{ "ask for the hits of a cache that is not there", "NEAT\1\4\0\0control", 72 },
+		{ "ask with another verb", "NEAT\1\5\0\0", 8 },
 		{ "ask with nothing but junk", "junk", 4 },
 	};
 	for (size_t i = 0; i < sizeof asks / sizeof *asks; i++) {
@@ -252,7 +253,27 @@ static void change_run_dir(const char *run_dir)
 	}
 }
 
-/* Every descriptor this process has; the cache's is returned, and none of a memory is writable. */
+/*
+ * What may be written, the memory in which readers tell of hits, is sealed: its size is what it was, and what
+ * is in it is believed by nobody.
+ */
+static void change_hits(int fd)
+{
+	TRY("hits: ftruncate, longer", ftruncate(fd, 1 << 30));
+	TRY("hits: ftruncate to 0", ftruncate(fd, 0));
+	TRY("hits: fallocate beyond the end", fallocate(fd, 0, 1 << 20, 4096));
+	TRY("hits: fcntl F_ADD_SEALS", fcntl(fd, F_ADD_SEALS, F_SEAL_FUTURE_WRITE));
+	TRY("hits: fchmod 0666", fchmod(fd, 0666));
+	char junk[1 << 12];
+
+	memset(junk, 0xff, sizeof junk);
+	/* Everything but the header, with which a region is recognised. */
+	for (off_t at = 128; at < 36 << 10; at += sizeof junk)
+		if (pwrite(fd, junk, sizeof junk, at) < 0 && at < 32 << 10)
+			exit(2);
+}
+
+/* Every descriptor this process has; the cache's is returned, and none but that of hits is writable. */
 static int own_descriptors(void)
 {
 	int cache = -1;
@@ -271,6 +292,10 @@ static int own_descriptors(void)
 		       (flags & O_ACCMODE) == O_RDONLY ? "read-only" : "writable");
 		if (strncmp(target, "/memfd:nautilus", 15) != 0)
 			continue;
+		if (strncmp(target, "/memfd:nautilus-hits", 20) == 0) {
+			change_hits(fd);
+			continue;
+		}
 		if ((flags & O_ACCMODE) != O_RDONLY || !strstr(target, "cache"))
 			printf("ALLOWED a descriptor of %s\n", target);
 		cache = fd;

@@ -3,12 +3,18 @@
 //! ```text
 //!   bucket of a, b, c ... (prefetch)  ->  cell of a, b, c ... (prefetch_cell)  ->  get a, b, c ...
 //! ```
+//!
+//! The writer has a stage more: the second cell of each, where the value does not fit the first.
 
 use super::hash::KeyHash;
-use super::layout::Shard;
+use super::hot::HotSet;
+use super::layout::{
+    C_LENGTH, C_LINK, C_META, CELL_WORDS, FIRST_PAYLOAD, Meta, Shard, key_words, lower, value_bytes,
+};
 use super::probe::{is_item, slot_cell, slot_tag, slots};
 use super::reader::TableReader;
 use super::words::{Words, load, prefetch};
+use super::writer::{Guess, TableWriter, shard_of};
 
 /// A key whose bucket has been asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +49,31 @@ impl<W: Words> TableReader<W> {
                 prefetch(words, at.saturating_add(8));
                 return;
             }
+        }
+    }
+}
+
+impl<W: Words, H: HotSet> TableWriter<W, H> {
+    /// Third stage of a batch, after `prefetch_cell`: asks for the second cell of a value that has one. What
+    /// lies beyond is read in order and asked for by the processor.
+    #[inline]
+    pub fn prefetch_rest(&self, hash: KeyHash, guess: Guess) {
+        let Some(cell) = guess.cell(self.memory.words()) else { return };
+        let (words, shard) = (self.memory.words(), shard_of(&self.shards, hash));
+        // Where others write the shard, the slot may have changed since.
+        if cell >= shard.cells {
+            return;
+        }
+        let at = shard.cell(cell);
+        let key_bytes = Meta::unpack(load(words, at + C_META)).key_bytes;
+        let value_words = (value_bytes(load(words, at + C_LENGTH)) as usize).div_ceil(8);
+        let goes_on = key_words(key_bytes.into()) + value_words > CELL_WORDS - FIRST_PAYLOAD;
+        // A run is no cell: what is that long is read in order.
+        let next = lower(load(words, at + C_LINK));
+        if goes_on && next < shard.cells {
+            let at = shard.cell(next);
+            prefetch(words, at);
+            prefetch(words, at + 8);
         }
     }
 }

@@ -427,6 +427,14 @@ pub struct Guess {
     slot: usize,
 }
 
+impl Guess {
+    /// The cell that the slot names, if there is a guess.
+    #[inline]
+    pub(super) fn cell(self, words: &[AtomicU64]) -> Option<u32> {
+        (self.slot != 0).then(|| slot_cell(load(words, self.slot)))
+    }
+}
+
 /// A place in a value; see [`TableWriter::value`].
 #[derive(Clone, Copy, Debug)]
 pub struct ValueReader {

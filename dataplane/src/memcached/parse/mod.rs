@@ -18,6 +18,7 @@ pub use refusal::Refusal;
 pub use request::{Data, Next, Request, Store, StoreVerb};
 
 use super::number;
+use super::scan::{Words, find};
 
 /// Longest line that may be unfinished, unless it begins with `get` or `gets`. Above it a stream is no
 /// memcached client's (2,048 in memcached, too). Too low: long `gat` lines are refused. Too high: noise
@@ -34,7 +35,7 @@ const ANNOUNCED_BYTES_MAX: i64 = i32::MAX as i64 - 2;
 /// The words of a line.
 #[inline]
 pub fn words(line: &[u8]) -> impl Iterator<Item = &[u8]> {
-    line.split(|&byte| byte == b' ').filter(|word| !word.is_empty())
+    Words::of(line)
 }
 
 /// Takes the next request off a text that is not empty.
@@ -48,7 +49,7 @@ pub fn next(text: &[u8]) -> Next<'_> {
 #[inline]
 pub fn next_after(text: &[u8], scanned: usize) -> Next<'_> {
     let scanned = scanned.min(text.len());
-    let Some(end) = text[scanned..].iter().position(|&byte| byte == b'\n') else {
+    let Some(end) = find(&text[scanned..], b'\n') else {
         return unfinished(text);
     };
     let end = scanned + end;
