@@ -85,9 +85,14 @@ pub enum Cut {
     ByKey,
 }
 
+/// Bits of a request's number that name its slot; the others count the requests of the slot, so that what is
+/// left of an answer that was given up is not taken for the next one's.
+const SLOT_BITS: u32 = 6;
+
 /// One request on its way.
 #[derive(Clone, Debug)]
 struct Slot {
+    number: u16,
     asked: Asked,
     text: Box<[u8; TEXT_BYTES]>,
     /// One bit a datagram that is still to come.
@@ -104,11 +109,19 @@ pub struct MultiGet {
 }
 
 impl MultiGet {
-    /// Over the keys `0..keys`, at most `outstanding` at once.
+    /// Over the keys `0..keys`, at most `outstanding` at once, which is at most 64.
     pub fn new(keys: u64, seed: u64, cut: Cut, outstanding: u16) -> Self {
-        let slot =
-            Slot { asked: Asked(0), text: Box::new([0; TEXT_BYTES]), missing: 0, right: false };
-        Self { keys, state: seed | 1, cut, slots: vec![slot; outstanding.into()] }
+        assert!(outstanding <= 1 << SLOT_BITS, "a slot has a name");
+        let (text, asked) = (Box::new([0; TEXT_BYTES]), Asked(0));
+        let slots = (0..outstanding).map(|slot| Slot {
+            // What is on its way from a run before has another number, most likely.
+            number: (seed as u16) << SLOT_BITS | slot,
+            asked,
+            text: text.clone(),
+            missing: 0,
+            right: false,
+        });
+        Self { keys, state: seed | 1, cut, slots: slots.collect() }
     }
 }
 
@@ -121,10 +134,11 @@ impl Traffic for MultiGet {
         };
         let entry = &mut self.slots[usize::from(slot)];
         entry.asked = asked;
+        entry.number = entry.number.wrapping_add(1 << SLOT_BITS);
         write_answer(asked, self.keys, &mut entry.text);
         entry.missing = u32::MAX >> (32 - datagrams);
         entry.right = true;
-        header(slot, payload);
+        header(entry.number, payload);
         HEADER_BYTES + write_request(asked, self.keys, &mut payload[HEADER_BYTES..])
     }
 
@@ -134,7 +148,8 @@ impl Traffic for MultiGet {
         let number = u16::from_be_bytes([id0, id1]);
         let (sequence, total) =
             (u16::from_be_bytes([seq0, seq1]), u16::from_be_bytes([total0, total1]));
-        let slot = self.slots.get_mut(usize::from(number))?;
+        let place = number & ((1 << SLOT_BITS) - 1);
+        let slot = self.slots.get_mut(usize::from(place)).filter(|slot| slot.number == number)?;
         let (part, right) = match self.cut {
             Cut::Numbered => {
                 let start = usize::from(sequence) * PART_BYTES;
@@ -160,7 +175,7 @@ impl Traffic for MultiGet {
         slot.right &= right && slot.missing & bit != 0;
         slot.missing &= !bit;
         // What is wrong is so at once: its other parts may never come.
-        (slot.missing == 0 || !slot.right).then_some((number, slot.right))
+        (slot.missing == 0 || !slot.right).then_some((place, slot.right))
     }
 }
 
@@ -204,15 +219,18 @@ mod tests {
 
     const KEYS: u64 = 1_000_000;
 
-    fn asked(get: &mut MultiGet, slot: u16) -> Vec<Vec<u8>> {
+    /// The keys of the next request in a slot, and its number.
+    fn asked(get: &mut MultiGet, slot: u16) -> (Vec<Vec<u8>>, u16) {
         let mut payload = [0; 1_400];
         let bytes = get.request(0, slot, &mut payload);
         assert_eq!(bytes, HEADER_BYTES + REQUEST_BYTES);
-        assert_eq!(payload[..8], [slot.to_be_bytes(), [0, 0], [0, 1], [0, 0]].concat());
+        let number = u16::from_be_bytes([payload[0], payload[1]]);
+        assert_eq!(number % 64, slot);
+        assert_eq!(payload[2..8], [[0, 0], [0, 1], [0, 0]].concat());
         let line = payload[8..bytes].strip_suffix(b"\r\n").unwrap();
         let words: Vec<Vec<u8>> = line.split(|&b| b == b' ').map(<[u8]>::to_vec).collect();
         assert_eq!((&words[0][..], words.len()), (&b"get"[..], 1 + KEYS_TOGETHER));
-        words[1..].to_vec()
+        (words[1..].to_vec(), number)
     }
 
     fn item(key: &[u8]) -> Vec<u8> {
@@ -228,45 +246,46 @@ mod tests {
     #[test]
     fn a_numbered_answer_is_right_when_every_part_is_in_any_order() {
         let mut get = MultiGet::new(KEYS, 5, Cut::Numbered, 4);
-        let keys = asked(&mut get, 3);
+        let (keys, id) = asked(&mut get, 3);
         let text = [keys.iter().flat_map(|key| item(key)).collect(), END.to_vec()].concat();
         let parts: Vec<&[u8]> = text.chunks(PART_BYTES).collect();
         let total = parts.len() as u16;
         for sequence in [2, 0, 3] {
-            let part = datagram(3, sequence, total, parts[usize::from(sequence)]);
+            let part = datagram(id, sequence, total, parts[usize::from(sequence)]);
             assert_eq!(get.reply(&part), None);
         }
-        assert_eq!(get.reply(&datagram(3, 1, total, parts[1])), Some((3, true)));
-        for wrong in [
-            datagram(3, 1, total, parts[0]),
-            datagram(3, 0, total + 1, parts[0]),
-            datagram(3, 0, total, &parts[0][1..]),
-            datagram(3, 9, total, parts[0]),
-            datagram(3, 40, total, b""),
+        assert_eq!(get.reply(&datagram(id, 1, total, parts[1])), Some((3, true)));
+        for (sequence, total, part) in [
+            (1, total, parts[0]),
+            (0, total + 1, parts[0]),
+            (0, total, &parts[0][1..]),
+            (9, total, parts[0]),
+            (40, total, b""),
         ] {
-            asked(&mut get, 3);
-            assert_eq!(get.reply(&wrong), Some((3, false)));
+            let (_, next) = asked(&mut get, 3);
+            assert_eq!(get.reply(&datagram(id, 0, total, parts[0])), None, "the one before");
+            assert_eq!(get.reply(&datagram(next, sequence, total, part)), Some((3, false)));
         }
-        assert_eq!(get.reply(&datagram(4, 0, total, parts[0])), None, "nobody's");
+        assert_eq!(get.reply(&datagram(id + 1, 0, total, parts[0])), None, "nobody's");
     }
 
     #[test]
     fn an_answer_by_key_is_right_when_every_key_is() {
         let mut get = MultiGet::new(KEYS, 6, Cut::ByKey, 1);
-        let keys = asked(&mut get, 0);
+        let (keys, id) = asked(&mut get, 0);
         let text = |at: usize| {
             let end: &[u8] = if at + 1 == KEYS_TOGETHER { END } else { b"" };
             [&item(&keys[at])[..], end].concat()
         };
         for at in (0..KEYS_TOGETHER).filter(|&at| at != 7) {
-            assert_eq!(get.reply(&datagram(0, 0, 1, &text(at))), None, "{at}");
+            assert_eq!(get.reply(&datagram(id, 0, 1, &text(at))), None, "{at}");
         }
-        assert_eq!(get.reply(&datagram(0, 0, 1, &text(7))), Some((0, true)));
-        let keys = asked(&mut get, 0);
-        assert_eq!(get.reply(&datagram(0, 0, 1, &item(&keys[0]))), None);
-        assert_eq!(get.reply(&datagram(0, 0, 1, &item(&keys[0]))), Some((0, false)), "twice");
-        asked(&mut get, 0);
-        assert_eq!(get.reply(&datagram(0, 0, 1, END)), Some((0, false)), "all missed");
+        assert_eq!(get.reply(&datagram(id, 0, 1, &text(7))), Some((0, true)));
+        let (keys, id) = asked(&mut get, 0);
+        assert_eq!(get.reply(&datagram(id, 0, 1, &item(&keys[0]))), None);
+        assert_eq!(get.reply(&datagram(id, 0, 1, &item(&keys[0]))), Some((0, false)), "twice");
+        let (_, id) = asked(&mut get, 0);
+        assert_eq!(get.reply(&datagram(id, 0, 1, END)), Some((0, false)), "all missed");
     }
 
     #[test]
