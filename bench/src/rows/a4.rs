@@ -33,7 +33,7 @@ const KEYS: u64 = a2::KEYS;
 const KEYS_SMALL: u64 = 1_000;
 /// What the probe spins before and after each half. A client between two answers makes system calls, which
 /// say nothing of the machine.
-const WATCHED: Duration = Duration::from_millis(50);
+const WATCHED: Duration = Duration::from_millis(200);
 /// How long a server may take to answer its first request, and a reader to find its node alive again.
 const READY: Duration = Duration::from_secs(20);
 
@@ -125,7 +125,7 @@ impl A4 {
     fn peers(&mut self, index: usize) -> anyhow::Result<[Histogram<u64>; 2]> {
         self.stage.stop_all();
         self.stop_peers();
-        let count = if self.quick { 20_000 } else { 50_000 };
+        let count = if self.quick { 20_000 } else { 30_000 };
         let peer = &mut self.peers[index];
         peer.process.signal(Signal::SIGCONT);
         std::thread::sleep(stage::SETTLES);

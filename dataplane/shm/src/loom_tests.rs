@@ -5,6 +5,7 @@ use loom::sync::Arc;
 use loom::thread;
 
 use crate::event_log::{EventKind, EventRing};
+use crate::sampled_hits::HitRing;
 use crate::seqlock::{SeqLock, Version};
 use crate::sleep::Sleep;
 use crate::spsc::{Ring, RingError};
@@ -291,4 +292,31 @@ fn a_sleeper_that_saw_nothing_is_woken() {
         sleep.woke();
         assert!(!sleep.must_wake());
     });
+}
+
+/// A reader tells of hits and stops after any store; the worker sees whole entries in order, each at most
+/// once, and what is there when its writer is gone.
+#[test]
+fn told_hits_are_seen_in_order_or_not_at_all() {
+    // Two stores an entry.
+    for stores in 0..=4 {
+        explore(move || {
+            let ring = Arc::new(HitRing::default());
+            let telling = ring.clone();
+            let reader = thread::spawn(move || {
+                kill_after(stores, || {
+                    telling.push(7);
+                    telling.push(8);
+                });
+            });
+            let (mut tail, mut out, mut seen) = (0, [0; 2], Vec::new());
+            let (count, overrun) = ring.take(&mut tail, &mut out);
+            assert!(!overrun);
+            seen.extend_from_slice(&out[..count]);
+            reader.join().unwrap();
+            let (count, _) = ring.take(&mut tail, &mut out);
+            seen.extend_from_slice(&out[..count]);
+            assert_eq!(seen, [7, 8][..stores as usize / 2]);
+        });
+    }
 }

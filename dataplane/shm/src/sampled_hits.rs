@@ -37,15 +37,15 @@ pub const HIT_RINGS: usize = 16;
 pub const FRONT_HIT_RING: usize = 0;
 
 /// Entries of a ring, a power of two. Too low: what comes while the worker sleeps is written over. Too high:
-/// what it then finds is old.
-const ENTRIES: usize = 256;
+/// what it then finds is old. (Under loom each multiplies the interleavings.)
+const ENTRIES: usize = if cfg!(loom) { 2 } else { 256 };
 
 const _: () = assert!(ENTRIES.is_power_of_two(), "an index wraps where the ring does");
 
 /// One ring. Its writer never looks at its reader.
 #[repr(C, align(128))]
 #[derive(Debug)]
-struct HitRing {
+pub(crate) struct HitRing {
     /// Entries ever written.
     head: Padded<AtomicU64>,
     hashes: [AtomicU64; ENTRIES],
@@ -53,6 +53,42 @@ struct HitRing {
 
 // SAFETY: repr(C) of shared words only; padding is never read.
 unsafe impl Shared for HitRing {}
+
+impl Default for HitRing {
+    fn default() -> Self {
+        let hashes = std::array::from_fn(|_| AtomicU64::new(0));
+        Self { head: Padded::default(), hashes }
+    }
+}
+
+impl HitRing {
+    #[inline]
+    pub(crate) fn push(&self, hash: u64) {
+        let head = self.head.0.load(Ordering::Relaxed);
+        self.hashes[head as usize % ENTRIES].store(hash, Ordering::Relaxed);
+        // SYNC POINT: pairs with the acquire load in `take`.
+        self.head.0.store(head.wrapping_add(1), Ordering::Release);
+    }
+
+    /// Loads only, relaxed or by `load_acquire`: the mapping may be read-only.
+    #[inline]
+    pub(crate) fn take(&self, tail: &mut u64, out: &mut [u64]) -> (usize, bool) {
+        // SYNC POINT: pairs with the release store in `push`.
+        let head = self.head.0.load_acquire();
+        let waiting = head.wrapping_sub(*tail);
+        // Also where the head was moved back, which no writer of ours does.
+        let overrun = waiting > ENTRIES as u64;
+        if overrun {
+            *tail = head.wrapping_sub(ENTRIES as u64);
+        }
+        let count = (head.wrapping_sub(*tail) as usize).min(out.len());
+        for hash in &mut out[..count] {
+            *hash = self.hashes[*tail as usize % ENTRIES].load(Ordering::Relaxed);
+            *tail = tail.wrapping_add(1);
+        }
+        (count, overrun)
+    }
+}
 
 const LAYOUT_HASH: u64 = layout_hash(&[
     size_of::<HitRing>() as u64,
@@ -103,11 +139,7 @@ impl HitRegion {
     #[inline]
     pub fn push(&self, ring: usize, hash: u64) {
         let Ok(rings) = self.0.view::<[HitRing; HIT_RINGS]>(REGION_HEADER_BYTES) else { return };
-        let ring = &rings[ring % HIT_RINGS];
-        let head = ring.head.0.load(Ordering::Relaxed);
-        ring.hashes[head as usize % ENTRIES].store(hash, Ordering::Relaxed);
-        // SYNC POINT: pairs with the acquire load in `take`.
-        ring.head.0.store(head.wrapping_add(1), Ordering::Release);
+        rings[ring % HIT_RINGS].push(hash);
     }
 
     fn ring(&self, ring: usize) -> &HitRing {
@@ -125,21 +157,7 @@ impl HitRegion {
     /// written over before.
     #[inline]
     pub fn take(&self, ring: usize, tail: &mut u64, out: &mut [u64]) -> (usize, bool) {
-        let ring = self.ring(ring);
-        // SYNC POINT: pairs with the release store in `push`.
-        let head = ring.head.0.load_acquire();
-        let waiting = head.wrapping_sub(*tail);
-        // Also where the head was moved back, which no writer of ours does.
-        let overrun = waiting > ENTRIES as u64;
-        if overrun {
-            *tail = head.wrapping_sub(ENTRIES as u64);
-        }
-        let count = (head.wrapping_sub(*tail) as usize).min(out.len());
-        for hash in &mut out[..count] {
-            *hash = ring.hashes[*tail as usize % ENTRIES].load(Ordering::Relaxed);
-            *tail = tail.wrapping_add(1);
-        }
-        (count, overrun)
+        self.ring(ring).take(tail, out)
     }
 }
 
