@@ -8,12 +8,13 @@ use std::sync::Arc;
 
 use nautilus_dataplane::app::{App, CacheApp};
 use nautilus_dataplane::front::connection::{Backend, Connection};
-use nautilus_dataplane::front::link::Link;
+use nautilus_dataplane::front::link::{Link, Target};
 use nautilus_dataplane::front::protocol;
 use nautilus_dataplane::net::Endpoint;
 use nautilus_dataplane::port::sim::SimWorld;
 use nautilus_dataplane::port::{Burst, Port, SimPort, Transmit};
-use nautilus_dataplane::worker::{Apps, Clock, Forwarded, Worker};
+
+use nautilus_dataplane::worker::{Apps, Caches, Clock, Forwarded, Worker};
 use nautilus_shm::cells::PollPolicy;
 use nautilus_shm::front_region::{ANSWER_BYTES_MAX, COMMAND_BYTES_MAX, FrontRegion};
 use nautilus_shm::sync::{AtomicU64, Outcome, watch_stores};
@@ -50,9 +51,21 @@ impl Clock for SimClock {
     }
 }
 
+/// The one cache of the node.
+struct OneCache(CacheApp<Memory, SimHot>);
+
+impl Caches for OneCache {
+    type Memory = Memory;
+    type Hot = SimHot;
+
+    fn cache(&mut self, _: u32, _: u32) -> Option<&mut CacheApp<Memory, SimHot>> {
+        Some(&mut self.0)
+    }
+}
+
 /// What the worker of a node with a cache and a front serves.
 pub struct SimApps {
-    cache: CacheApp<Memory, SimHot>,
+    cache: OneCache,
     front: Forwarded,
 }
 
@@ -62,11 +75,11 @@ impl Apps for SimApps {
     }
 
     fn handle(&mut self, _: usize, now_ns: u64, burst: &impl Burst, tx: &mut impl Transmit) {
-        self.cache.handle(now_ns, burst, tx);
+        self.cache.0.handle(now_ns, burst, tx);
     }
 
     fn housekeeping(&mut self, now_ns: u64, tx: &mut impl Transmit) {
-        self.cache.housekeeping(now_ns, tx);
+        self.cache.0.housekeeping(now_ns, tx);
     }
 
     fn other_work(&mut self, clock: &impl Clock, _: &mut impl Transmit) -> usize {
@@ -144,7 +157,7 @@ impl Node {
             Outcome::Finished(table) => table.map_err(|error| Damaged(error.to_string()))?,
         };
         check(&self.memory).map_err(|error| Damaged(error.to_string()))?;
-        let apps = SimApps { cache: CacheApp::new(table, 0), front };
+        let apps = SimApps { cache: OneCache(CacheApp::new(table, 0)), front };
         let port = SimPort::new(self.clock.0.clone());
         let clock = self.clock.clone();
         self.worker = Some(Worker::with_clock(port, apps, (), PollPolicy::Adaptive, clock));
@@ -208,8 +221,12 @@ impl Backend for At<'_> {
         }
     }
 
-    fn forward(&mut self, command: &[u8]) -> bool {
-        self.link.forward(self.number, command)
+    fn worker_of(&self, _: &[u8]) -> usize {
+        0
+    }
+
+    fn forward(&mut self, _: usize, command: &[u8]) -> bool {
+        self.link.forward(Target { place: 0, generation: 0 }, self.number, command)
     }
 }
 
