@@ -15,6 +15,8 @@ pub mod intf;
 mod link;
 mod pass;
 mod prefix;
+mod rate;
+mod rights;
 mod steering;
 mod sys;
 mod tables;
@@ -25,6 +27,8 @@ pub use hot::{HotError, HotHeld, HotHits, HotSlots, HotValue, HotWords, slot_of}
 pub use link::XdpLink;
 pub use pass::PassProgram;
 pub use prefix::{PrefixError, SourcePrefix};
+pub use rate::{Rate, RateLimit, Spent};
+pub use rights::{Rights, SourceLists};
 pub use steering::{
     HOT_FD_NAMES, Options, STEERING_FD_COUNT, STEERING_FD_NAMES, Steering, SteeringError,
 };

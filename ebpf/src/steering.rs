@@ -6,7 +6,8 @@
 //!   Steering::from_fds ◄──┘      Steering::from_link ◄──┘
 //! ```
 //!
-//! The supervisor owns it and is the only writer of every map but `judged`, `verdicts` and the hot set's. A `Steering` is only
+//! The supervisor owns it and is the only writer of every map but `judged`, `buckets`, `verdicts` and
+//! the hot set's. A `Steering` is only
 //! descriptors: a new supervisor rebuilds it from the old one's, or from a link a worker kept, and
 //! goes on without the program missing a packet. What may be done to the maps is in `tables.rs`.
 
@@ -29,7 +30,7 @@ mod skeleton {
 }
 
 /// Descriptors that make up a [`Steering`].
-pub const STEERING_FD_COUNT: usize = 12;
+pub const STEERING_FD_COUNT: usize = 14;
 
 /// What each is, in the order of [`Steering::fds`]: the program, then the maps by name.
 pub const STEERING_FD_NAMES: [&str; STEERING_FD_COUNT] = [
@@ -42,6 +43,8 @@ pub const STEERING_FD_NAMES: [&str; STEERING_FD_COUNT] = [
     "interfaces",
     "verdicts",
     "list_epoch",
+    "limits",
+    "buckets",
     "hot",
     "hot_words",
     "hot_hits",
@@ -67,6 +70,8 @@ const SHAPES: [Shape; STEERING_FD_COUNT - 1] = [
     (MapType::Hash, 4, size_of::<intf::Interface>(), intf::INTERFACES_MAX),
     (MapType::PercpuArray, 4, size_of::<intf::Tally>(), VERDICT_COUNT as u32),
     (MapType::Array, 4, size_of::<u64>(), 1),
+    (MapType::Array, 4, size_of::<intf::Limit>(), intf::LIMITS_MAX),
+    (MapType::LruHash, size_of::<intf::Address>(), size_of::<intf::Bucket>(), intf::BUCKETS_MAX),
     HOT_SHAPES[0],
     HOT_SHAPES[1],
     HOT_SHAPES[2],
@@ -198,6 +203,8 @@ impl Steering {
             own(maps.interfaces.as_fd())?,
             own(maps.verdicts.as_fd())?,
             own(maps.list_epoch.as_fd())?,
+            own(maps.limits.as_fd())?,
+            own(maps.buckets.as_fd())?,
             own(maps.hot.as_fd())?,
             own(maps.hot_words.as_fd())?,
             own(maps.hot_hits.as_fd())?,

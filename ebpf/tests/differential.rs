@@ -127,7 +127,13 @@ fn mutated_frames() {
     println!("{frames} mutated frames of seed {seed}: {verdicts:?}");
 
     // The mutations must reach every verdict that depends on the packet alone.
-    let other = [Verdict::UnknownInterface, Verdict::NoSocket, Verdict::NoMetadata];
+    let other = [
+        Verdict::UnknownInterface,
+        Verdict::NoSocket,
+        Verdict::NoMetadata,
+        Verdict::PacketLimit,
+        Verdict::ByteLimit,
+    ];
     let missed: Vec<_> = VERDICTS
         .iter()
         .filter(|row| !other.contains(&row.verdict) && !verdicts.contains_key(&row.verdict))
