@@ -43,7 +43,7 @@ impl Rate {
     fn costs(rate: Option<Self>, shift: u32) -> (u64, u64) {
         let Some(Self { per_s, burst }) = rate else { return (0, 0) };
         let cost = (UNITS_PER_S << shift).div_ceil(per_s.into());
-        let full = u128::from(burst) * cost >> shift;
+        let full = (u128::from(burst) * cost) >> shift;
         (cost as u64, full as u64)
     }
 }

@@ -1,11 +1,13 @@
 //! Reads, executed by the front itself on the cache's shared memory.
 
+use nautilus_ebpf::intf::Permissions;
 use nautilus_shm::table::{ReadError, TableReader, TableRegion, VALUE_BYTES_MAX};
 
 use super::connection::Backend;
 use super::link::Target;
 use super::links::Links;
 use super::protocol;
+use crate::app::cache::rights;
 
 /// The front's read-only view of a cache.
 pub struct Reads {
@@ -17,13 +19,15 @@ pub struct Reads {
     pub hits: u64,
     /// Keys not found, suspect ones included.
     pub misses: u64,
+    /// Requests refused, the source not being allowed to read.
+    pub forbidden: u64,
 }
 
 impl Reads {
     /// Reads of this table.
     pub fn new(table: TableReader<TableRegion>) -> Self {
         let value = vec![0; VALUE_BYTES_MAX].into();
-        Self { table, value, now_ns: 0, hits: 0, misses: 0 }
+        Self { table, value, now_ns: 0, hits: 0, misses: 0, forbidden: 0 }
     }
 
     #[inline]
@@ -58,9 +62,18 @@ pub struct At<'a, 'l> {
     pub target: Target,
     /// The connection's number.
     pub number: u64,
+    /// What its source may do with the cache.
+    pub permissions: Permissions,
 }
 
 impl Backend for At<'_, '_> {
+    #[inline]
+    fn refusal(&mut self) -> Option<&'static [u8]> {
+        let refusal = rights::refusal(self.permissions, Permissions::READ);
+        self.reads.forbidden += u64::from(refusal.is_some());
+        refusal
+    }
+
     #[inline]
     fn read(&mut self, key: &[u8], with_version: bool, out: &mut Vec<u8>) -> bool {
         self.reads.read(key, with_version, out)
@@ -71,6 +84,6 @@ impl Backend for At<'_, '_> {
     }
 
     fn forward(&mut self, worker: usize, command: &[u8]) -> bool {
-        self.links.forward(worker, self.target, self.number, command)
+        self.links.forward(worker, self.target, self.number, self.permissions, command)
     }
 }
