@@ -179,6 +179,16 @@ pub struct Steering {
 impl Steering {
     /// Loads the program with empty maps: attached like this, it passes everything.
     pub fn load(options: Options) -> Result<Self, SteeringError> {
+        Self::load_with(options, None)
+    }
+
+    /// Loads it on the maps of another, but for those that only the program writes: a second instance that
+    /// decides alike and leaves no trace in the other's.
+    pub(crate) fn load_beside(live: &Self, options: Options) -> Result<Self, SteeringError> {
+        Self::load_with(options, Some(live))
+    }
+
+    fn load_with(options: Options, beside: Option<&Self>) -> Result<Self, SteeringError> {
         let mut object = MaybeUninit::uninit();
         let mut open =
             skeleton::SteerSkelBuilder::default().open(&mut object).map_err(SteeringError::Load)?;
@@ -186,6 +196,39 @@ impl Steering {
         rodata.frame_bytes_max = options.frame_bytes_max;
         let cpus = libbpf_rs::num_possible_cpus().map_err(SteeringError::Load)? as u32;
         open.maps.hot_hits.set_max_entries(cpus).map_err(SteeringError::Load)?;
+        if let Some(live) = beside {
+            let [
+                _,
+                xsks,
+                exact,
+                sources,
+                ports,
+                served,
+                interfaces,
+                _,
+                epoch,
+                limits,
+                _,
+                hot,
+                words,
+                _,
+            ] = live.fds();
+            let maps = &mut open.maps;
+            for (map, fd) in [
+                (&mut maps.xsks, xsks),
+                (&mut maps.sources_exact, exact),
+                (&mut maps.sources, sources),
+                (&mut maps.ports, ports),
+                (&mut maps.served, served),
+                (&mut maps.interfaces, interfaces),
+                (&mut maps.list_epoch, epoch),
+                (&mut maps.limits, limits),
+                (&mut maps.hot, hot),
+                (&mut maps.hot_words, words),
+            ] {
+                map.reuse_fd(fd).map_err(SteeringError::Load)?;
+            }
+        }
         let skeleton = open.load().map_err(SteeringError::Load)?;
         let own = |fd: BorrowedFd<'_>| fd.try_clone_to_owned().map_err(SteeringError::Descriptor);
         let maps = &skeleton.maps;

@@ -318,6 +318,15 @@ impl Steering {
     }
 }
 
+/// Of a map that has no place in [`Map`].
+pub(crate) fn failed_named(
+    map: &'static str,
+    subject: impl ToString,
+    source: io::Error,
+) -> SteeringError {
+    SteeringError::Map { map, verb: "read", subject: subject.to_string(), source }
+}
+
 pub(crate) fn failed(
     map: Map,
     verb: &'static str,

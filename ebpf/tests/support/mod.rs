@@ -3,6 +3,7 @@
 
 pub mod captures;
 pub mod checksum;
+pub mod corpus;
 pub mod forge;
 pub mod frame;
 pub mod hot;
