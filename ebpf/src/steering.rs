@@ -304,6 +304,17 @@ impl Steering {
         })
     }
 
+    /// A second hold on the same program and maps.
+    pub fn try_clone(&self) -> Result<Self, SteeringError> {
+        let clone = |fd: &OwnedFd| fd.try_clone().map_err(SteeringError::Descriptor);
+        let mut maps = Vec::with_capacity(self.maps.len());
+        for map in &self.maps {
+            maps.push(clone(map)?);
+        }
+        let maps = maps.try_into().expect("as many");
+        Ok(Self { program: clone(&self.program)?, maps })
+    }
+
     /// Exactly the descriptors a worker may have, in the order of [`HOT_FD_NAMES`].
     pub fn hot_fds(&self) -> [BorrowedFd<'_>; HOT_FD_NAMES.len()] {
         let [.., slots, words, hits] = self.fds();

@@ -8,6 +8,7 @@
 //!   reader                              supervisor
 //!     | Request {verb}         8 bytes  |
 //!     | or CacheRequest       72 bytes  |
+//!     | or ExplainRequest   46 to 3552  |
 //!     |-------------------------------->|  uid on the list? -> descriptors reopened read-only
 //!     | Reply header          32 bytes  |
 //!     | + payload        <= 4096 bytes  |
@@ -20,6 +21,7 @@
 //! | attach | root, own, `control.user`       | one [`CacheName`] per cache | control region, then one region per cache |
 //! | status | root, own, `control.user`       | UTF-8 text for an operator  | none                                      |
 //! | cache  | these, `cache.readers`          | its [`CacheName`]           | the region of that cache, nothing else    |
+//! | explain | root, own, `control.user`      | TOML for an operator        | none                                      |
 //!
 //! A refusal's payload may be UTF-8 text that says why.
 //!
@@ -28,8 +30,10 @@
 //! other's lengths.
 
 mod cache;
+mod explain;
 
 pub use cache::{Ask, CACHE_REQUEST_BYTES, CacheRequest};
+pub use explain::{EXPLAIN_FRAME_BYTES_MAX, EXPLAIN_FRAME_BYTES_MIN, ExplainRequest};
 
 /// Name of the socket inside a node's run directory.
 pub const SUPERVISOR_SOCKET: &str = "supervisor.sock";
@@ -76,6 +80,8 @@ pub enum Verb {
     Status = 2,
     /// A read-only descriptor of one cache, named in a [`CacheRequest`].
     Cache = 3,
+    /// Where the frame of an [`ExplainRequest`] would go, and why.
+    Explain = 4,
 }
 
 impl Verb {
@@ -85,6 +91,7 @@ impl Verb {
             1 => Some(Self::Attach),
             2 => Some(Self::Status),
             3 => Some(Self::Cache),
+            4 => Some(Self::Explain),
             _ => None,
         }
     }

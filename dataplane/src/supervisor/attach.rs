@@ -192,7 +192,9 @@ impl Readers {
                 }
                 Err(Denied::NoCache) => (Code::NoCache, Answer::default(), Outcome::Told),
                 Ok(()) => match make(&ask) {
-                    Ok(answer) if ask == Ask::Status => (Code::Ok, answer, Outcome::Told),
+                    Ok(answer) if matches!(ask, Ask::Status | Ask::Explain(_)) => {
+                        (Code::Ok, answer, Outcome::Told)
+                    }
                     Ok(answer) => (Code::Ok, answer, Outcome::Attached(uid)),
                     Err(_) => (Code::NotReady, Answer::default(), Outcome::Told),
                 },
