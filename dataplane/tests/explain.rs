@@ -249,7 +249,8 @@ fn a_frame_goes_where_it_was_said_to_go() {
     assert!(text.says("cache \\\"quotes\\\"") && text.says("198.18.0.2/32: read write admin"));
     let text = told("udp 198.18.0.7:4000 > 198.18.0.1:11211 'set key 0 0 1\\r\\nx'").unwrap();
     assert!(
-        text.says("redirected") && text.says("198.18.0.7 by 198.18.0.0/16: read (cache.sources)")
+        text.says("redirected")
+            && text.says("198.18.0.7 by 198.18.0.0/16: read (sources of cache \\\"quotes\\\")")
     );
     let worker = format!("worker {} on core", node.active().unwrap());
     assert!(text.says(&worker) && text.says("of s0"), "{}", text.0);

@@ -90,9 +90,8 @@ fn nothing_of_the_running_program_is_touched() {
     for _ in 0..10 {
         assert_eq!(explain(&hot).verdict, Verdict::HotHit, "each time the first");
     }
-    let fd = rig.steering.hot_fds()[2].try_clone_to_owned().unwrap();
     let slot = slot_of(HOT_CACHE, b"hot:key").unwrap();
-    assert_eq!(HotHits::new(fd).unwrap().hits(slot).unwrap(), 0);
+    assert_eq!(HotHits::map(rig.steering.hot_fds()[2]).unwrap().of(slot), 0);
     assert_eq!(rig.steering.bucket(ip(LISTED_V4)).unwrap(), None);
     assert_eq!(rig.steering.verdicts().unwrap().total().packet_count, 0);
     rig.expect("the first", &hot, Verdict::HotHit);

@@ -14,9 +14,10 @@ use nautilus_shm::attach::{EXPLAIN_FRAME_BYTES_MAX, ExplainRequest, PAYLOAD_BYTE
 use serde::Serialize;
 
 use super::attach::Answer;
+use super::caches::CacheOpened;
 use super::mirror::Mirror;
-use super::resources::{OpenError, Resources, binding_spec, fill};
-use super::seat::Seat;
+use super::resources::{OpenError, Resources, binding_spec, fill_with};
+use super::workers::Workers;
 use crate::config::{Auto, NodeConfig, Resolved};
 use crate::limits::XDP_HEADROOM_BYTES;
 use crate::xsk::Unbound;
@@ -86,9 +87,8 @@ pub enum ExplainError {
 /// Names of what the node file says, and of who serves.
 struct Called<'a> {
     config: &'a NodeConfig,
-    /// Interface and first place of its sockets.
-    places: Vec<(String, u32)>,
-    worker: String,
+    /// Places of sockets, and who serves each.
+    places: Vec<(u32, String)>,
 }
 
 impl Names for Called<'_> {
@@ -107,13 +107,15 @@ impl Names for Called<'_> {
     }
 
     fn list(&self, list: u16) -> String {
-        if list == 0 { "access.sources".into() } else { "cache.sources".into() }
+        match list.checked_sub(1).and_then(|place| self.config.cache.get(usize::from(place))) {
+            Some(cache) => format!("sources of cache {:?}", cache.id),
+            None => "access.sources".into(),
+        }
     }
 
     fn socket(&self, place: u32) -> String {
-        let of = self.places.iter().filter(|(_, first)| *first <= place).max_by_key(|(_, n)| *n);
-        let name = of.map_or("?", |(name, _)| name);
-        format!("of {name}, {}", self.worker)
+        let known = self.places.iter().find(|(known, _)| *known == place);
+        known.map_or_else(|| "none is opened".into(), |(_, who)| who.clone())
     }
 }
 
@@ -138,7 +140,7 @@ impl Explains {
         &mut self,
         request: &ExplainRequest,
         (resolved, resources): (&Resolved, &Resources),
-        worker: Option<&Seat>,
+        workers: &[Workers],
         now_ns: u64,
     ) -> io::Result<Answer> {
         self.used_ns = now_ns;
@@ -147,7 +149,7 @@ impl Explains {
             Some(live) => match self.loaded(live, resolved) {
                 Ok(None) => return Err(io::ErrorKind::WouldBlock.into()),
                 Ok(Some(explainer)) => {
-                    running(request, resolved, resources, worker, explainer, live)
+                    running(request, resolved, resources, workers, explainer, live)
                 }
                 Err(error) => Err(error),
             },
@@ -200,20 +202,25 @@ fn running(
     request: &ExplainRequest,
     resolved: &Resolved,
     resources: &Resources,
-    worker: Option<&Seat>,
+    workers: &[Workers],
     explainer: &Explainer,
     live: &Steering,
 ) -> Result<Document, ExplainError> {
     let names: Vec<String> =
         resources.interfaces.iter().map(|opened| opened.interface.name.clone()).collect();
     let index = place_of(&request.interface, &names)?;
-    let places =
-        resources.interfaces.iter().map(|o| (o.interface.name.clone(), o.first_socket)).collect();
-    let worker = match worker {
-        Some(seat) => format!("worker {} on core {} ({:?})", seat.pid, resolved.core, seat.phase),
-        None => "and no worker serves at the moment".into(),
-    };
-    let called = Called { config: &resolved.config, places, worker };
+    let places = resources
+        .interfaces
+        .iter()
+        .flat_map(|opened| {
+            opened.queues.iter().map(|queue| {
+                let who = served_by(resolved, workers, queue.worker);
+                let name = &opened.interface.name;
+                (opened.first_socket + queue.queue, format!("of {name}, {who}"))
+            })
+        })
+        .collect();
+    let called = Called { config: &resolved.config, places };
     let ifindex = resources.interfaces[index].interface.ifindex;
     let place = (names[index].as_str(), ifindex);
     let mut document = explain(request, explainer, live, place, &called)?;
@@ -225,6 +232,17 @@ fn running(
         );
     }
     Ok(document)
+}
+
+/// Who takes what a queue of this worker's is given.
+fn served_by(resolved: &Resolved, workers: &[Workers], number: u32) -> String {
+    let core = resolved.cores.get(number as usize).copied().unwrap_or_default();
+    let active =
+        workers.iter().find(|one| one.number == number).and_then(|one| one.active.as_ref());
+    match active {
+        Some(seat) => format!("worker {} on core {core} ({:?})", seat.pid, seat.phase),
+        None => format!("of worker {number}, which does not serve at the moment"),
+    }
 }
 
 /// A question without a node: by a program of its own, filled as the node file says. Needs root.
@@ -244,7 +262,13 @@ fn filled(
     let names: Vec<String> = config.interface.iter().map(|one| one.name.clone()).collect();
     let wanted = &config.interface[place_of(&request.interface, &names)?];
     let steering = Steering::load(options(resolved))?;
-    fill(&steering, config, mirror)?;
+    let caches: Vec<CacheOpened> = config
+        .cache
+        .iter()
+        .zip(0..)
+        .map(|(section, place)| CacheOpened { place, generation: 1, section: section.clone() })
+        .collect();
+    fill_with(&steering, caches.iter(), config, mirror)?;
     let mut notes = vec!["no node was asked: the program was filled from the node file".to_owned()];
     let (ifindex, mac, queues) = match mirror.link_named(&wanted.name) {
         Some(link) => (link.ifindex, link.mac, link.rx_queues),
@@ -271,8 +295,8 @@ fn filled(
         steering.set_socket(request.queue, std::os::fd::AsFd::as_fd(&socket.fds.socket))?;
     }
     let explainer = Explainer::beside(&steering, options(resolved))?;
-    let worker = "whose worker a node would start".into();
-    let called = Called { config, places: vec![(wanted.name.clone(), 0)], worker };
+    let who = format!("of {}, whose worker a node would start", wanted.name);
+    let called = Called { config, places: vec![(request.queue, who)] };
     let place = (wanted.name.as_str(), ifindex);
     let mut document = explain(request, &explainer, &steering, place, &called)?;
     document.notes = notes;

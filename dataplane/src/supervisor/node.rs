@@ -393,13 +393,12 @@ impl Node {
             status((&self.resolved, &self.mirror, &self.resources), &self.workers, self.started_ns);
         let status = front_status(status, &self.front);
         let caches = self.resources.caches.as_slice();
-        let (node, active) = ((&self.resolved, &self.resources), self.workers.active.as_ref());
+        let (node, workers) = ((&self.resolved, &self.resources), &self.workers);
         let explains = &mut self.explains;
         let outcome = self.readers.answer(index, |ask| match ask {
             Ask::Attach => attach_answer(control.reopen_read_only(), caches),
             Ask::Status => Ok(Answer { payload: status.into_bytes(), fds: Vec::new() }),
-            Ask::Cache(name) => cache_answer(name, memory_of(name, caches)),
-            Ask::Explain(request) => explains.answer(request, node, active, monotonic_ns()),
+            Ask::Explain(request) => explains.answer(request, node, workers, monotonic_ns()),
         });
         match outcome {
             Outcome::Attached(_) => self.count(metrics::ATTACHES),

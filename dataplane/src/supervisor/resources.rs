@@ -29,7 +29,7 @@ use nautilus_shm::control_region::ControlRegion;
 use nautilus_shm::region::RegionError;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
-use super::caches::{CacheOpenError, OpenCache, open_all};
+use super::caches::{CacheOpenError, CacheOpened, OpenCache, open_all};
 use super::counters::Counted;
 use super::front_resources::{FrontOpenError, FrontResources};
 use super::handover::{Fds, InterfaceOpened, QueueOpened};
@@ -447,6 +447,16 @@ pub fn fill(
     config: &NodeConfig,
     mirror: &Mirror,
 ) -> Result<(), OpenError> {
+    fill_with(steering, caches.iter().map(|cache| &cache.opened), config, mirror)
+}
+
+/// The same for caches that need not have been opened.
+pub fn fill_with<'a>(
+    steering: &Steering,
+    caches: impl Iterator<Item = &'a CacheOpened>,
+    config: &NodeConfig,
+    mirror: &Mirror,
+) -> Result<(), OpenError> {
     let failed = |source| OpenError::Steering { name: "(all)".into(), source };
     let lists =
         config.source_lists().map_err(|error| failed(SteeringError::Refused(error.to_string())))?;
@@ -455,7 +465,7 @@ pub fn fill(
     steering.replace_sources(&lists.merge()).map_err(failed)?;
     let mut services = Vec::new();
     services.extend(config.echo.map(|echo| (echo.port, Service::replying(SERVICE_ECHO))));
-    services.extend(caches.iter().map(|OpenCache { opened, .. }| {
+    services.extend(caches.map(|opened| {
         let is_hot = has_hot_set(config, &opened.section, mirror);
         let service = opened.service(SERVICE_CACHE, is_hot);
         (opened.section.port, service.on_list(config.list_of(&opened.section)))
