@@ -294,8 +294,7 @@ mod tests {
         let mut line = Vec::new();
         let number = get.request(&mut line);
         let line = line.strip_suffix(b"\r\n").unwrap();
-        let mut answer: Vec<u8> =
-            line.split(|&b| b == b' ').skip(1).flat_map(item).collect();
+        let mut answer: Vec<u8> = line.split(|&b| b == b' ').skip(1).flat_map(item).collect();
         answer.extend(END);
         assert!(get.is_answer(number, &answer));
         for at in [0, 7, 40, 2_000, answer.len() - 1] {

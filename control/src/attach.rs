@@ -5,8 +5,8 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 
 use nautilus_shm::attach::{
-    AttachError, Code, FDS_MAX, PACKET_BYTES_MAX, ReplyHeader, Request, SUPERVISOR_SOCKET, Verb,
-    cache_ids,
+    AttachError, Code, ExplainRequest, FDS_MAX, PACKET_BYTES_MAX, ReplyHeader, Request,
+    SUPERVISOR_SOCKET, Verb, cache_ids,
 };
 use nautilus_shm::control_region::ControlReader;
 use nautilus_shm::region::RegionError;
@@ -93,7 +93,8 @@ pub enum ReachError {
 /// Attaches to the node whose run directory this is.
 pub fn attach(run_dir: &Path) -> Result<Attached, ReachError> {
     let path = run_dir.join(SUPERVISOR_SOCKET);
-    let (header, payload, mut fds) = ask(&path, Verb::Attach)?;
+    let request = Request { verb: Verb::Attach }.encode();
+    let (header, payload, mut fds) = ask(&path, &request)?;
     let ids =
         cache_ids(&payload).map_err(|source| ReachError::Reply { path: path.clone(), source })?;
     if fds.is_empty() || fds.len() != header.fds as usize {
@@ -106,12 +107,19 @@ pub fn attach(run_dir: &Path) -> Result<Attached, ReachError> {
 
 /// The supervisor's own line of text, control characters removed.
 pub fn supervisor_status(run_dir: &Path) -> Result<String, ReachError> {
-    let (_, payload, _) = ask(&run_dir.join(SUPERVISOR_SOCKET), Verb::Status)?;
+    let request = Request { verb: Verb::Status }.encode();
+    let (_, payload, _) = ask(&run_dir.join(SUPERVISOR_SOCKET), &request)?;
     let text = String::from_utf8_lossy(&payload);
     Ok(text.chars().filter(|c| !c.is_control() || *c == '\n').collect())
 }
 
-fn ask(path: &Path, verb: Verb) -> Result<(ReplyHeader, Vec<u8>, Vec<OwnedFd>), ReachError> {
+/// The supervisor's answer to where a frame would go, as it came.
+pub fn explain(run_dir: &Path, request: &ExplainRequest) -> Result<String, ReachError> {
+    let (_, payload, _) = ask(&run_dir.join(SUPERVISOR_SOCKET), &request.encode())?;
+    Ok(String::from_utf8_lossy(&payload).into_owned())
+}
+
+fn ask(path: &Path, request: &[u8]) -> Result<(ReplyHeader, Vec<u8>, Vec<OwnedFd>), ReachError> {
     let no_answer = |errno| ReachError::Answer { path: path.into(), errno };
     let address = UnixAddr::new(path).map_err(|_| ReachError::Path(path.into()))?;
     let connection = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None)
@@ -121,9 +129,8 @@ fn ask(path: &Path, verb: Verb) -> Result<(ReplyHeader, Vec<u8>, Vec<OwnedFd>), 
     setsockopt(&connection, sockopt::SendTimeout, &limit).map_err(no_answer)?;
     connect(connection.as_raw_fd(), &address)
         .map_err(|errno| ReachError::Connect { path: path.into(), errno })?;
-    let request = Request { verb }.encode();
     let flags = MsgFlags::MSG_NOSIGNAL;
-    sendmsg::<UnixAddr>(connection.as_raw_fd(), &[IoSlice::new(&request)], &[], flags, None)
+    sendmsg::<UnixAddr>(connection.as_raw_fd(), &[IoSlice::new(request)], &[], flags, None)
         .map_err(no_answer)?;
 
     // One byte more than the protocol allows: a longer packet is seen as such.

@@ -4,11 +4,13 @@
 
 pub mod attach;
 pub mod config;
+pub mod explain;
 pub mod health;
 pub mod host;
 pub mod http;
 pub mod id;
 pub mod link;
+pub mod packet;
 pub mod problem;
 pub mod prometheus;
 pub mod rates;

@@ -2,6 +2,7 @@
 //! their resources. `README.md` beside this crate is the map; start at `worker/` for the hot path.
 #![deny(unsafe_code)]
 
+pub mod access;
 pub mod app;
 pub mod config;
 pub mod feed;

@@ -304,13 +304,21 @@ fn metrics_are_the_sum_of_the_channels_and_go_on_after_a_successor() {
             [(lines[0], &packet[..]), (lines[1], &packet), (lines[1], &packet[..9])]
         {
             let (source, link) = (Endpoint::default(), Link::default());
-            let burst = One(Datagram { source, destination, link, rx_ns: 5, payload });
+            let burst =
+                One(Datagram { source, destination, link, rx_ns: 5, permissions: None, payload });
             feed.handle(&burst, &mut keyspace);
             metrics.publish([&feed], 5, &bank);
         }
         let elsewhere = Endpoint::v4([239, 0, 0, 1], 1);
         let (source, link) = (Endpoint::default(), Link::default());
-        let stray = Datagram { source, destination: elsewhere, link, rx_ns: 5, payload: &packet };
+        let stray = Datagram {
+            source,
+            destination: elsewhere,
+            link,
+            rx_ns: 5,
+            permissions: None,
+            payload: &packet,
+        };
         feed.handle(&One(stray), &mut keyspace);
         assert_eq!(feed.unknown_line(), 1);
         metrics.publish([&feed], 5, &bank);

@@ -17,12 +17,14 @@
 
 mod hits;
 mod mapping;
+mod shown;
 mod words;
 
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 pub use hits::HotHits;
+pub(crate) use shown::Shown;
 pub use words::HotWords;
 
 use crate::intf::{

@@ -25,6 +25,29 @@
  */
 #define JUDGED_MAX 512
 
+/* Lists a node has: 0 is the node's own, the others are caches'. What a source may do on each stands in
+ * one word, PERMISSION_BITS a list.
+ */
+#define LISTS_MAX 21
+#define PERMISSION_BITS 3
+#define PERMISSION_MASK 7
+
+/* Limits a node has; 0 is none. */
+#define LIMITS_MAX 64
+/* Sources with a limit that are remembered at once. Too low: more busy sources than this take each
+ * other's place, and whoever comes back has its burst again. Too high: memory.
+ */
+#define BUCKETS_MAX 16384
+/* Buckets count time in 1/16 ns: a u64 lasts 36 years. */
+#define BUCKET_UNITS_PER_NS 16
+/* The cost of a byte has this many bits behind the point. */
+#define BYTE_COST_SHIFT 20
+/* How often a bucket that another CPU has just changed is tried again. Too low: a source that stays
+ * below its limit loses packets when several queues receive them. Too high: a flood over many queues
+ * holds all of them up.
+ */
+#define BUCKET_TRIES 8
+
 /* The hot set. Slots: a power of two. Too low: hot keys displace each other. Too high: the slots
  * themselves are no longer in the CPU's cache.
  */
@@ -57,7 +80,7 @@ _Static_assert(sizeof(struct hot_hits_row) == 32768, "hot_hits_row");
 struct rx_meta {
 	__u64 rx_ns; /* CLOCK_MONOTONIC when the program ran, nanoseconds */
 	__u32 magic; /* RX_META_MAGIC */
-	__u32 reserved; /* 0 */
+	__u32 permissions; /* PERMISSION_* bits: what the source may do with the service it means */
 };
 _Static_assert(sizeof(struct rx_meta) == 16, "rx_meta");
 _Static_assert(offsetof(struct rx_meta, magic) == 8, "rx_meta.magic");
@@ -76,7 +99,6 @@ struct source_prefix {
 _Static_assert(sizeof(struct source_prefix) == 20, "source_prefix");
 _Static_assert(offsetof(struct source_prefix, address) == 4, "source_prefix.address");
 
-/* source.permissions */
 #define PERMISSION_READ 1
 #define PERMISSION_WRITE 2
 #define PERMISSION_ADMIN 4
@@ -85,11 +107,36 @@ _Static_assert(offsetof(struct source_prefix, address) == 4, "source_prefix.addr
  * both families share one trie, and ::/0 covers the mapped range.
  */
 struct source {
-	__u32 permissions; /* PERMISSION_* bits; 0 denies */
+	__u64 permissions; /* PERMISSION_* bits of list N from bit N * PERMISSION_BITS on; 0 denies */
+	__u32 limit; /* index of `limits`; 0 is none */
 	__u32 family; /* 4 or 6: the family of the packets it speaks for */
 };
-_Static_assert(sizeof(struct source) == 8, "source");
-_Static_assert(offsetof(struct source, family) == 4, "source.family");
+_Static_assert(sizeof(struct source) == 16, "source");
+_Static_assert(offsetof(struct source, limit) == 8, "source.limit");
+_Static_assert(offsetof(struct source, family) == 12, "source.family");
+_Static_assert(LISTS_MAX * PERMISSION_BITS <= 64, "every list has its bits");
+
+/* Value of `limits`: costs are what a packet or byte takes of its bucket, in BUCKET_UNITS_PER_NS, and
+ * bursts what a full bucket holds. A cost of 0 is no bucket.
+ */
+struct limit {
+	__u64 packet_cost;
+	__u64 packet_burst;
+	__u64 byte_cost; /* of 2^BYTE_COST_SHIFT bytes */
+	__u64 byte_burst;
+};
+_Static_assert(sizeof(struct limit) == 32, "limit");
+_Static_assert(offsetof(struct limit, byte_cost) == 16, "limit.byte_cost");
+
+/* Value of `buckets`, keyed by source: when each bucket is full again, in units since boot. A time that
+ * has passed is a full bucket.
+ */
+struct bucket {
+	__u64 packets_full_at;
+	__u64 bytes_full_at;
+};
+_Static_assert(sizeof(struct bucket) == 16, "bucket");
+_Static_assert(offsetof(struct bucket, bytes_full_at) == 8, "bucket.bytes_full_at");
 
 /* service.flags */
 #define SERVICE_UDP 1
@@ -105,12 +152,13 @@ struct service {
 	__u32 flags; /* SERVICE_* bits */
 	__u32 cache_generation; /* of a SERVICE_HOT: a hot slot must say the same */
 	__u16 cache; /* of a SERVICE_HOT: below HOT_CACHES */
-	__u16 reserved; /* 0 */
+	__u16 list; /* whose permissions count; below LISTS_MAX */
 };
 _Static_assert(sizeof(struct service) == 16, "service");
 _Static_assert(offsetof(struct service, flags) == 4, "service.flags");
 _Static_assert(offsetof(struct service, cache_generation) == 8, "service.cache_generation");
 _Static_assert(offsetof(struct service, cache) == 12, "service.cache");
+_Static_assert(offsetof(struct service, list) == 14, "service.list");
 
 /* Value of `interfaces`, keyed by ifindex. */
 struct interface {
@@ -133,11 +181,13 @@ struct judged {
 	struct address source;
 	struct address destination; /* served */
 	__u64 epoch;
-	__u32 permissions; /* the source's; 0 is unlisted */
+	__u64 permissions; /* the source's, as in `source`; 0 is unlisted */
+	__u32 limit; /* the source's */
 	__u32 reserved;
 };
-_Static_assert(sizeof(struct judged) == 48, "judged");
+_Static_assert(sizeof(struct judged) == 56, "judged");
 _Static_assert(offsetof(struct judged, epoch) == 32, "judged.epoch");
+_Static_assert(offsetof(struct judged, limit) == 48, "judged.limit");
 
 /* Value of `verdicts`, indexed by enum verdict, one per possible CPU. */
 struct tally {
@@ -224,8 +274,10 @@ _Static_assert(offsetof(struct hot_words, channels) == 64, "hot_words.channels")
 
 #define DROP_VERDICTS(X) \
 	X(source_invalid, "to a port of ours from a multicast, reserved, broadcast, zero, loopback or IPv4-mapped source, or from the destination itself") \
-	X(source_unlisted, "UDP to a port of ours from a source that is not on the list") \
-	X(tcp_source_unlisted, "TCP to a port of ours from a source that is not on the list") \
+	X(source_unlisted, "UDP to a port of ours from a source that is not on its list") \
+	X(tcp_source_unlisted, "TCP to a port of ours from a source that is not on its list") \
+	X(packet_limit, "to a port of ours from a listed source that has used up its packets") \
+	X(byte_limit, "to a port of ours from a listed source that has used up its bytes") \
 	X(ip_length, "UDP to a port of ours whose IP length exceeds the frame or leaves no room for UDP") \
 	X(udp_length, "UDP to a port of ours whose UDP length is under 8 or exceeds the IP packet") \
 	X(source_port, "UDP to a replying service from port 0 or from the port of a replying service: a loop")

@@ -23,6 +23,16 @@ pub const SOURCES_MAX: u32 = 16_384;
 pub const SERVED_MAX: u32 = 1_024;
 /// Length of `ports`: every UDP and TCP port.
 pub const PORTS_MAX: u32 = 65_536;
+/// Lists of sources: the node's own, and those of caches; length of no map.
+pub const LISTS_MAX: u16 = 21;
+/// Limits of sources, the first of which is none; length of `limits`.
+pub const LIMITS_MAX: u32 = 64;
+/// Sources with a limit that are remembered; length of `buckets`.
+pub const BUCKETS_MAX: u32 = 16_384;
+/// Units of time in a nanosecond, as buckets count it.
+pub const BUCKET_UNITS_PER_NS: u64 = 16;
+/// Bits behind the point of [`Limit::byte_cost`].
+pub const BYTE_COST_SHIFT: u32 = 20;
 /// Slots of the hot set; length of `hot`.
 pub const HOT_SLOTS: u32 = 4_096;
 /// Caches of one node that can be answered from the hot set; length of `hot_words`.
@@ -47,8 +57,8 @@ pub struct RxMeta {
     pub rx_ns: u64,
     /// [`RX_META_MAGIC`].
     pub magic: u32,
-    /// 0.
-    pub reserved: u32,
+    /// [`Permissions`] bits: what the source may do with the service it means.
+    pub permissions: u32,
 }
 
 /// Key of `sources_exact` and `served`: sixteen bytes in network order, IPv4 as `::ffff:a.b.c.d`.
@@ -70,14 +80,41 @@ pub struct SourcePrefixKey {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Source {
-    /// [`Permissions`] bits; 0 denies.
-    pub permissions: u32,
+    /// [`Permissions`] bits of list `n` from bit `3 * n` on; 0 denies.
+    pub permissions: u64,
+    /// Index of `limits`; 0 is none.
+    pub limit: u32,
     /// 4 or 6: the family of the packets this entry speaks for.
     pub family: u32,
 }
 
-/// What a source may do, as bits of [`Source::permissions`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Value of `limits`. Costs are what a packet or byte takes of its bucket, in 1/16 ns, and bursts what a
+/// full bucket holds; a cost of 0 is no bucket.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Limit {
+    /// Of one packet.
+    pub packet_cost: u64,
+    /// At least one packet's cost.
+    pub packet_burst: u64,
+    /// Of 2^20 bytes.
+    pub byte_cost: u64,
+    /// At least the longest frame's cost.
+    pub byte_burst: u64,
+}
+
+/// Value of `buckets`: when each is full again, in 1/16 ns of `CLOCK_MONOTONIC`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Bucket {
+    /// The bucket of packets.
+    pub packets_full_at: u64,
+    /// The bucket of bytes.
+    pub bytes_full_at: u64,
+}
+
+/// What a source may do with a service.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Permissions(pub u32);
 
 impl Permissions {
@@ -91,6 +128,23 @@ impl Permissions {
     pub const ADMIN: Self = Self(4);
     /// Every permission.
     pub const ALL: Self = Self(7);
+
+    /// Whether it has all of `wanted`.
+    #[inline]
+    pub const fn allows(self, wanted: Self) -> bool {
+        self.0 & wanted.0 == wanted.0
+    }
+
+    /// Both together.
+    pub const fn with(self, more: Self) -> Self {
+        Self(self.0 | more.0)
+    }
+
+    /// Only what is a permission of a word somebody else has written.
+    #[inline]
+    pub const fn masked(word: u32) -> Self {
+        Self(word & Self::ALL.0)
+    }
 }
 
 /// Value of `ports`. All zero is no service.
@@ -106,8 +160,8 @@ pub struct Service {
     pub cache_generation: u32,
     /// Of a `HOT` service: below [`HOT_CACHES`].
     pub cache: u16,
-    /// 0.
-    pub reserved: u16,
+    /// Whose permissions count; below [`LISTS_MAX`], 0 is the node's own list.
+    pub list: u16,
 }
 
 impl Service {
@@ -143,7 +197,12 @@ impl Service {
     }
 
     const fn with(id: u32, flags: u32) -> Self {
-        Self { id, flags, cache_generation: 0, cache: 0, reserved: 0 }
+        Self { id, flags, cache_generation: 0, cache: 0, list: 0 }
+    }
+
+    /// The same with the permissions of another list.
+    pub const fn on_list(self, list: u16) -> Self {
+        Self { list, ..self }
     }
 }
 
@@ -177,8 +236,10 @@ pub struct Judged {
     pub destination: Address,
     /// `list_epoch` before the lists were asked.
     pub epoch: u64,
-    /// The source's; 0 is unlisted.
-    pub permissions: u32,
+    /// The source's, as in [`Source`]; 0 is unlisted.
+    pub permissions: u64,
+    /// The source's.
+    pub limit: u32,
     /// 0.
     pub reserved: u32,
 }
@@ -282,14 +343,16 @@ macro_rules! plain {
 }
 
 plain! {
-    RxMeta, 16, magic at 8, reserved at 12;
+    RxMeta, 16, magic at 8, permissions at 12;
     Address, 16;
     SourcePrefixKey, 20, address at 4;
-    Source, 8, family at 4;
-    Service, 16, flags at 4, cache_generation at 8, cache at 12, reserved at 14;
+    Source, 16, limit at 8, family at 12;
+    Limit, 32, packet_burst at 8, byte_cost at 16, byte_burst at 24;
+    Bucket, 16, bytes_full_at at 8;
+    Service, 16, flags at 4, cache_generation at 8, cache at 12, list at 14;
     Interface, 12, queue_count at 6, first_socket at 8;
     Served, 4;
-    Judged, 48, destination at 16, epoch at 32, permissions at 40;
+    Judged, 56, destination at 16, epoch at 32, permissions at 40, limit at 48;
     Tally, 16, byte_count at 8;
     HotCopy, 264, key at 8, cache_generation at 40, epoch at 44, cache at 48, reply_bytes at 50,
         reply_sum at 52, channel at 54, key_bytes at 55, reply at 56;

@@ -4,27 +4,34 @@
 //! * [`Steering`] decides which frames reach the data plane; the supervisor owns it.
 //! * [`HotSlots`], [`HotWords`] and [`HotHits`] are a worker's side of the hot set, whose keys the
 //!   steering program answers itself.
+//! * [`Explainer`] says where a frame would go, and why.
 //! * [`PassProgram`] passes everything; peers of a veth pair and bridge ports carry it.
 //! * [`VERDICTS`] is the one list of reasons; metrics and documents take their names from it.
 //! * [`intf`] mirrors `intf.h`, the contract with the C side.
 //!
 //! Source: `Documentation/networking/af_xdp.rst` and `Documentation/bpf/` of Linux 6.6 and later.
 
+mod explain;
 mod hot;
 pub mod intf;
 mod link;
 mod pass;
 mod prefix;
+mod rate;
+mod rights;
 mod steering;
 mod sys;
 mod tables;
 mod test_run;
 mod verdict;
 
+pub use explain::{Explainer, Explanation, FRAME_BYTES_MAX, Names, Step};
 pub use hot::{HotError, HotHeld, HotHits, HotSlots, HotValue, HotWords, slot_of};
 pub use link::XdpLink;
 pub use pass::PassProgram;
 pub use prefix::{PrefixError, SourcePrefix};
+pub use rate::{Rate, RateLimit, Spent};
+pub use rights::{Rights, SourceLists};
 pub use steering::{
     HOT_FD_NAMES, Options, STEERING_FD_COUNT, STEERING_FD_NAMES, Steering, SteeringError,
 };

@@ -1,5 +1,5 @@
-/* The steering program's maps. The supervisor writes them, except judged, verdicts and hot_hits, which
- * only this program writes, and hot and hot_words, which a worker writes.
+/* The steering program's maps. The supervisor writes them, except judged, buckets, verdicts and
+ * hot_hits, which only this program writes, and hot and hot_words, which a worker writes.
  */
 #ifndef NAUTILUS_MAPS_H
 #define NAUTILUS_MAPS_H
@@ -63,6 +63,23 @@ struct {
 	__type(key, __u32);
 	__type(value, struct judged);
 } judged SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, LIMITS_MAX);
+	__type(key, __u32);
+	__type(value, struct limit);
+} limits SEC(".maps");
+
+/* Of every CPU together, so that a source has its limit once. Sources displace each other when there are
+ * too many; one without a limit never has an entry.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, BUCKETS_MAX);
+	__type(key, struct address);
+	__type(value, struct bucket);
+} buckets SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);

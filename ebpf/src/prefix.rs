@@ -78,6 +78,14 @@ impl SourcePrefix {
         self.mapped_bits() == 128
     }
 
+    /// Whether every address of `other` is one of this prefix.
+    pub fn covers(&self, other: &Self) -> bool {
+        let number = |prefix: &Self| u128::from_be_bytes(Address::from(prefix.address).0);
+        self.family() == other.family()
+            && self.bits <= other.bits
+            && (number(self) ^ number(other)).leading_zeros() >= self.mapped_bits()
+    }
+
     /// 4 or 6.
     pub(crate) fn family(&self) -> u32 {
         if self.address.is_ipv4() { 4 } else { 6 }
@@ -143,6 +151,19 @@ mod tests {
         assert!("198.18.0.7".parse::<SourcePrefix>().unwrap().is_exact());
         assert!("fd00::1".parse::<SourcePrefix>().unwrap().is_exact());
         assert!(!"::/0".parse::<SourcePrefix>().unwrap().is_exact());
+    }
+
+    #[test]
+    fn prefixes_cover_what_lies_in_them() {
+        let covers = |wide: &str, narrow: &str| {
+            wide.parse::<SourcePrefix>().unwrap().covers(&narrow.parse().unwrap())
+        };
+        assert!(covers("198.18.0.0/15", "198.19.255.255") && covers("0.0.0.0/0", "0.0.0.0/0"));
+        assert!(covers("::/0", "fd00::/8") && covers("198.18.0.7", "198.18.0.7"));
+        assert!(
+            !covers("198.18.0.0/16", "198.18.0.0/15") && !covers("198.18.0.0/15", "198.20.0.0/16")
+        );
+        assert!(!covers("::/0", "198.18.0.0/15") && !covers("0.0.0.0/0", "::/0"));
     }
 
     #[test]

@@ -2,8 +2,8 @@
  *
  *   frame -> link -> IP header -> our MAC? -> served address? -> fragment? -> transport -> our port?
  *     each "no" or "cannot tell" leaves to the kernel (XDP_PASS), untouched
- *   our port -> source sane and listed? -> lengths true? -> stamp -> socket of the arriving queue
- *     each "no" is a drop                       \-> get of a hot key? -> answered (XDP_TX)
+ *   our port -> source sane, listed, within its limit? -> lengths true? -> stamp -> socket of the queue
+ *     each "no" is a drop                                       \-> get of a hot key? -> answered (XDP_TX)
  *
  * Default deny holds for our ports only. The source list is consulted before anything else about a
  * packet for us is judged, so a forbidden source is always counted as one, however odd its packet.
@@ -11,6 +11,7 @@
  * except of what is answered here.
  */
 #include "maps.h"
+#include "bucket.h"
 #include "parse.h"
 #ifdef HOT_PATH
 #include "answer.h"
@@ -41,7 +42,7 @@ static __always_inline __u32 judged_index(const struct flow *flow)
 }
 
 /* Exact first: an LPM lookup costs as much as all the rest of this program. */
-static __always_inline __u32 source_permissions(const struct flow *flow)
+static __always_inline void ask_lists(struct judged *memory, const struct flow *flow)
 {
 	struct source *source = bpf_map_lookup_elem(&sources_exact, &flow->source);
 
@@ -49,7 +50,17 @@ static __always_inline __u32 source_permissions(const struct flow *flow)
 		struct source_prefix key = { .bits = 128, .address = flow->source };
 		source = bpf_map_lookup_elem(&sources, &key);
 	}
-	return source && source->family == flow->family ? source->permissions : 0;
+	bool found = source && source->family == flow->family;
+	memory->permissions = found ? source->permissions : 0;
+	memory->limit = found ? source->limit : 0;
+}
+
+/* Of the service's list alone. */
+static __always_inline __u32 permissions_for(const struct service *service, __u64 permissions)
+{
+	__u32 list = service->list;
+
+	return list < LISTS_MAX ? permissions >> (list * PERMISSION_BITS) & PERMISSION_MASK : 0;
 }
 
 static __always_inline bool replies(__be16 port)
@@ -61,7 +72,8 @@ static __always_inline bool replies(__be16 port)
 }
 
 /* Writes the metadata and redirects; the packet is for us and sound. */
-static __always_inline enum verdict redirect(struct xdp_md *ctx, const struct interface *interface)
+static __always_inline enum verdict redirect(struct xdp_md *ctx, const struct interface *interface,
+					     __u32 permissions)
 {
 	__u32 queue = ctx->rx_queue_index;
 	__u32 socket = interface->first_socket + queue;
@@ -75,7 +87,7 @@ static __always_inline enum verdict redirect(struct xdp_md *ctx, const struct in
 		return VERDICT_no_metadata;
 	meta->rx_ns = bpf_ktime_get_ns();
 	meta->magic = RX_META_MAGIC;
-	meta->reserved = 0;
+	meta->permissions = permissions;
 	/* The socket can have left since the lookup. */
 	return bpf_redirect_map(&xsks, socket, XDP_PASS) == XDP_REDIRECT ? VERDICT_redirected :
 									    VERDICT_no_socket;
@@ -105,7 +117,7 @@ static __always_inline bool answer_from_hot_set(struct xdp_md *ctx, const struct
 /* UDP to a service of ours from a listed source. */
 static __always_inline enum verdict judge_udp(struct xdp_md *ctx, const struct flow *flow, void *data,
 					      void *end, __u32 frame_bytes, const struct service *service,
-					      __u32 permissions __attribute__((unused)),
+					      __u32 permissions,
 					      const struct interface *interface)
 {
 	__u32 transport = flow->transport & TRANSPORT_MASK;
@@ -127,7 +139,7 @@ static __always_inline enum verdict judge_udp(struct xdp_md *ctx, const struct f
 	    answer_from_hot_set(ctx, flow, data, end, frame_bytes, service))
 		return VERDICT_hot_hit;
 #endif
-	return redirect(ctx, interface);
+	return redirect(ctx, interface, permissions);
 }
 
 static __always_inline enum verdict classify(struct xdp_md *ctx, __u32 frame_bytes)
@@ -208,17 +220,22 @@ static __always_inline enum verdict classify(struct xdp_md *ctx, __u32 frame_byt
 		return VERDICT_source_invalid;
 	if (!known) {
 		memory->epoch = 0;
-		memory->permissions = source_permissions(&flow);
+		ask_lists(memory, &flow);
 		memory->source = flow.source;
 		memory->destination = flow.destination;
 		memory->epoch = epoch;
 	}
-	__u32 permissions = memory->permissions;
-	bool listed = permissions;
-	if (flow.protocol == IPPROTO_TCP)
-		return listed ? VERDICT_tcp_listed : VERDICT_tcp_source_unlisted;
-	if (!listed)
-		return VERDICT_source_unlisted;
+	__u32 permissions = permissions_for(service, memory->permissions), limit = memory->limit;
+	bool tcp = flow.protocol == IPPROTO_TCP;
+	if (!permissions)
+		return tcp ? VERDICT_tcp_source_unlisted : VERDICT_source_unlisted;
+	if (limit) {
+		enum verdict verdict = judge_rate(&flow.source, limit, frame_bytes);
+		if (verdict != VERDICT_COUNT)
+			return verdict;
+	}
+	if (tcp)
+		return VERDICT_tcp_listed;
 	return judge_udp(ctx, &flow, data, end, frame_bytes, service, permissions, interface);
 }
 

@@ -6,7 +6,8 @@
 //!   Steering::from_fds ◄──┘      Steering::from_link ◄──┘
 //! ```
 //!
-//! The supervisor owns it and is the only writer of every map but `judged`, `verdicts` and the hot set's. A `Steering` is only
+//! The supervisor owns it and is the only writer of every map but `judged`, `buckets`, `verdicts` and
+//! the hot set's. A `Steering` is only
 //! descriptors: a new supervisor rebuilds it from the old one's, or from a link a worker kept, and
 //! goes on without the program missing a packet. What may be done to the maps is in `tables.rs`.
 
@@ -29,7 +30,7 @@ mod skeleton {
 }
 
 /// Descriptors that make up a [`Steering`].
-pub const STEERING_FD_COUNT: usize = 12;
+pub const STEERING_FD_COUNT: usize = 14;
 
 /// What each is, in the order of [`Steering::fds`]: the program, then the maps by name.
 pub const STEERING_FD_NAMES: [&str; STEERING_FD_COUNT] = [
@@ -42,6 +43,8 @@ pub const STEERING_FD_NAMES: [&str; STEERING_FD_COUNT] = [
     "interfaces",
     "verdicts",
     "list_epoch",
+    "limits",
+    "buckets",
     "hot",
     "hot_words",
     "hot_hits",
@@ -67,6 +70,8 @@ const SHAPES: [Shape; STEERING_FD_COUNT - 1] = [
     (MapType::Hash, 4, size_of::<intf::Interface>(), intf::INTERFACES_MAX),
     (MapType::PercpuArray, 4, size_of::<intf::Tally>(), VERDICT_COUNT as u32),
     (MapType::Array, 4, size_of::<u64>(), 1),
+    (MapType::Array, 4, size_of::<intf::Limit>(), intf::LIMITS_MAX),
+    (MapType::LruHash, size_of::<intf::Address>(), size_of::<intf::Bucket>(), intf::BUCKETS_MAX),
     HOT_SHAPES[0],
     HOT_SHAPES[1],
     HOT_SHAPES[2],
@@ -174,6 +179,16 @@ pub struct Steering {
 impl Steering {
     /// Loads the program with empty maps: attached like this, it passes everything.
     pub fn load(options: Options) -> Result<Self, SteeringError> {
+        Self::load_with(options, None)
+    }
+
+    /// Loads it on the maps of another, but for those that only the program writes: a second instance that
+    /// decides alike and leaves no trace in the other's.
+    pub(crate) fn load_beside(live: &Self, options: Options) -> Result<Self, SteeringError> {
+        Self::load_with(options, Some(live))
+    }
+
+    fn load_with(options: Options, beside: Option<&Self>) -> Result<Self, SteeringError> {
         let mut object = MaybeUninit::uninit();
         let mut open =
             skeleton::SteerSkelBuilder::default().open(&mut object).map_err(SteeringError::Load)?;
@@ -181,6 +196,39 @@ impl Steering {
         rodata.frame_bytes_max = options.frame_bytes_max;
         let cpus = libbpf_rs::num_possible_cpus().map_err(SteeringError::Load)? as u32;
         open.maps.hot_hits.set_max_entries(cpus).map_err(SteeringError::Load)?;
+        if let Some(live) = beside {
+            let [
+                _,
+                xsks,
+                exact,
+                sources,
+                ports,
+                served,
+                interfaces,
+                _,
+                epoch,
+                limits,
+                _,
+                hot,
+                words,
+                _,
+            ] = live.fds();
+            let maps = &mut open.maps;
+            for (map, fd) in [
+                (&mut maps.xsks, xsks),
+                (&mut maps.sources_exact, exact),
+                (&mut maps.sources, sources),
+                (&mut maps.ports, ports),
+                (&mut maps.served, served),
+                (&mut maps.interfaces, interfaces),
+                (&mut maps.list_epoch, epoch),
+                (&mut maps.limits, limits),
+                (&mut maps.hot, hot),
+                (&mut maps.hot_words, words),
+            ] {
+                map.reuse_fd(fd).map_err(SteeringError::Load)?;
+            }
+        }
         let skeleton = open.load().map_err(SteeringError::Load)?;
         let own = |fd: BorrowedFd<'_>| fd.try_clone_to_owned().map_err(SteeringError::Descriptor);
         let maps = &skeleton.maps;
@@ -198,6 +246,8 @@ impl Steering {
             own(maps.interfaces.as_fd())?,
             own(maps.verdicts.as_fd())?,
             own(maps.list_epoch.as_fd())?,
+            own(maps.limits.as_fd())?,
+            own(maps.buckets.as_fd())?,
             own(maps.hot.as_fd())?,
             own(maps.hot_words.as_fd())?,
             own(maps.hot_hits.as_fd())?,
@@ -252,6 +302,17 @@ impl Steering {
             None => self.program.as_fd(),
             Some(map) => self.maps[map].as_fd(),
         })
+    }
+
+    /// A second hold on the same program and maps.
+    pub fn try_clone(&self) -> Result<Self, SteeringError> {
+        let clone = |fd: &OwnedFd| fd.try_clone().map_err(SteeringError::Descriptor);
+        let mut maps = Vec::with_capacity(self.maps.len());
+        for map in &self.maps {
+            maps.push(clone(map)?);
+        }
+        let maps = maps.try_into().expect("as many");
+        Ok(Self { program: clone(&self.program)?, maps })
     }
 
     /// Exactly the descriptors a worker may have, in the order of [`HOT_FD_NAMES`].

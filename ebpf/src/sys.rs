@@ -77,6 +77,25 @@ pub(crate) fn map_lookup<K: Plain, V: Plain + Default>(
     }
 }
 
+/// The value of an array's entry, too large for the stack.
+pub(crate) fn map_value<K: Plain, V: Plain>(map: BorrowedFd<'_>, key: &K) -> io::Result<Box<V>> {
+    let mut value = Box::<V>::new_uninit();
+    // SAFETY: the box has room for a V, whose size was checked against the map's when it was opened.
+    check(unsafe {
+        raw::bpf_map_lookup_elem(map.as_raw_fd(), pointer(key), value.as_mut_ptr().cast())
+    })?;
+    // SAFETY: the kernel has filled all of it, and any bytes are a V.
+    Ok(unsafe { value.assume_init() })
+}
+
+/// `CLOCK_MONOTONIC` in nanoseconds, the program's clock.
+pub(crate) fn monotonic_ns() -> u64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `time` is writable; the clock always exists.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
+
 /// Every key of a hash or trie, as of no single moment: writers may go on meanwhile.
 pub(crate) fn map_keys<K: Plain + Default>(map: BorrowedFd<'_>) -> io::Result<Vec<K>> {
     let mut keys = Vec::new();
@@ -210,6 +229,17 @@ pub(crate) fn program_info(
         jited_bytes: info.jited_prog_len,
     };
     Ok((name, statistics, map_ids.into_iter().take(info.nr_map_ids as usize).collect()))
+}
+
+/// The kernel's hash of the program's instructions: equal for equal programs, whatever maps they have.
+pub(crate) fn program_tag(program: BorrowedFd<'_>) -> io::Result<[u8; 8]> {
+    let mut info = raw::bpf_prog_info::default();
+    let mut bytes = size_of::<raw::bpf_prog_info>() as u32;
+    // SAFETY: `info` has `bytes` writable bytes.
+    check(unsafe {
+        raw::bpf_prog_get_info_by_fd(program.as_raw_fd(), &raw mut info, &raw mut bytes)
+    })?;
+    Ok(info.tag)
 }
 
 /// Runs a program on a packet in memory. `context` goes in and comes out; returns the program's

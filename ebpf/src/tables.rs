@@ -3,23 +3,24 @@
 //! Every method is one or a few system calls; none may be called from the run loop. Writers replace
 //! lists by adding first and removing after, so that what stays on a list never loses a packet.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use crate::intf::{
-    Address, HOT_CACHES, Interface, PORTS_MAX, Permissions, Plain, SOCKETS_MAX, Served, Service,
-    Source, SourcePrefixKey, Tally,
+    Address, HOT_CACHES, Interface, LIMITS_MAX, LISTS_MAX, PORTS_MAX, Plain, SOCKETS_MAX, Served,
+    Service, Source, SourcePrefixKey, Tally,
 };
 use crate::prefix::SourcePrefix;
+use crate::rights::Rights;
 use crate::steering::{STEERING_FD_NAMES, Steering, SteeringError};
 use crate::sys;
 use crate::verdict::{VERDICT_COUNT, Verdict};
 
 /// Places in `Steering::maps`.
 #[derive(Clone, Copy)]
-enum Map {
+pub(crate) enum Map {
     Xsks,
     SourcesExact,
     Sources,
@@ -28,6 +29,8 @@ enum Map {
     Interfaces,
     Verdicts,
     ListEpoch,
+    Limits,
+    Buckets,
 }
 
 /// The counters of every verdict, summed over CPUs.
@@ -55,11 +58,11 @@ impl VerdictTallies {
 }
 
 impl Steering {
-    fn map(&self, map: Map) -> BorrowedFd<'_> {
+    pub(crate) fn map(&self, map: Map) -> BorrowedFd<'_> {
         self.maps[map as usize].as_fd()
     }
 
-    fn put<K: Plain, V: Plain>(
+    pub(crate) fn put<K: Plain, V: Plain>(
         &self,
         map: Map,
         key: &K,
@@ -70,7 +73,7 @@ impl Steering {
             .map_err(|source| failed(map, "write", subject, source))
     }
 
-    fn take<K: Plain>(
+    pub(crate) fn take<K: Plain>(
         &self,
         map: Map,
         key: &K,
@@ -97,14 +100,18 @@ impl Steering {
         Ok(entries)
     }
 
-    /// Lists a source, or changes what it may do; [`Permissions::NONE`] denies it although a shorter
-    /// prefix may allow it.
+    /// Lists a source, or changes what it may do; [`Permissions::NONE`](crate::intf::Permissions::NONE) denies it although a shorter
+    /// prefix may allow it. Permissions alone are those of list 0.
     pub fn set_source(
         &self,
         prefix: SourcePrefix,
-        permissions: Permissions,
+        rights: impl Into<Rights>,
     ) -> Result<(), SteeringError> {
-        let source = Source { permissions: permissions.0, family: prefix.family() };
+        let Rights { permissions, limit } = rights.into();
+        if limit >= LIMITS_MAX {
+            return Err(SteeringError::Refused(format!("{prefix}: there is no limit {limit}")));
+        }
+        let source = Source { permissions, limit, family: prefix.family() };
         if prefix.is_exact() {
             self.put(Map::SourcesExact, &prefix.key().address, &source, prefix)?;
         } else {
@@ -134,7 +141,7 @@ impl Steering {
     }
 
     /// The source list, in no order.
-    pub fn sources(&self) -> Result<Vec<(SourcePrefix, Permissions)>, SteeringError> {
+    pub fn sources(&self) -> Result<Vec<(SourcePrefix, Rights)>, SteeringError> {
         let exact = self.list::<Address, Source>(Map::SourcesExact)?;
         let exact = exact
             .into_iter()
@@ -144,21 +151,20 @@ impl Steering {
             .chain(prefixes)
             .filter_map(|(key, source)| {
                 let prefix = SourcePrefix::from_key(key, source.family)?;
-                Some((prefix, Permissions(source.permissions)))
+                let Source { permissions, limit, .. } = source;
+                Some((prefix, Rights { permissions, limit }))
             })
             .collect())
     }
 
     /// Makes the source list exactly this; what was and stays listed is never refused meanwhile.
-    pub fn replace_sources(
-        &self,
-        list: &[(SourcePrefix, Permissions)],
-    ) -> Result<(), SteeringError> {
-        for (prefix, permissions) in list {
-            self.set_source(*prefix, *permissions)?;
+    pub fn replace_sources(&self, list: &[(SourcePrefix, Rights)]) -> Result<(), SteeringError> {
+        for (prefix, rights) in list {
+            self.set_source(*prefix, *rights)?;
         }
+        let kept: HashSet<SourcePrefix> = list.iter().map(|(prefix, _)| *prefix).collect();
         for (prefix, _) in self.sources()? {
-            if !list.iter().any(|(kept, _)| *kept == prefix) {
+            if !kept.contains(&prefix) {
                 self.remove_source(prefix)?;
             }
         }
@@ -204,11 +210,16 @@ impl Steering {
         Ok(())
     }
 
-    /// Puts a service on a port, for every address served; refused are port 0 and a `HOT` service that
-    /// is not UDP, unicast and replying, or whose cache has an index the hot set does not know.
+    /// Puts a service on a port, for every address served; refused are port 0, a list there cannot be,
+    /// and a `HOT` service that is not UDP, unicast and replying, or whose cache has an index the hot set
+    /// does not know.
     pub fn set_service(&self, port: u16, service: Service) -> Result<(), SteeringError> {
         if port == 0 {
             return Err(SteeringError::Refused("port 0 cannot have a service".into()));
+        }
+        if service.list >= LISTS_MAX {
+            let problem = format!("port {port}: there is no list {}", service.list);
+            return Err(SteeringError::Refused(problem));
         }
         let needed = Service::UDP | Service::UNICAST | Service::REPLIES;
         let hot = service.flags & Service::HOT != 0;
@@ -307,7 +318,16 @@ impl Steering {
     }
 }
 
-fn failed(
+/// Of a map that has no place in [`Map`].
+pub(crate) fn failed_named(
+    map: &'static str,
+    subject: impl ToString,
+    source: io::Error,
+) -> SteeringError {
+    SteeringError::Map { map, verb: "read", subject: subject.to_string(), source }
+}
+
+pub(crate) fn failed(
     map: Map,
     verb: &'static str,
     subject: impl ToString,

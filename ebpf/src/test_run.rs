@@ -67,7 +67,7 @@ pub(crate) fn test_run(
             let word =
                 |at: usize| u32::from_ne_bytes([out[at], out[at + 1], out[at + 2], out[at + 3]]);
             let rx_ns = u64::from_ne_bytes(std::array::from_fn(|at| out[at]));
-            Some(RxMeta { rx_ns, magic: word(8), reserved: word(12) })
+            Some(RxMeta { rx_ns, magic: word(8), permissions: word(12) })
         }
         other => return Err(invalid(format!("{other} bytes of metadata"))),
     };

@@ -6,7 +6,7 @@ mod support;
 use std::os::fd::{AsFd, OwnedFd};
 
 use nautilus_ebpf::intf::{Interface, Permissions, Service};
-use nautilus_ebpf::{STEERING_FD_NAMES, Steering, SteeringError, Verdict};
+use nautilus_ebpf::{Rights, STEERING_FD_NAMES, Steering, SteeringError, Verdict};
 
 use support::frame::Frame;
 use support::{CACHE_PORT, ECHO_PORT, OUR_V4, Rig, SOURCES, UNLISTED_V4};
@@ -62,13 +62,13 @@ fn lists_read_back_and_are_replaced() {
     expected.sort();
     assert_eq!(listed, expected);
 
-    let only = ("0.0.0.0/0".parse().unwrap(), Permissions::ALL);
+    let only = ("0.0.0.0/0".parse().unwrap(), Rights::from(Permissions::ALL));
     rig.steering.replace_sources(&[only]).unwrap();
     assert_eq!(rig.steering.sources().unwrap(), [only]);
     rig.expect("all of IPv4", &Frame::v4(CACHE_PORT).bytes(), Verdict::Redirected);
     rig.expect("none of IPv6", &Frame::v6(CACHE_PORT).bytes(), Verdict::SourceUnlisted);
 
-    let only = ("::/0".parse().unwrap(), Permissions::ALL);
+    let only = ("::/0".parse().unwrap(), Rights::from(Permissions::ALL));
     rig.steering.replace_sources(&[only]).unwrap();
     rig.expect("none of IPv4", &Frame::v4(CACHE_PORT).bytes(), Verdict::SourceUnlisted);
     rig.expect("all of IPv6", &Frame::v6(CACHE_PORT).bytes(), Verdict::Redirected);

@@ -11,13 +11,16 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use nautilus_control::config::{Config, ConfigError, DEFAULT_PATH};
+use nautilus_control::explain::{ExplainError, Explanation};
 use nautilus_control::health::{Health, HealthDocument};
 use nautilus_control::host::{Host, Level};
 use nautilus_control::link::{Attachment, Link};
+use nautilus_control::packet::Packet;
 use nautilus_control::rates::NodeRates;
 use nautilus_control::status::{NodeStatus, StatusDocument};
 use nautilus_control::view::NodeView;
 use nautilus_control::watcher;
+use nautilus_shm::attach::ExplainRequest;
 
 const UNHEALTHY: u8 = 1;
 const USAGE: u8 = 2;
@@ -54,6 +57,30 @@ enum Command {
         /// Length of an interval in milliseconds
         #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u64).range(50..=60_000))]
         interval_ms: u64,
+    },
+    /// Says where a packet would go, and why, without touching anything the node counts
+    Explain {
+        /// A frame in hexadecimal, CAPTURE.pcap[:NUMBER], or a description:
+        /// "udp 198.18.0.2:4000 > 198.18.0.1:11211 'get k'"
+        packet: String,
+        /// Run directory of the node that is asked
+        #[arg(long, value_name = "RUN_DIR", required_unless_present = "config")]
+        node: Option<PathBuf>,
+        /// Asks no node: loads the program, filled from this node file (needs root)
+        #[arg(long, value_name = "FILE", conflicts_with = "node")]
+        config: Option<PathBuf>,
+        /// The interface it arrives on; the node's first unless said
+        #[arg(long, default_value = "")]
+        interface: String,
+        /// The receive queue it arrives on
+        #[arg(long, default_value_t = 0)]
+        queue: u32,
+        /// Gives it the interface's own MAC as its destination, as a description has it anyway
+        #[arg(long)]
+        to_us: bool,
+        /// Prints one JSON document
+        #[arg(long)]
+        json: bool,
     },
     /// Looks at this host
     #[command(subcommand)]
@@ -97,6 +124,19 @@ fn main() -> ExitCode {
         Command::Top { nodes, once, json, interval_ms } => {
             let interval = Duration::from_millis(interval_ms);
             nodes.links().map(|links| top(links, once, json, interval))
+        }
+        Command::Explain { packet, node, config, interface, queue, to_us, json } => {
+            let packet = match Packet::parse(&packet) {
+                Ok(packet) => packet,
+                Err(error) => {
+                    eprintln!("nautilus: {error}");
+                    return ExitCode::from(USAGE);
+                }
+            };
+            let to_us = to_us || packet.to_us;
+            let frame = packet.frame.into();
+            let request = ExplainRequest { interface, queue, to_us, frame };
+            Ok(explain(node.as_deref(), config.as_deref(), &request, json))
         }
         Command::Host(HostCommand::Check { json }) => Ok(host_check(json)),
     };
@@ -297,6 +337,38 @@ fn top_table(nodes: &[NodeRates]) -> String {
         }
     }
     text
+}
+
+fn explain(
+    node: Option<&Path>,
+    config: Option<&Path>,
+    request: &ExplainRequest,
+    json: bool,
+) -> ExitCode {
+    let told = match (node, config) {
+        (Some(run_dir), _) => Explanation::of_node(run_dir, request),
+        (None, config) => {
+            let ours = std::env::current_exe().unwrap_or_default();
+            let program = ours.with_file_name("nautilus-supervisor");
+            Explanation::of_config(&program, config.unwrap_or(Path::new("")), request)
+        }
+    };
+    match told {
+        Ok(told) if json => {
+            print(&(serde_json::to_string_pretty(&told).unwrap_or_default() + "\n"));
+            ExitCode::SUCCESS
+        }
+        Ok(told) => {
+            print(&told.to_text());
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("nautilus: {error}");
+            let unreachable =
+                matches!(error, ExplainError::Reach(_) | ExplainError::Program { .. });
+            ExitCode::from(if unreachable { UNREACHABLE } else { USAGE })
+        }
+    }
 }
 
 fn host_check(json: bool) -> ExitCode {

@@ -8,6 +8,7 @@
 //!   reader                              supervisor
 //!     | Request {verb}         8 bytes  |
 //!     | or CacheRequest       72 bytes  |
+//!     | or ExplainRequest   46 to 3552  |
 //!     |-------------------------------->|  uid on the list? -> descriptors reopened read-only
 //!     | Reply header          32 bytes  |
 //!     | + payload        <= 4096 bytes  |
@@ -21,6 +22,7 @@
 //! | status | root, own, `control.user`       | UTF-8 text for an operator  | none                                      |
 //! | cache  | these, `cache.readers`          | its [`CacheName`]           | the region of that cache, nothing else    |
 //! | hits   | as `cache`                      | its [`CacheName`]           | where its readers tell of hits, writable  |
+//! | explain | root, own, `control.user`      | TOML for an operator        | none                                      |
 //!
 //! A refusal's payload may be UTF-8 text that says why.
 //!
@@ -29,8 +31,10 @@
 //! other's lengths.
 
 mod cache;
+mod explain;
 
 pub use cache::{Ask, CACHE_REQUEST_BYTES, CacheRequest};
+pub use explain::{EXPLAIN_FRAME_BYTES_MAX, EXPLAIN_FRAME_BYTES_MIN, ExplainRequest};
 
 /// Name of the socket inside a node's run directory.
 pub const SUPERVISOR_SOCKET: &str = "supervisor.sock";
@@ -80,6 +84,8 @@ pub enum Verb {
     /// A writable descriptor of the memory in which readers of one cache tell of their hits
     /// ([`crate::sampled_hits`]). A reader does without where there is none.
     Hits = 4,
+    /// Where the frame of an [`ExplainRequest`] would go, and why.
+    Explain = 5,
 }
 
 impl Verb {
@@ -90,6 +96,7 @@ impl Verb {
             2 => Some(Self::Status),
             3 => Some(Self::Cache),
             4 => Some(Self::Hits),
+            5 => Some(Self::Explain),
             _ => None,
         }
     }

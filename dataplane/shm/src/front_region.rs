@@ -3,7 +3,7 @@
 //! ```text
 //!   header | front cell | worker cell | requests (4 MiB) | answers (4 MiB)
 //!
-//!   front  -- requests: [connection][cache][command with its data]  ------------> worker
+//!   front  -- requests: permissions [connection][cache][command with its data]  -> worker
 //!   front  <- answers:  [connection][front generation][sequence][text] --------- worker
 //!   front  -- wake (eventfd), only when the worker announced that it sleeps ---> worker
 //! ```
@@ -57,6 +57,20 @@ pub const REQUEST_HEADER_BYTES: usize = 16;
 
 /// Bytes in front of an answer's text: connection, front generation, sequence of the request.
 pub const ANSWER_HEADER_BYTES: usize = 24;
+
+/// Set in the tag of a request that says what its source may do.
+const TAG_HAS_PERMISSIONS: u32 = 1 << 8;
+
+/// Tag of a request: the bits of what its source may do with the cache.
+pub const fn request_tag(permissions: u32) -> u32 {
+    TAG_HAS_PERMISSIONS | permissions & 0xff
+}
+
+/// The bits of a request's tag. A front that knows no list of a cache says nothing, and its sources may do
+/// everything.
+pub const fn request_permissions(tag: u32) -> u32 {
+    if tag & TAG_HAS_PERMISSIONS == 0 { 0xff } else { tag & 0xff }
+}
 
 /// Tag of an answer.
 const TAG_ANSWER: u32 = 1;
@@ -285,6 +299,14 @@ mod tests {
         for (tag, bytes) in [(TAG_TAKEN, 7), (TAG_TAKEN, 9), (TAG_ANSWER, 23), (0, 24), (3, 0)] {
             assert_eq!(Answer::decode(tag, &vec![0; bytes]), None, "{tag} {bytes}");
         }
+    }
+
+    #[test]
+    fn a_request_says_what_its_source_may_do() {
+        for permissions in 0..8 {
+            assert_eq!(request_permissions(request_tag(permissions)), permissions);
+        }
+        assert_eq!(request_permissions(0) & 7, 7, "said nothing");
     }
 
     #[test]

@@ -13,10 +13,12 @@
 //! | `core.rs` | executing a request; `store.rs`, `arithmetic.rs`, `meta.rs`, `stats.rs` are its parts |
 //! | `table.rs`, `reads.rs`, `meta_get.rs` | requests that only read, over any table |
 //! | `sharing.rs` | a table that several workers write |
+//! | `rights.rs` | what a request needs its source to be allowed |
 //! | `sink.rs`, `datagrams.rs` | where an answer goes: a stream, datagrams |
 //! | `counts.rs` | what is counted |
 //! | `engine.rs` | the way of a request without a network, to be measured |
 
+use nautilus_ebpf::intf::Permissions;
 use nautilus_shm::metrics::MetricBank;
 use nautilus_shm::metrics::labels::CacheError;
 use nautilus_shm::table::{
@@ -26,11 +28,13 @@ use nautilus_shm::table::{
 
 use super::App;
 use super::keyspace::{ChannelState, Keyspace, PutError};
+use crate::access::AccessList;
 use crate::limits::BURST_DATAGRAMS_MAX;
 use crate::memcached::FrameHeader;
 use crate::memcached::frame::{FRAME_HEADER_BYTES, FRAME_TEXT_BYTES_MAX, REPLY_FRAMES_MAX};
 use crate::memcached::parse::{self, Next, Request, words};
 use crate::memcached::reply::{text_sum, value_line_bytes, write_value_line};
+use crate::net::Endpoint;
 use crate::port::{Burst, Datagram, Filled, Transmit};
 
 mod arithmetic;
@@ -41,6 +45,7 @@ pub mod engine;
 mod meta;
 mod meta_get;
 pub mod reads;
+pub mod rights;
 pub mod sharing;
 pub mod sink;
 mod stats;
@@ -95,6 +100,9 @@ pub struct CacheApp<W, H = ()> {
     pieces: Pieces,
     /// Where the table has other writers, too.
     sharing: Option<Sharing<W>>,
+    access: AccessList,
+    /// The source whose permissions were looked up last.
+    asked: Option<(Endpoint, Permissions)>,
 }
 
 const GET: &[u8] = b"get ";
@@ -112,13 +120,24 @@ struct First {
 impl<W: Words, H: HotSet> CacheApp<W, H> {
     /// An application on a table. `realtime_offset_ns` is `CLOCK_REALTIME - CLOCK_MONOTONIC`.
     pub fn new(table: TableWriter<W, H>, realtime_offset_ns: i64) -> Self {
-        Self { core: Core::new(table, realtime_offset_ns), pieces: Pieces::new(), sharing: None }
+        Self {
+            core: Core::new(table, realtime_offset_ns),
+            pieces: Pieces::new(),
+            sharing: None,
+            access: AccessList::everybody(),
+            asked: None,
+        }
     }
 
     /// The same on a part of a table, the rest of which `reader` reads.
     pub fn with_others(mut self, reader: TableReader<W>) -> Self {
         self.sharing = Some(Sharing::new(reader));
         self
+    }
+
+    /// The same for the sources of a list, where the port does not know what they may do.
+    pub fn with_access(self, access: AccessList) -> Self {
+        Self { access, ..self }
     }
 
     /// Datagrams for other workers, to be sent on after each burst; none where there are no others.
@@ -159,20 +178,47 @@ impl<W: Words, H: HotSet> CacheApp<W, H> {
         self.core.counts.publish(bank, table.counts(), &table.usage());
     }
 
-    /// Executes one request of a stream and gives the pieces of its answer, of any length, to `out`;
-    /// none: no answer. `quit` is the stream's own.
+    /// Executes one request of a stream from a source with these permissions and gives the pieces of its
+    /// answer, of any length, to `out`; none: no answer. `quit` is the stream's own.
     /// A change of a key that is another worker's is refused: who sends it here knows better.
-    pub fn execute(&mut self, now_ns: u64, request: &Request<'_>, mut out: impl FnMut(&[u8])) {
+    pub fn execute(
+        &mut self,
+        now_ns: u64,
+        permissions: Permissions,
+        request: &Request<'_>,
+        mut out: impl FnMut(&[u8]),
+    ) {
         if self.sharing.is_some() && whose(&self.core.table, request) != Whose::Ours {
             self.core.counts.error(CacheError::NotOurs);
             return out(NOT_OURS);
         }
-        self.core.execute(now_ns, request, &mut Stream(out));
+        self.core.execute(now_ns, permissions, request, &mut Stream(out));
+    }
+
+    /// By the steering program, or by the list where it was not asked.
+    #[inline]
+    fn permissions(&mut self, datagram: &Datagram<'_>) -> Permissions {
+        match datagram.permissions {
+            Some(permissions) => permissions,
+            None => self.look_up_permissions(datagram.source),
+        }
+    }
+
+    fn look_up_permissions(&mut self, source: Endpoint) -> Permissions {
+        match self.asked {
+            Some((asked, permissions)) if asked == source => permissions,
+            _ => {
+                let permissions = self.access.permissions_of(source.ip());
+                self.asked = Some((source, permissions));
+                permissions
+            }
+        }
     }
 
     fn datagram(
         &mut self,
         now_ns: u64,
+        permissions: Permissions,
         datagram: &Datagram<'_>,
         whole: &[u8],
         first: Option<(KeyHash, Guess)>,
@@ -187,6 +233,13 @@ impl<W: Words, H: HotSet> CacheApp<W, H> {
             let Next::Request(request, taken) = parse::next(text) else { return };
             let first = first.take();
             self.pieces.clear();
+            if let Some(refusal) = self.core.refusal(permissions, &request) {
+                if !rights::is_silent(&request) {
+                    reply.line(refusal);
+                }
+                text = text.get(taken..).unwrap_or_default();
+                continue;
+            }
             if let Some(sharing) = &mut self.sharing {
                 match whose(&self.core.table, &request) {
                     Whose::Ours => {}
@@ -228,7 +281,7 @@ impl<W: Words, H: HotSet> CacheApp<W, H> {
                         }
                     }
                 }
-                _ => self.core.execute(now_ns, &request, &mut self.pieces),
+                _ => self.core.execute(now_ns, permissions, &request, &mut self.pieces),
             }
             self.send(&mut datagrams_left, reply);
             text = text.get(taken..).unwrap_or_default();
@@ -400,12 +453,22 @@ impl<W: Words, H: HotSet> App for CacheApp<W, H> {
                 self.core.counts.error(CacheError::FrameHeader);
                 continue;
             };
+            let permissions = self.permissions(&datagram);
+            // Whoever it is sent on to need not look again.
+            let datagram = Datagram { permissions: Some(permissions), ..datagram };
+            if permissions == Permissions::NONE {
+                // As the steering program does it: who is not listed is not answered.
+                self.core.counts.error(CacheError::Forbidden);
+                continue;
+            }
             let mut reply = Reply { tx, path: datagram.reply_path(), header };
             let first = firsts.get(index).copied().flatten();
-            if let Some(First { hash, guess, only_key_bytes: Some(key_bytes) }) = first {
+            if permissions.allows(Permissions::READ)
+                && let Some(First { hash, guess, only_key_bytes: Some(key_bytes) }) = first
+            {
                 let key = &text[GET.len()..GET.len() + key_bytes];
                 if self.sharing.is_some() && !self.core.table.owns(hash) {
-                    self.datagram(now_ns, &datagram, text, None, &mut reply);
+                    self.datagram(now_ns, permissions, &datagram, text, None, &mut reply);
                     continue;
                 }
                 if let Some(hit) = self.get_one(now_ns, key, false, (hash, guess), &mut reply) {
@@ -416,7 +479,7 @@ impl<W: Words, H: HotSet> App for CacheApp<W, H> {
                 continue;
             }
             let place = first.map(|first| (first.hash, first.guess));
-            self.datagram(now_ns, &datagram, text, place, &mut reply);
+            self.datagram(now_ns, permissions, &datagram, text, place, &mut reply);
         }
     }
 

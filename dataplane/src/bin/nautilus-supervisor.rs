@@ -1,13 +1,15 @@
 //! Starts and keeps one node. See `src/supervisor/README.md`.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
 use nautilus_dataplane::config::PortKind;
+use nautilus_dataplane::supervisor::explain::without_node;
 use nautilus_dataplane::supervisor::host::Host;
 use nautilus_dataplane::supervisor::node::{Node, check};
+use nautilus_shm::attach::{Ask, PACKET_BYTES_MAX};
 
 /// Keeps the resources and workers of one Nautilus Edge node.
 #[derive(Parser)]
@@ -19,6 +21,10 @@ struct Arguments {
     /// Check the node file against this host, print what `auto` becomes, and exit.
     #[arg(long)]
     check: bool,
+    /// Read an explain request of the attach protocol from standard input, answer it by a program filled
+    /// from the node file, and exit. For `nautilus explain --config`.
+    #[arg(long, conflicts_with = "check")]
+    explain: bool,
     /// Print the default node file, every key documented, and exit.
     #[arg(long)]
     print_default: bool,
@@ -58,6 +64,16 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
             }
         }
         writeln!(std::io::stdout(), "{}: fine", path.display())?;
+        return Ok(());
+    }
+    if arguments.explain {
+        let mut packet = Vec::new();
+        std::io::stdin().take(PACKET_BYTES_MAX as u64 + 1).read_to_end(&mut packet)?;
+        let Ask::Explain(request) = Ask::decode(&packet)? else {
+            anyhow::bail!("not such a request")
+        };
+        let (resolved, _, mirror) = check(&path)?;
+        std::io::stdout().write_all(without_node(&request, (&resolved, &mirror)).as_bytes())?;
         return Ok(());
     }
     Ok(Node::start(&path)?.run()?)

@@ -12,7 +12,7 @@ pub(super) struct Problem {
     pub text: String,
 }
 
-fn refuse<T>(key: impl Into<String>, text: impl Into<String>) -> Result<T, Problem> {
+pub(super) fn refuse<T>(key: impl Into<String>, text: impl Into<String>) -> Result<T, Problem> {
     Err(Problem { key: key.into(), text: text.into() })
 }
 
@@ -39,9 +39,6 @@ pub const VALUE_BYTES_MAX: u32 = nautilus_shm::table::VALUE_BYTES_MAX as u32;
 /// message carries 253, of which 64 queues take 128.
 const CACHE_DESCRIPTORS_MAX: usize = 112;
 
-/// Prefixes of the source list; the steering maps are made for as many.
-const SOURCES_MAX: usize = 1024;
-
 fn id(key: &str, id: &str) -> Result<(), Problem> {
     let fine = |byte: u8, first: bool| {
         byte.is_ascii_lowercase()
@@ -66,7 +63,7 @@ fn port(key: &str, port: u16) -> Result<(), Problem> {
     if port == 0 { refuse(key, "0 is not a port; write 1..=65535") } else { Ok(()) }
 }
 
-fn within(key: &str, value: u64, low: u64, high: u64) -> Result<(), Problem> {
+pub(super) fn within(key: &str, value: u64, low: u64, high: u64) -> Result<(), Problem> {
     if (low..=high).contains(&value) {
         return Ok(());
     }
@@ -105,9 +102,7 @@ pub(super) fn check(config: &NodeConfig) -> Result<(), Problem> {
     }
     check_port(config)?;
     check_interfaces(config)?;
-    if config.access.sources.len() > SOURCES_MAX {
-        return refuse("access.sources", format!("more than {SOURCES_MAX} prefixes"));
-    }
+    super::access::check(config)?;
     check_services(config)?;
     check_front(&config.front)?;
     if config.control.user.is_empty() {
@@ -203,6 +198,7 @@ fn check_services(config: &NodeConfig) -> Result<(), Problem> {
         if let Some(other) = config.cache[..index].iter().position(|other| other.id == cache.id) {
             return refuse(key("id"), format!("{:?} is also cache[{other}].id", cache.id));
         }
+        super::access::check_sources(&key("sources"), cache.sources.as_deref())?;
         if let Some((_, other)) = taken.iter().find(|(taken, _)| *taken == cache.port) {
             return refuse(key("port"), format!("{} is also {other}", cache.port));
         }

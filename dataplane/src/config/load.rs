@@ -200,6 +200,32 @@ mod tests {
         ("[[interface]]\nname = \"a\"\nqueues = []\n", "n.toml:3: interface[0].queues: is empty"),
         ("[access]\nsources = [\"10.0.0.0/33\"]\n", "n.toml:2: access.sources: \"10.0.0.0/33\""),
         ("[access]\nsources = [\"10.0.0.1/8\"]\n", "n.toml:2: access.sources: \"10.0.0.1/8\""),
+        ("[access]\nlimits = []\n", "n.toml:2: access.limits: unknown field `limits`"),
+        (
+            "[[access.limit]]\nprefix = \"10.0.0.0/8\"\npackets_per_s = 0\n",
+            "n.toml:3: access.limit[0].packets_per_s: 0 is not 1..=100000000",
+        ),
+        (
+            "[[access.limit]]\nprefix = \"10.0.0.0/8\"\nbytes_per_s = 1000\nbyte_burst = 1500\n",
+            "n.toml:4: access.limit[0].byte_burst: 1500 is not 4096..=3600000",
+        ),
+        (
+            "[[access.limit]]\nprefix = \"10.0.0.0/8\"\npacket_burst = 1\n",
+            "n.toml:3: access.limit[0].packet_burst: has no meaning without packets_per_s",
+        ),
+        (
+            "[[access.limit]]\nprefix = \"10.0.0.0/8\"\n[[access.limit]]\nprefix = \"10.0.0.0/8\"\n",
+            "n.toml:4: access.limit[1].prefix: 10.0.0.0/8 stands twice",
+        ),
+        (
+            "[cache]\nid = \"q\"\nsources = [\n{ prefix = \"10.0.0.0/8\", allow = [\"all\"] } ]\n",
+            "n.toml:4: cache.sources[0].allow[0]: unknown variant `all`",
+        ),
+        (
+            "[cache]\nid = \"q\"\nsources = [\n{ prefix = \"10.0.0.0/8\", allow = [] },\n\
+             { prefix = \"10.0.0.0/8\", allow = [\"read\"] } ]\n",
+            "n.toml:5: cache.sources[1].prefix: 10.0.0.0/8 stands twice",
+        ),
         ("[echo]\nport = 70000\n", "n.toml:2: echo.port: invalid value: integer `70000`"),
         ("[echo]\nport = 0\n", "n.toml:2: echo.port: 0 is not a port"),
         ("[cache]\nid = \"q\"\nmax_memory_mb = 1\n", "n.toml:3: cache.max_memory_mb: 1 is not"),
@@ -315,6 +341,10 @@ mod tests {
             ),
             ("[[interface]]", &["name", "queues", "addresses"]),
             ("[access]", &["sources"]),
+            (
+                "[[access.limit]]",
+                &["prefix", "packets_per_s", "packet_burst", "bytes_per_s", "byte_burst"],
+            ),
             ("[echo]", &["port"]),
             (
                 "[[cache]]",
@@ -326,6 +356,7 @@ mod tests {
                     "huge_pages",
                     "hot_set",
                     "readers",
+                    "sources",
                 ],
             ),
             (

@@ -8,6 +8,7 @@
 //! `node.default.toml` beside this crate documents every key; [`DEFAULT_TOML`] embeds it and a test
 //! holds it equal to [`NodeConfig::default`]. Unknown keys are refused.
 
+mod access;
 mod auto;
 mod check;
 mod load;
@@ -15,13 +16,14 @@ mod one_or_many;
 mod resolve;
 mod types;
 
+pub use access::{Access, Allow, CacheSource, SourceLimit};
 pub use auto::Auto;
 pub use check::{READERS_MAX, VALUE_BYTES_MAX};
 pub use load::{ConfigError, load, parse, place_of};
 pub use resolve::{Choice, HostFacts, ResolveError, Resolved};
 pub use types::{
-    Access, Cache, Control, Cores, Echo, Feed, FeedStart, Front, Interface, Node, NodeConfig,
-    PollPolicy, Port, PortKind, Queues, RxChecksum, Supervisor, Tier, Worker,
+    Cache, Control, Cores, Echo, Feed, FeedStart, Front, Interface, Node, NodeConfig, PollPolicy,
+    Port, PortKind, Queues, RxChecksum, Supervisor, Tier, Worker,
 };
 
 /// The default node file, documented line by line.

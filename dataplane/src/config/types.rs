@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::Auto;
+use super::access::{Access, CacheSource};
 use super::one_or_many::one_or_many;
-use crate::net::Prefix;
 
 /// One node file.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -249,14 +249,6 @@ pub struct Interface {
 /// Receive queues of an interface.
 pub type Queues = Auto<Vec<u32>>;
 
-/// `[access]`
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Access {
-    /// Prefixes whose packets to our ports are served. Empty: nobody.
-    pub sources: Vec<Prefix>,
-}
-
 /// `[echo]`
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -290,6 +282,9 @@ pub struct Cache {
     /// root and the supervisor's own user always may.
     #[serde(default)]
     pub readers: Vec<String>,
+    /// Who may do what with this cache, in place of `access.sources`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sources: Option<Vec<CacheSource>>,
 }
 
 fn default_cache_port() -> u16 {

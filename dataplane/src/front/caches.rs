@@ -11,7 +11,7 @@ use super::FrontError;
 use super::datagrams::Datagrams;
 use super::link::Target;
 use super::reads::Reads;
-use crate::net::Prefix;
+use crate::access::AccessList;
 use crate::supervisor::caches::CacheOpened;
 use crate::supervisor::front_resources::CacheSockets;
 use crate::supervisor::handover::Fds;
@@ -20,6 +20,8 @@ use crate::supervisor::handover::Fds;
 pub struct Served {
     /// How the worker knows it.
     pub target: Target,
+    /// Who may do what with it.
+    pub access: AccessList,
     /// Reads of its memory.
     pub reads: Reads,
     /// Its TCP listeners.
@@ -32,7 +34,7 @@ impl Served {
     /// Takes the descriptors of a cache and maps its memory, read-only.
     pub fn take(
         opened: &CacheOpened,
-        sources: &[Prefix],
+        access: AccessList,
         fds: &mut Fds,
     ) -> Result<Self, FrontError> {
         let memory = TableRegion::attach(fds.take(&opened.memory_name())?, Access::ReadOnly)
@@ -46,8 +48,9 @@ impl Served {
             target,
             reads: Reads::new(TableReader::attach(memory)?),
             listeners,
-            datagrams: Datagrams::new(target, datagrams, sources.to_vec())
+            datagrams: Datagrams::new(target, datagrams, access.clone())
                 .map_err(FrontError::Socket)?,
+            access,
         })
     }
 }

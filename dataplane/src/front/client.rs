@@ -2,6 +2,7 @@
 
 use std::os::fd::OwnedFd;
 
+use nautilus_ebpf::intf::Permissions;
 use nautilus_shm::metrics::labels::ConnectionEnd;
 
 use super::connection::{Connection, Waits};
@@ -11,6 +12,8 @@ use super::link::Target;
 pub struct Client {
     /// What was said and is to be answered.
     pub connection: Connection,
+    /// What its source may do with the cache.
+    pub permissions: Permissions,
     /// The socket.
     pub socket: OwnedFd,
     /// The cache that it came to.
@@ -47,9 +50,10 @@ pub struct Client {
 
 impl Client {
     /// A connection that was just accepted.
-    pub fn new(socket: OwnedFd, cache: Target, now_ns: u64) -> Self {
+    pub fn new(socket: OwnedFd, cache: Target, permissions: Permissions, now_ns: u64) -> Self {
         Self {
             connection: Connection::default(),
+            permissions,
             socket,
             cache,
             waits: Waits::Input,

@@ -28,6 +28,8 @@ const IN_FLIGHT_MAX: u32 = 64;
 
 /// Who executes commands.
 pub trait Backend {
+    /// What is to be said instead of reading, where the source may not.
+    fn refusal(&mut self) -> Option<&'static [u8]>;
     /// Appends the item of `key` to `out`, nothing for a miss. `false`: cannot be read here at the
     /// moment, the worker is to be asked.
     fn read(&mut self, key: &[u8], with_version: bool, out: &mut Vec<u8>) -> bool;
@@ -271,6 +273,11 @@ impl Connection {
     ) -> Option<Waits> {
         if self.in_flight > 0 {
             return Some(Waits::Answers);
+        }
+        if let Some(refusal) = backend.refusal() {
+            self.output.extend_from_slice(refusal);
+            self.mark();
+            return None;
         }
         while !self.get.failed
             && let Some((key, behind)) = protocol::next_key(keys, self.get.at)

@@ -18,6 +18,7 @@ pub struct Counts {
     pub held_bytes: u64,
     /// Hits and misses by place of the cache.
     pub reads: [(u64, u64); CACHES_MAX],
+    pub forbidden: u64,
     pub link: LinkCounts,
     pub datagrams: u64,
     pub dropped_datagrams: u64,
@@ -45,6 +46,8 @@ impl Counts {
             bank.add(table::FRONT_HITS, more(now.0, then.0));
             bank.add(table::FRONT_MISSES, more(now.1, then.1));
         }
+        // A cache that is gone takes its part with it.
+        bank.add(table::FRONT_FORBIDDEN, self.forbidden.saturating_sub(before.forbidden));
         bank.set(table::FRONT_CONNECTIONS, self.connections);
         bank.set(table::FRONT_HELD_BYTES, self.held_bytes);
         for reason in ConnectionEnd::ALL {

@@ -7,6 +7,7 @@
 
 use std::os::fd::{BorrowedFd, OwnedFd};
 
+use nautilus_ebpf::intf::Permissions;
 use nautilus_shm::clock::monotonic_ns;
 
 use super::connection::{Connection, Waits};
@@ -14,9 +15,9 @@ use super::link::Target;
 use super::links::Links;
 use super::protocol::REPLY_TOO_LARGE;
 use super::reads::{At, Reads};
+use crate::access::AccessList;
 use crate::memcached::FrameHeader;
 use crate::memcached::frame::{FRAME_HEADER_BYTES, FRAME_TEXT_BYTES_MAX, REPLY_FRAMES_MAX};
-use crate::net::Prefix;
 use crate::port::{Burst, Path, Port, SocketPort, Transmit};
 
 /// Datagrams that wait for the worker. Too low: writes are dropped in a burst. Too high: memory.
@@ -38,13 +39,14 @@ struct Exchange {
     path: Path,
     header: FrameHeader,
     generation: u32,
+    permissions: Permissions,
 }
 
 /// The kernel's UDP sockets of one cache.
 pub struct Datagrams {
     cache: Target,
     port: SocketPort,
-    sources: Vec<Prefix>,
+    access: AccessList,
     exchanges: Vec<Option<Exchange>>,
     free: Vec<u32>,
     generation: u32,
@@ -57,16 +59,12 @@ pub struct Datagrams {
 }
 
 impl Datagrams {
-    /// Serves bound sockets, for sources of these prefixes.
-    pub fn new(
-        cache: Target,
-        sockets: Vec<OwnedFd>,
-        sources: Vec<Prefix>,
-    ) -> std::io::Result<Self> {
+    /// Serves bound sockets, for the sources of a list.
+    pub fn new(cache: Target, sockets: Vec<OwnedFd>, access: AccessList) -> std::io::Result<Self> {
         Ok(Self {
             cache,
             port: SocketPort::adopt(sockets)?,
-            sources,
+            access,
             exchanges: Vec::new(),
             free: Vec::new(),
             generation: 0,
@@ -104,8 +102,8 @@ impl Datagrams {
                 let (burst, tx) = self.port.split();
                 for index in 0..burst.len() {
                     let datagram = burst.get(index);
-                    let source = datagram.source.ip();
-                    let listed = self.sources.iter().any(|prefix| prefix.contains(source));
+                    let permissions = self.access.permissions_of(datagram.source.ip());
+                    let listed = permissions != Permissions::NONE;
                     let request = FrameHeader::parse(datagram.payload);
                     let (true, Some((header, text))) =
                         (listed && !datagram.destination.is_multicast(), request)
@@ -123,10 +121,12 @@ impl Datagrams {
                     let number = number(self.cache.place, place, generation);
                     let mut connection = Connection::of_datagram();
                     let target = self.cache;
-                    let mut at = At { reads: &mut *reads, links: &mut *links, target, number };
+                    let mut at =
+                        At { reads: &mut *reads, links: &mut *links, target, number, permissions };
                     let waits = connection.receive(text, &mut at);
                     let path = datagram.reply_path();
-                    let mut exchange = Exchange { connection, path, header, generation };
+                    let mut exchange =
+                        Exchange { connection, path, header, generation, permissions };
                     answer(&mut exchange, tx);
                     let over = is_over(&exchange, waits);
                     if place as usize == self.exchanges.len() {
@@ -186,6 +186,7 @@ impl Datagrams {
                 links: &mut *links,
                 target: self.cache,
                 number,
+                permissions: exchange.permissions,
             });
             let (_, tx) = self.port.split();
             answer(exchange, tx);

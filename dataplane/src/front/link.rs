@@ -12,8 +12,10 @@
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 
+use nautilus_ebpf::intf::Permissions;
 use nautilus_shm::front_region::{
     ANSWER_BYTES_MAX, ANSWER_HEADER_BYTES, Answer, FRONT_RING_WORDS, FrontRegion, RequestHeader,
+    request_tag,
 };
 use nautilus_shm::message_ring::{MessageConsumer, MessageProducer};
 use nix::unistd::{read, write};
@@ -97,14 +99,21 @@ impl<'a> Link<'a> {
         self.outstanding.len()
     }
 
-    /// Hands a command over; `false` when there is no room.
-    pub fn forward(&mut self, target: Target, connection: u64, command: &[u8]) -> bool {
+    /// Hands a command over, with what its source may do; `false` when there is no room.
+    pub fn forward(
+        &mut self,
+        target: Target,
+        connection: u64,
+        permissions: Permissions,
+        command: &[u8],
+    ) -> bool {
         if self.outstanding.len() >= OUTSTANDING_MAX {
             return false;
         }
         let Target { place, generation } = target;
         let header = RequestHeader { connection, cache: place, cache_generation: generation };
-        let Ok(sequence) = self.requests.push(0, &[&header.encode(), command]) else {
+        let tag = request_tag(permissions.0);
+        let Ok(sequence) = self.requests.push(tag, &[&header.encode(), command]) else {
             return false;
         };
         let position = self.requests.position();
@@ -216,13 +225,13 @@ mod tests {
         write(&other, &1_u64.to_ne_bytes()).unwrap();
         let mut link = Link::new(&region, wake, region.advance_front());
         assert!(!readable());
-        link.forward(Target::default(), 1, b"version\r\n");
+        link.forward(Target::default(), 1, Permissions::ALL, b"version\r\n");
         link.wake();
         assert!(!readable(), "it is awake");
         region.sleep().announce(9);
         link.wake();
         assert!(!readable(), "nothing new was handed over");
-        link.forward(Target::default(), 1, b"version\r\n");
+        link.forward(Target::default(), 1, Permissions::ALL, b"version\r\n");
         link.wake();
         assert!(readable());
         region.sleep().woke();
@@ -251,7 +260,8 @@ mod tests {
             for step in steps.into_iter().chain(finish) {
                 match step {
                     0 => {
-                        prop_assert!(link.forward(Target::default(), sent, b"command"));
+                        let target = Target::default();
+                        prop_assert!(link.forward(target, sent, Permissions::ALL, b"command"));
                         sent += 1;
                     }
                     1 if taken.is_none() => {
@@ -288,12 +298,12 @@ mod tests {
     fn answers_to_a_dead_front_are_nobodys() {
         let region = FrontRegion::create(c"nautilus-front").unwrap();
         let mut dead = Link::new(&region, wake(), region.advance_front());
-        dead.forward(Target::default(), 7, b"version\r\n");
+        dead.forward(Target::default(), 7, Permissions::ALL, b"version\r\n");
         let mut answers = region.answers().producer(1);
         let (tag, header) = Answer::header(7, 1, 0);
         answers.push(tag, &[&header, b"VERSION\r\n"]).unwrap();
         let mut link = Link::new(&region, wake(), region.advance_front());
-        link.forward(Target::default(), 7, b"version\r\n");
+        link.forward(Target::default(), 7, Permissions::ALL, b"version\r\n");
         link.poll(|_, _| panic!("not ours"));
         assert_eq!((link.counts().stale, link.outstanding()), (1, 1));
     }

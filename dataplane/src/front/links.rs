@@ -1,5 +1,7 @@
 //! The ways to all workers of the node, and which of them a command is for: the one that writes its key.
 
+use nautilus_ebpf::intf::Permissions;
+
 use super::link::{Link, LinkCounts, Target};
 use crate::memcached::parse::{self, Next};
 
@@ -26,15 +28,16 @@ impl<'a> Links<'a> {
         worker.min(self.links.len() - 1)
     }
 
-    /// Hands a command over to a worker; `false` when there is no room.
+    /// Hands a command over to a worker, with what its source may do; `false` when there is no room.
     pub fn forward(
         &mut self,
         worker: usize,
         target: Target,
         connection: u64,
+        permissions: Permissions,
         command: &[u8],
     ) -> bool {
-        self.links[worker].forward(target, connection, command)
+        self.links[worker].forward(target, connection, permissions, command)
     }
 
     /// Commands that wait for workers.

@@ -119,10 +119,10 @@ fn serve(socket: &OwnedFd, assignment: &FrontAssignment, mut fds: Fds) -> Result
     let lock = whole_file(nix::libc::F_WRLCK);
     fcntl(regions[0].fd(), FcntlArg::F_SETLK(&lock))
         .map_err(|errno| FrontError::Held(errno.into()))?;
-    let sources = config.access.sources.clone();
     let mut caches = FrontCaches::default();
     for opened in &assignment.caches {
-        caches.insert(Served::take(opened, &sources, &mut fds)?);
+        let access = config.access_to(&opened.section);
+        caches.insert(Served::take(opened, access, &mut fds)?);
     }
     let wakes = (0..workers).map(|worker| fds.take(&format!("wake.{worker}")));
     let wakes = wakes.collect::<Result<Vec<_>, _>>()?;
@@ -140,7 +140,6 @@ fn serve(socket: &OwnedFd, assignment: &FrontAssignment, mut fds: Fds) -> Result
         idle_timeout_ns: u64::from(config.front.idle_timeout_s) * 1_000_000_000,
         held_bytes_max: (config.front.max_buffer_mb as usize) << 20,
         poll: config.front.poll,
-        sources,
     };
     let mut server = Server::new(Ring::new()?, links, caches, settings);
     let _ = send(socket.as_fd(), &FromWorker::Ready { notes }, &[]);

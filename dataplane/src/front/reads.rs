@@ -1,5 +1,6 @@
 //! Reads, executed by the front itself on the cache's shared memory.
 
+use nautilus_ebpf::intf::Permissions;
 use nautilus_shm::sampled_hits::{FRONT_HIT_RING, Sampler};
 use nautilus_shm::table::{ReadError, TableReader, TableRegion, VALUE_BYTES_MAX};
 
@@ -7,6 +8,7 @@ use super::connection::Backend;
 use super::link::Target;
 use super::links::Links;
 use super::protocol;
+use crate::app::cache::rights;
 
 /// The front's read-only view of a cache.
 pub struct Reads {
@@ -19,6 +21,8 @@ pub struct Reads {
     pub hits: u64,
     /// Keys not found, suspect ones included.
     pub misses: u64,
+    /// Requests refused, the source not being allowed to read.
+    pub forbidden: u64,
 }
 
 impl Reads {
@@ -26,7 +30,7 @@ impl Reads {
     pub fn new(table: TableReader<TableRegion>) -> Self {
         let value = vec![0; VALUE_BYTES_MAX].into();
         let sampler = Sampler::new(0);
-        Self { table, sampler, value, now_ns: 0, hits: 0, misses: 0 }
+        Self { table, sampler, value, now_ns: 0, hits: 0, misses: 0, forbidden: 0 }
     }
 
     #[inline]
@@ -64,9 +68,18 @@ pub struct At<'a, 'l> {
     pub target: Target,
     /// The connection's number.
     pub number: u64,
+    /// What its source may do with the cache.
+    pub permissions: Permissions,
 }
 
 impl Backend for At<'_, '_> {
+    #[inline]
+    fn refusal(&mut self) -> Option<&'static [u8]> {
+        let refusal = rights::refusal(self.permissions, Permissions::READ);
+        self.reads.forbidden += u64::from(refusal.is_some());
+        refusal
+    }
+
     #[inline]
     fn read(&mut self, key: &[u8], with_version: bool, out: &mut Vec<u8>) -> bool {
         self.reads.read(key, with_version, out)
@@ -77,6 +90,6 @@ impl Backend for At<'_, '_> {
     }
 
     fn forward(&mut self, worker: usize, command: &[u8]) -> bool {
-        self.links.forward(worker, self.target, self.number, command)
+        self.links.forward(worker, self.target, self.number, self.permissions, command)
     }
 }

@@ -12,6 +12,7 @@
 use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
+use nautilus_ebpf::intf::Permissions;
 use nautilus_shm::clock::monotonic_ns;
 use nautilus_shm::metrics::labels::ConnectionEnd;
 use nix::sys::socket::{MsgFlags, SockaddrStorage, getpeername, send};
@@ -169,6 +170,7 @@ impl<'a> Server<'a> {
             counts.datagrams += cache.datagrams.received;
             counts.dropped_datagrams += cache.datagrams.dropped;
             counts.syscalls += cache.datagrams.syscalls();
+            counts.forbidden += cache.reads.forbidden;
             if let Some(reads) = counts.reads.get_mut(cache.target.place as usize) {
                 *reads = (cache.reads.hits, cache.reads.misses);
             }
@@ -254,12 +256,14 @@ impl<'a> Server<'a> {
 
     fn accept(&mut self, connection: OwnedFd, place: u32) {
         self.counts.accepted += 1;
-        let Some(cache) = self.caches.at(place).map(|cache| cache.target) else { return };
+        let Some(served) = self.caches.at(place) else { return };
+        let cache = served.target;
         let peer = getpeername::<SockaddrStorage>(connection.as_raw_fd()).ok();
         let Some(peer) = peer.as_ref().and_then(address) else {
             return self.counts.end(ConnectionEnd::Broken);
         };
-        if !self.settings.sources.iter().any(|prefix| prefix.contains(peer)) {
+        let permissions = served.access.permissions_of(peer);
+        if permissions == Permissions::NONE {
             return self.counts.end(ConnectionEnd::Source);
         }
         if self.clients.count() >= self.settings.connections_max {
@@ -267,7 +271,7 @@ impl<'a> Server<'a> {
             let _ = send(connection.as_raw_fd(), protocol::TOO_MANY, flags);
             return self.counts.end(ConnectionEnd::Limit);
         }
-        let client = Client::new(connection, cache, self.now_ns);
+        let client = Client::new(connection, cache, permissions, self.now_ns);
         self.clients.insert(client);
     }
 
@@ -293,7 +297,8 @@ impl<'a> Server<'a> {
                         spare = client.connection.lend(spare);
                         let bytes = self.ring.buffer(buffer, bytes);
                         let (reads, links) = (&mut cache.reads, &mut self.links);
-                        let mut at = At { reads, links, target, number };
+                        let permissions = client.permissions;
+                        let mut at = At { reads, links, target, number, permissions };
                         client.waits = client.connection.receive(bytes, &mut at);
                     }
                 }
@@ -351,7 +356,9 @@ impl<'a> Server<'a> {
             && let Some(cache) = self.caches.get(target)
         {
             let (reads, links) = (&mut cache.reads, &mut self.links);
-            client.waits = client.connection.resume(&mut At { reads, links, target, number });
+            let permissions = client.permissions;
+            let mut at = At { reads, links, target, number, permissions };
+            client.waits = client.connection.resume(&mut at);
         }
         self.clients.touch(index);
     }

@@ -1,7 +1,6 @@
 //! What the node file says of the front, as its loop uses it.
 
 use crate::config::PollPolicy;
-use crate::net::Prefix;
 
 /// What the front is told by the node file.
 #[derive(Clone, Debug)]
@@ -14,6 +13,4 @@ pub struct Settings {
     pub held_bytes_max: usize,
     /// What the loop does when nothing happens.
     pub poll: PollPolicy,
-    /// Who is served.
-    pub sources: Vec<Prefix>,
 }

@@ -18,6 +18,7 @@ pub mod xdp;
 
 use std::os::fd::BorrowedFd;
 
+use nautilus_ebpf::intf::Permissions;
 use nautilus_shm::ledger::FrameCounts;
 
 pub use counters::PortCounters;
@@ -49,6 +50,9 @@ pub struct Datagram<'a> {
     /// `CLOCK_MONOTONIC` nanoseconds, taken in XDP by the `xdp` port, after the receive call by the
     /// `socket` port, from the virtual clock by the `sim` port.
     pub rx_ns: u64,
+    /// What the source may do with the service it means, where the steering program has said so (the
+    /// `xdp` port); `None`: the application looks its own list up.
+    pub permissions: Option<Permissions>,
     /// The UDP payload; 0 to 65,507 bytes.
     pub payload: &'a [u8],
 }

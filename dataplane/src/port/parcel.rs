@@ -1,17 +1,23 @@
 //! A datagram on its way from one worker of the node to another: its addresses as bytes, in front of its
 //! payload.
 
+use nautilus_ebpf::intf::Permissions;
+
 use super::{Datagram, Link, Path};
 use crate::net::Endpoint;
 
-/// Bytes in front of the payload: two endpoints, interface, tags, arrival.
-pub const PARCEL_HEADER_BYTES: usize = 18 + 18 + 2 + 4 + 8;
+/// Bytes in front of the payload: two endpoints, interface, tags, arrival, permissions.
+pub const PARCEL_HEADER_BYTES: usize = 18 + 18 + 2 + 4 + 8 + 2;
+
+/// In place of permissions that nobody has looked up.
+const UNKNOWN: u16 = u16::MAX;
 
 /// The addresses of a datagram.
 pub fn header(datagram: &Datagram<'_>) -> [u8; PARCEL_HEADER_BYTES] {
     let mut out = [0; PARCEL_HEADER_BYTES];
     let [outer, inner] = datagram.link.vlans;
-    let pieces: [&[u8]; 8] = [
+    let permissions = datagram.permissions.map_or(UNKNOWN, |known| known.0 as u16);
+    let pieces: [&[u8]; 9] = [
         &datagram.source.address,
         &datagram.source.port.to_le_bytes(),
         &datagram.destination.address,
@@ -20,6 +26,7 @@ pub fn header(datagram: &Datagram<'_>) -> [u8; PARCEL_HEADER_BYTES] {
         &outer.to_le_bytes(),
         &inner.to_le_bytes(),
         &datagram.rx_ns.to_le_bytes(),
+        &permissions.to_le_bytes(),
     ];
     let mut at = 0;
     for piece in pieces {
@@ -32,7 +39,7 @@ pub fn header(datagram: &Datagram<'_>) -> [u8; PARCEL_HEADER_BYTES] {
 /// The same of an answer that leaves on `path`.
 pub fn answer_header(path: &Path) -> [u8; PARCEL_HEADER_BYTES] {
     let Path { from: destination, to: source, link } = *path;
-    header(&Datagram { source, destination, link, rx_ns: 0, payload: &[] })
+    header(&Datagram { source, destination, link, rx_ns: 0, permissions: None, payload: &[] })
 }
 
 /// Reads a parcel; `None` for one that is too short to be one.
@@ -43,8 +50,14 @@ pub fn read(parcel: &[u8]) -> Option<Datagram<'_>> {
     let destination = endpoint(&mut rest)?;
     let interface = short(&mut rest)?;
     let vlans = [short(&mut rest)?, short(&mut rest)?];
-    let rx_ns = u64::from_le_bytes(*rest.first_chunk()?);
-    Some(Datagram { source, destination, link: Link { interface, vlans }, rx_ns, payload })
+    let (rx_ns, mut rest) = rest.split_first_chunk()?;
+    let rx_ns = u64::from_le_bytes(*rx_ns);
+    let permissions = match short(&mut rest)? {
+        UNKNOWN => None,
+        known => Some(Permissions::masked(known.into())),
+    };
+    let link = Link { interface, vlans };
+    Some(Datagram { source, destination, link, rx_ns, permissions, payload })
 }
 
 fn short(rest: &mut &[u8]) -> Option<u16> {
@@ -70,6 +83,7 @@ mod tests {
             destination: Endpoint::new("fd00:6e61::1".parse().unwrap(), 11211),
             link: Link { interface: 3, vlans: [0x8064, 7] },
             rx_ns: u64::MAX - 5,
+            permissions: Some(Permissions::READ),
             payload: b"payload",
         };
         let parcel = [&header(&datagram)[..], datagram.payload].concat();
@@ -80,6 +94,9 @@ mod tests {
             (datagram.source, datagram.link, u64::MAX - 5)
         );
         assert_eq!((back.destination, back.payload), (datagram.destination, datagram.payload));
+        assert_eq!(back.permissions, datagram.permissions);
+        let unknown = header(&Datagram { permissions: None, ..datagram });
+        assert_eq!(read(&unknown).unwrap().permissions, None);
         assert!(read(&parcel[..PARCEL_HEADER_BYTES - 1]).is_none());
         assert_eq!(read(&parcel[..PARCEL_HEADER_BYTES]).unwrap().payload, b"");
         let path = datagram.reply_path();

@@ -212,6 +212,7 @@ impl Burst for SimBurst<'_> {
             destination: datagram.destination,
             link: datagram.link,
             rx_ns: datagram.rx_ns,
+            permissions: None,
             payload: &datagram.bytes[..datagram.length],
         }
     }

@@ -204,6 +204,7 @@ impl Burst for SocketBurst<'_> {
             destination: received.destination,
             link: received.link,
             rx_ns: received.rx_ns,
+            permissions: None,
             payload: &self.arena[received.start..received.start + received.length],
         }
     }

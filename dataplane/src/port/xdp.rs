@@ -10,6 +10,7 @@
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
+use nautilus_ebpf::intf::Permissions;
 use nautilus_shm::ledger::{Frame, FrameCounts, StorePoint};
 
 use super::{Burst, Datagram, Filled, Link, Path, Port, PortCounters, SendError, Transmit};
@@ -90,6 +91,7 @@ struct Received {
     /// Start of the payload in the frame.
     offset: usize,
     rx_ns: u64,
+    permissions: Option<Permissions>,
 }
 
 /// The sending half.
@@ -168,10 +170,14 @@ impl<N: NextHops, P: StorePoint> XdpPort<N, P> {
         for RxFrame { mut frame, offset, length } in self.arrived.drain(..) {
             let (start, end) = (offset as usize, (offset + length) as usize);
             let bytes = umem.bytes_mut(&mut frame);
-            let rx_ns = take_stamp(&mut bytes[..start], *now_ns).unwrap_or_else(|| {
-                counters.unstamped_count += 1;
-                *now_ns
-            });
+            let stamp = take_stamp(&mut bytes[..start], *now_ns);
+            let (rx_ns, permissions) = match stamp {
+                Some((rx_ns, permissions)) => (rx_ns, Some(permissions)),
+                None => {
+                    counters.unstamped_count += 1;
+                    (*now_ns, None)
+                }
+            };
             match parse(&bytes[start..end], self.checksums) {
                 Ok(parsed) => {
                     counters.received_count += 1;
@@ -185,6 +191,7 @@ impl<N: NextHops, P: StorePoint> XdpPort<N, P> {
                         parsed,
                         offset,
                         rx_ns,
+                        permissions,
                     });
                 }
                 Err(reason) => {
@@ -196,18 +203,20 @@ impl<N: NextHops, P: StorePoint> XdpPort<N, P> {
     }
 }
 
-/// Reads the steering program's stamp at the end of the headroom, and makes it unreadable for the
-/// next packet in this frame, which may come without one.
+/// Reads the steering program's stamp at the end of the headroom, when it ran and what it found the source
+/// may do, and makes it unreadable for the next packet in this frame, which may come without one.
 #[inline]
-fn take_stamp(headroom: &mut [u8], now_ns: u64) -> Option<u64> {
+fn take_stamp(headroom: &mut [u8], now_ns: u64) -> Option<(u64, Permissions)> {
     let meta = headroom.last_chunk_mut::<RX_META_BYTES>()?;
-    let &mut [s0, s1, s2, s3, s4, s5, s6, s7, m0, m1, m2, m3, ..] = meta;
+    let &mut [s0, s1, s2, s3, s4, s5, s6, s7, m0, m1, m2, m3, p0, p1, p2, p3] = meta;
     if u32::from_ne_bytes([m0, m1, m2, m3]) != nautilus_ebpf::intf::RX_META_MAGIC {
         return None;
     }
     meta[8..12].fill(0);
     let rx_ns = u64::from_ne_bytes([s0, s1, s2, s3, s4, s5, s6, s7]);
-    now_ns.checked_sub(rx_ns).filter(|age_ns| *age_ns < STAMP_AGE_NS_MAX).map(|_| rx_ns)
+    let permissions = Permissions::masked(u32::from_ne_bytes([p0, p1, p2, p3]));
+    let age_ns = now_ns.checked_sub(rx_ns).filter(|age_ns| *age_ns < STAMP_AGE_NS_MAX);
+    age_ns.map(|_| (rx_ns, permissions))
 }
 
 impl Burst for &XdpBurst {
@@ -225,6 +234,7 @@ impl Burst for &XdpBurst {
             destination: received.parsed.destination,
             link: received.link,
             rx_ns: received.rx_ns,
+            permissions: received.permissions,
             payload: &bytes[received.offset..end],
         }
     }

@@ -283,6 +283,7 @@ impl NodeApps<'_> {
 mod tests {
     use super::super::caches::{Line, SILENCE_LIMIT_NS};
     use super::*;
+    use crate::access::AccessList;
     use crate::app::feed::{Feed, FeedSpec};
     use crate::feed::Venue;
     use crate::feed::book::BookLimits;
@@ -329,6 +330,7 @@ mod tests {
             number: 0,
             is_alone: true,
             memory,
+            access: AccessList::everybody(),
             hot: None,
             feed: Some(Feed::new(&[FeedSpec { line, channel }])),
             lines: vec![Line { endpoint: line, worker: 0, is_ours: true }],
@@ -339,7 +341,14 @@ mod tests {
         let mut handle = |destination, rx_ns| {
             let source = Endpoint::new([198, 18, 0, 2].into(), 9);
             let link = Link::default();
-            let burst = One(Datagram { source, destination, link, rx_ns, payload: b"short" });
+            let burst = One(Datagram {
+                source,
+                destination,
+                link,
+                rx_ns,
+                permissions: None,
+                payload: b"short",
+            });
             let mut dispatched = Dispatched::default();
             dispatch(&mut apps, rx_ns, &burst, &mut Nowhere, &mut dispatched);
             dispatched.no_application

@@ -11,6 +11,7 @@ use nautilus_shm::table::{SHARDS_MAX, SharedWords, TableReader, TableRegion, Tab
 
 use super::StandbyError;
 use super::hot::HotSets;
+use crate::access::AccessList;
 use crate::app::feed::{Feed, FeedSpec};
 use crate::app::{App, CacheApp};
 use crate::config::{self, FeedStart, NodeConfig};
@@ -60,6 +61,7 @@ pub(super) struct PreparedCache {
     pub number: u32,
     pub is_alone: bool,
     pub memory: Memory,
+    pub access: AccessList,
     pub hot: Option<XdpHotSet>,
     pub feed: Option<Feed>,
     pub lines: Vec<Line>,
@@ -93,6 +95,7 @@ impl PreparedCache {
             number,
             is_alone,
             memory,
+            access: config.access_to(&opened.section),
             hot: hot.of(opened)?,
             feed: (!specs.is_empty()).then(|| Feed::new(&specs)),
             lines,
@@ -106,10 +109,11 @@ impl PreparedCache {
         index: usize,
         realtime_offset_ns: i64,
     ) -> Result<ServedCache<'a>, StandbyError> {
-        let Self { opened, number, is_alone, memory, hot, mut feed, lines } = self;
+        let Self { opened, number, is_alone, memory, access, hot, mut feed, lines } = self;
         let own = if is_alone { 0..SHARDS_MAX } else { number..number + 1 };
         let writer = TableWriter::attach_shards(memory.clone(), hot, own);
-        let mut app = CacheApp::new(writer.map_err(StandbyError::Table)?, realtime_offset_ns);
+        let mut app = CacheApp::new(writer.map_err(StandbyError::Table)?, realtime_offset_ns)
+            .with_access(access);
         app.set_value_bytes_max(opened.section.max_value_bytes);
         if !is_alone {
             app = app.with_others(TableReader::attach(memory).map_err(StandbyError::Table)?);

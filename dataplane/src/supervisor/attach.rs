@@ -193,7 +193,7 @@ impl Readers {
                 Err(Denied::NoCache) => (Code::NoCache, Answer::default(), Outcome::Told),
                 Ok(()) => match make(&ask) {
                     // Who asks where to tell of hits has been counted as a reader before.
-                    Ok(answer) if matches!(ask, Ask::Status | Ask::Hits(_)) => {
+                    Ok(answer) if matches!(ask, Ask::Status | Ask::Hits(_) | Ask::Explain(_)) => {
                         (Code::Ok, answer, Outcome::Told)
                     }
                     Ok(answer) => (Code::Ok, answer, Outcome::Attached(uid)),

@@ -5,6 +5,7 @@ pub mod attach;
 pub mod backoff;
 pub mod caches;
 pub mod counters;
+pub mod explain;
 pub mod fresh;
 pub mod front;
 pub mod front_messages;

@@ -23,6 +23,7 @@ use super::attach::{
     Access, Answer, Outcome, Readers, attach_answer, cache_answer, hits_answer, memory_of,
 };
 use super::counters;
+use super::explain::Explains;
 use super::front::Front;
 use super::host::{Host, HostError, facts, settle};
 use super::inspect::Refusal;
@@ -110,6 +111,7 @@ pub struct Node {
     front: Front,
     interfaces: Interfaces,
     readers: Readers,
+    explains: Explains,
     signals: SignalFd,
     neighbours: Neighbours,
     copied_ns: u64,
@@ -210,6 +212,7 @@ impl Node {
             front,
             interfaces,
             readers,
+            explains: Explains::default(),
             signals,
             neighbours: Neighbours::default(),
             copied_ns: 0,
@@ -293,6 +296,7 @@ impl Node {
         self.resources.control.supervisor().set_serving(self.all_serve(|_| true));
         if now_ns.saturating_sub(self.copied_ns) >= COPY_NS {
             self.copied_ns = now_ns;
+            self.explains.tick(now_ns);
             self.copy_counters();
             self.look_after_interfaces(Touched::default());
         }
@@ -391,11 +395,14 @@ impl Node {
             status((&self.resolved, &self.mirror, &self.resources), &self.workers, self.started_ns);
         let status = front_status(status, &self.front);
         let caches = self.resources.caches.as_slice();
+        let (node, workers) = ((&self.resolved, &self.resources), &self.workers);
+        let explains = &mut self.explains;
         let outcome = self.readers.answer(index, |ask| match ask {
             Ask::Attach => attach_answer(control.reopen_read_only(), caches),
             Ask::Status => Ok(Answer { payload: status.into_bytes(), fds: Vec::new() }),
             Ask::Cache(name) => cache_answer(name, memory_of(name, caches)),
             Ask::Hits(name) => hits_answer(name, memory_of(name, caches)),
+            Ask::Explain(request) => explains.answer(request, node, workers, monotonic_ns()),
         });
         match outcome {
             Outcome::Attached(_) => self.count(metrics::ATTACHES),

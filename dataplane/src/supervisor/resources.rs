@@ -23,13 +23,13 @@
 use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 
-use nautilus_ebpf::intf::{self, Permissions, Service};
-use nautilus_ebpf::{HOT_FD_NAMES, Options, SourcePrefix, Steering, SteeringError, XdpLink};
+use nautilus_ebpf::intf::{self, Service};
+use nautilus_ebpf::{HOT_FD_NAMES, Options, Steering, SteeringError, XdpLink};
 use nautilus_shm::control_region::ControlRegion;
 use nautilus_shm::region::RegionError;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
-use super::caches::{CacheOpenError, OpenCache, open_all};
+use super::caches::{CacheOpenError, CacheOpened, OpenCache, open_all};
 use super::counters::Counted;
 use super::front_resources::{FrontOpenError, FrontResources};
 use super::handover::{Fds, InterfaceOpened, QueueOpened};
@@ -116,7 +116,7 @@ pub enum OpenError {
 }
 
 /// An error and its causes on one line.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(cause) = next {
@@ -440,26 +440,35 @@ pub fn has_hot_set(config: &NodeConfig, cache: &Cache, mirror: &Mirror) -> bool 
     wanted && config.port.kind == PortKind::Xdp
 }
 
-/// Writes sources, services and addresses into the steering program.
+/// Writes sources, limits, services and addresses into the steering program.
 pub fn fill(
     steering: &Steering,
     caches: &[OpenCache],
     config: &NodeConfig,
     mirror: &Mirror,
 ) -> Result<(), OpenError> {
+    fill_with(steering, caches.iter().map(|cache| &cache.opened), config, mirror)
+}
+
+/// The same for caches that need not have been opened.
+pub fn fill_with<'a>(
+    steering: &Steering,
+    caches: impl Iterator<Item = &'a CacheOpened>,
+    config: &NodeConfig,
+    mirror: &Mirror,
+) -> Result<(), OpenError> {
     let failed = |source| OpenError::Steering { name: "(all)".into(), source };
-    let mut sources = Vec::new();
-    for prefix in &config.access.sources {
-        let prefix = SourcePrefix::new(prefix.address(), prefix.bits())
-            .map_err(|error| failed(SteeringError::Refused(error.to_string())))?;
-        sources.push((prefix, Permissions::ALL));
-    }
-    steering.replace_sources(&sources).map_err(failed)?;
+    let lists =
+        config.source_lists().map_err(|error| failed(SteeringError::Refused(error.to_string())))?;
+    let limits: Vec<_> = config.access.limit.iter().map(|limit| limit.rates()).collect();
+    steering.replace_limits(&limits).map_err(failed)?;
+    steering.replace_sources(&lists.merge()).map_err(failed)?;
     let mut services = Vec::new();
     services.extend(config.echo.map(|echo| (echo.port, Service::replying(SERVICE_ECHO))));
-    services.extend(caches.iter().map(|OpenCache { opened, .. }| {
+    services.extend(caches.map(|opened| {
         let is_hot = has_hot_set(config, &opened.section, mirror);
-        (opened.section.port, opened.service(SERVICE_CACHE, is_hot))
+        let service = opened.service(SERVICE_CACHE, is_hot);
+        (opened.section.port, service.on_list(config.list_of(&opened.section)))
     }));
     services.extend(config.feed.iter().map(|feed| (feed.port, Service::listening(SERVICE_FEED))));
     steering.replace_services(&services).map_err(failed)?;

@@ -10,9 +10,10 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use nautilus_ebpf::intf::Permissions;
 use nautilus_shm::front_region::{
     ANSWER_BYTES_MAX, ANSWER_HEADER_BYTES, Answer, COMMAND_BYTES_MAX, FRONT_RING_WORDS,
-    FrontRegion, REQUEST_HEADER_BYTES, RequestHeader,
+    FrontRegion, REQUEST_HEADER_BYTES, RequestHeader, request_permissions,
 };
 use nautilus_shm::message_ring::{MessageConsumer, MessageProducer};
 use nautilus_shm::metrics::{MetricBank, table};
@@ -70,13 +71,14 @@ const NO_CACHE: &[u8] = b"SERVER_ERROR no such cache\r\n";
 fn execute<W: Words, H: HotSet>(
     cache: &mut CacheApp<W, H>,
     now_ns: u64,
+    permissions: Permissions,
     command: &[u8],
     text: &mut Vec<u8>,
 ) {
     text.clear();
     let parse::Next::Request(request, _) = parse::next(command) else { return };
     let mut fits = true;
-    cache.execute(now_ns, &request, |piece| {
+    cache.execute(now_ns, permissions, &request, |piece| {
         fits &= text.len() + piece.len() <= ANSWER_BYTES_MAX;
         if fits {
             text.extend_from_slice(piece);
@@ -164,8 +166,9 @@ impl Forwarded {
             }
             // After the command has arrived.
             let now_ns = clock.now_ns();
+            let permissions = Permissions::masked(request_permissions(message.tag));
             match caches.cache(header.cache, header.cache_generation) {
-                Some(cache) => execute(cache, now_ns, command, &mut self.text),
+                Some(cache) => execute(cache, now_ns, permissions, command, &mut self.text),
                 None => {
                     self.text.clear();
                     self.text.extend_from_slice(NO_CACHE);

@@ -272,6 +272,7 @@ mod tests {
             destination: Endpoint::v4([198, 18, 0, 1], 11211),
             link: Link { interface: 1, vlans: [5, 0] },
             rx_ns,
+            permissions: None,
             payload,
         }
     }

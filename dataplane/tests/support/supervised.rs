@@ -75,7 +75,7 @@ pub fn ask(client: &UdpSocket, text: &str) -> String {
 
 /// What the supervisor of this directory answers to whoever asks for one cache.
 pub fn ask_for_cache(run_dir: &Path, id: &str) -> (Code, Vec<OwnedFd>) {
-    let request = CacheRequest { name: cache_name(id) }.encode();
+    let request = CacheRequest { verb: Verb::Cache, name: cache_name(id) }.encode();
     let (header, _, fds) = exchange(run_dir, &request).expect("an answer");
     (header.code, fds)
 }

@@ -3,6 +3,7 @@
 
 pub mod captures;
 pub mod checksum;
+pub mod corpus;
 pub mod forge;
 pub mod frame;
 pub mod hot;
@@ -152,7 +153,8 @@ impl Rig {
             Some(meta) => {
                 assert_eq!(verdict, Verdict::Redirected, "{name}: metadata on a packet that stays");
                 assert_eq!(meta.magic, nautilus_ebpf::intf::RX_META_MAGIC, "{name}");
-                assert_eq!(meta.reserved, 0, "{name}");
+                assert_eq!(meta.permissions & !7, 0, "{name}: {meta:?}");
+                assert_ne!(meta.permissions, 0, "{name}: redirected without a permission");
                 assert!((clock_before..=clock_after).contains(&meta.rx_ns), "{name}: {meta:?}");
             }
             None => assert_ne!(verdict, Verdict::Redirected, "{name}: no metadata"),

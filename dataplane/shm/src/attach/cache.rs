@@ -1,6 +1,9 @@
 //! The requests for one cache, and telling the requests apart.
 
-use super::{AttachError, CACHE_NAME_BYTES, CacheName, REQUEST_BYTES, Request, Verb, check, word};
+use super::{
+    AttachError, CACHE_NAME_BYTES, CacheName, ExplainRequest, REQUEST_BYTES, Request, Verb, check,
+    word,
+};
 
 /// Bytes of a [`CacheRequest`].
 pub const CACHE_REQUEST_BYTES: usize = REQUEST_BYTES + CACHE_NAME_BYTES;
@@ -25,7 +28,7 @@ impl CacheRequest {
 }
 
 /// Any request, as the supervisor reads it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ask {
     /// [`Verb::Attach`].
     Attach,
@@ -35,6 +38,8 @@ pub enum Ask {
     Cache(CacheName),
     /// [`Verb::Hits`] of this name.
     Hits(CacheName),
+    /// [`Verb::Explain`] with its frame.
+    Explain(ExplainRequest),
 }
 
 impl Ask {
@@ -52,6 +57,7 @@ impl Ask {
             (Some(Verb::Status), _) if rest.is_empty() => Ok(Self::Status),
             (Some(Verb::Cache), Ok(name)) => Ok(Self::Cache(name)),
             (Some(Verb::Hits), Ok(name)) => Ok(Self::Hits(name)),
+            (Some(Verb::Explain), _) => ExplainRequest::decode_rest(packet).map(Self::Explain),
             _ => wrong_length,
         }
     }

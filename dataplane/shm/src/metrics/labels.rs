@@ -128,6 +128,10 @@ labels! {
         SourceUnlisted ["drop", "source_unlisted"],
         /// TCP from a source that is not on the list.
         TcpSourceUnlisted ["drop", "tcp_source_unlisted"],
+        /// From a listed source that has used up its packets.
+        PacketLimit ["drop", "packet_limit"],
+        /// From a listed source that has used up its bytes.
+        ByteLimit ["drop", "byte_limit"],
         /// The IP length is impossible.
         IpLength ["drop", "ip_length"],
         /// The UDP length is impossible.
@@ -223,6 +227,8 @@ labels! {
         /// Keys of several workers in a command that changes them, or one that the front sent to another
         /// worker than the key's.
         NotOurs ["other_worker"],
+        /// The source may not do that with this cache (`CLIENT_ERROR`), or nothing at all.
+        Forbidden ["forbidden"],
     }
 
     /// Why bytes of a feed were not decoded.
@@ -263,7 +269,7 @@ labels! {
     ConnectionEnd ["reason"] {
         /// As many as `front.max_connections` are open already.
         Limit ["limit"],
-        /// The source is not in `access.sources`.
+        /// The source is not on the cache's list.
         Source ["source"],
         /// Nothing came for `front.idle_timeout_s`.
         Idle ["idle"],

@@ -156,6 +156,7 @@ metric_table! {
     FRONT_HELD_BYTES gauge "nautilus_front_held_bytes" Bytes Front: "Memory of unfinished commands and untaken answers";
     FRONT_HITS counter "nautilus_front_hits_total" Events FrontCache: "Keys the front read from shared memory and found";
     FRONT_MISSES counter "nautilus_front_misses_total" Events FrontCache: "Keys the front read from shared memory and did not find";
+    FRONT_FORBIDDEN counter "nautilus_front_forbidden_total" Events Front: "Reads the front refused: the source may not read the cache";
     FRONT_FORWARDED counter "nautilus_front_forwarded_commands_total" Events Front: "Commands handed to the worker";
     FRONT_UNKNOWN counter "nautilus_front_unknown_outcomes_total" Events Front: "Commands a worker took and died before it answered";
     FRONT_WAKES counter "nautilus_front_worker_wakes_total" Events Front: "Times a sleeping worker was woken";

@@ -1,5 +1,6 @@
 //! The executor: one request on the worker's table, its answer into a sink. Knows nothing of datagrams.
 
+use nautilus_ebpf::intf::Permissions;
 use nautilus_shm::metrics::labels::{CacheError, CacheVerb};
 use nautilus_shm::table::{
     ApplyError, Hit, HotSet, KeyHash, Mutation, Op, TableWriter, VALUE_BYTES_MAX, Words,
@@ -10,7 +11,7 @@ use super::reads::{self, Lookups};
 use super::sink::Sink;
 use super::stats::Stats;
 use super::table::{Look, ReadTable, Wants};
-use super::{END, META_NOOP, OK, VERSION};
+use super::{END, META_NOOP, OK, VERSION, rights};
 use crate::memcached::parse::words;
 use crate::memcached::{Refusal, Request, expiry};
 
@@ -53,11 +54,34 @@ impl<W: Words, H: HotSet> Core<W, H> {
         expiry::deadline_ns(seconds, now_ns, self.realtime_offset_ns)
     }
 
-    /// Executes any request; `quit` is its caller's.
-    pub fn execute<S>(&mut self, now_ns: u64, request: &Request<'_>, sink: &mut S)
-    where
+    /// What is said to a source that may not make this request, which is counted.
+    pub fn refusal(
+        &mut self,
+        permissions: Permissions,
+        request: &Request<'_>,
+    ) -> Option<&'static [u8]> {
+        if permissions == Permissions::ALL {
+            return None;
+        }
+        let refusal = rights::refusal(permissions, rights::needed(request))?;
+        self.counts.error(CacheError::Forbidden);
+        Some(refusal)
+    }
+
+    /// Executes any request that a source with these permissions may make, and refuses the others;
+    /// `quit` is its caller's.
+    pub fn execute<S>(
+        &mut self,
+        now_ns: u64,
+        permissions: Permissions,
+        request: &Request<'_>,
+        sink: &mut S,
+    ) where
         S: Sink<TableWriter<W, H>>,
     {
+        if let Some(text) = self.refusal(permissions, request) {
+            return say(sink, text, rights::is_silent(request));
+        }
         match request {
             Request::Get { keys, with_version } => self.get(now_ns, keys, *with_version, sink),
             Request::GetAndTouch { keys, expiry_seconds, with_version } => {
@@ -98,7 +122,7 @@ impl<W: Words, H: HotSet> Core<W, H> {
                 self.counts.verb(CacheVerb::Verbosity);
                 say(sink, OK, *no_reply);
             }
-            Request::Meta(meta) => self.meta(now_ns, meta, sink),
+            Request::Meta(meta) => self.meta(now_ns, permissions, meta, sink),
             Request::MetaDebug { .. } => {
                 self.counts.verb(CacheVerb::Me);
                 // The worker's own table can always be read.

@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use nautilus_ebpf::intf::Permissions;
 use nautilus_shm::clock;
 use nautilus_shm::table::{Mutation, Op, TableWriter, Words};
 
@@ -52,6 +53,7 @@ impl Burst for Frames<'_> {
                 destination: SERVER,
                 link: Link::default(),
                 rx_ns: 0,
+                permissions: Some(Permissions::ALL),
                 payload: &[],
             };
         };
@@ -59,7 +61,8 @@ impl Burst for Frames<'_> {
             [..usize::from(parsed.payload_bytes)];
         let link = Link { interface: 0, vlans: parsed.vlans };
         let (source, destination) = (parsed.source, parsed.destination);
-        Datagram { source, destination, link, rx_ns: 0, payload }
+        let permissions = Some(Permissions::ALL);
+        Datagram { source, destination, link, rx_ns: 0, permissions, payload }
     }
 }
 

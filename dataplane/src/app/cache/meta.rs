@@ -1,5 +1,6 @@
 //! `mg` and `md` on the worker's table, with everything they can change.
 
+use nautilus_ebpf::intf::Permissions;
 use nautilus_shm::metrics::labels::CacheVerb;
 use nautilus_shm::table::{ApplyError, Hit, HotSet, Marks, Mutation, Op, TableWriter, Words};
 
@@ -13,19 +14,27 @@ use crate::memcached::parse::{Meta, MetaVerb};
 use crate::memcached::reply::text_sum;
 
 impl<W: Words, H: HotSet> Core<W, H> {
-    pub(super) fn meta<S>(&mut self, now_ns: u64, meta: &Meta<'_>, sink: &mut S)
-    where
+    pub(super) fn meta<S>(
+        &mut self,
+        now_ns: u64,
+        permissions: Permissions,
+        meta: &Meta<'_>,
+        sink: &mut S,
+    ) where
         S: Sink<TableWriter<W, H>>,
     {
         match meta.verb {
-            MetaVerb::Get => self.meta_get(now_ns, meta, sink),
+            MetaVerb::Get => {
+                self.meta_get(now_ns, permissions.allows(Permissions::WRITE), meta, sink);
+            }
             MetaVerb::Set => self.meta_set(now_ns, meta, sink),
             MetaVerb::Delete => self.meta_delete(now_ns, meta, sink),
             MetaVerb::Arithmetic => self.meta_arithmetic(now_ns, meta, sink),
         }
     }
 
-    fn meta_get<S>(&mut self, now_ns: u64, meta: &Meta<'_>, sink: &mut S)
+    /// Who may not write is not told to fetch anything anew: nobody else would then.
+    fn meta_get<S>(&mut self, now_ns: u64, may_write: bool, meta: &Meta<'_>, sink: &mut S)
     where
         S: Sink<TableWriter<W, H>>,
     {
@@ -36,7 +45,7 @@ impl<W: Words, H: HotSet> Core<W, H> {
         match found {
             Found::Value(item, hit) => {
                 self.counts.outcome(Outcome::Hit);
-                self.answer_value(meta, item, &hit, facts, sink);
+                self.answer_value(meta, may_write, item, &hit, facts, sink);
             }
             Found::Nothing => {
                 self.counts.outcome(Outcome::Miss);
@@ -54,6 +63,7 @@ impl<W: Words, H: HotSet> Core<W, H> {
     fn answer_value<S>(
         &mut self,
         meta: &Meta<'_>,
+        may_write: bool,
         item: Item,
         hit: &Hit,
         facts: Facts,
@@ -73,10 +83,11 @@ impl<W: Words, H: HotSet> Core<W, H> {
             }
             self.counts.outcome(Outcome::TouchHit);
         }
-        if effects.wins {
+        let wins = effects.wins && may_write;
+        if wins {
             self.table.mark_won(hit);
         }
-        let facts = Facts { wins: effects.wins, ..facts };
+        let facts = Facts { wins, ..facts };
         write_meta_value(&self.table, meta, &item, hit, &facts, sink);
     }
 

@@ -5,11 +5,11 @@ use nautilus_shm::sync::AtomicU64;
 use nautilus_shm::table::{TableWriter, VALUE_BYTES_MAX, heap_words};
 
 use super::*;
-use crate::net::Endpoint;
-use crate::port::{Datagram, Filled, Link, Path, SendError};
+use crate::port::{Link, Path, SendError};
 
 mod classic;
 mod meta;
+mod permissions;
 mod shared;
 mod workers;
 
@@ -28,6 +28,7 @@ impl Burst for Requests {
             destination: Endpoint::v4([198, 18, 0, 1], 11211),
             link: Link::default(),
             rx_ns: 0,
+            permissions: None,
             payload: &self.0[index],
         }
     }

@@ -65,6 +65,10 @@ fn text(bytes: &[u8]) -> String {
 }
 
 impl Backend for Model {
+    fn refusal(&mut self) -> Option<&'static [u8]> {
+        None
+    }
+
     fn read(&mut self, key: &[u8], _with_version: bool, out: &mut Vec<u8>) -> bool {
         let busy = self.busy & 1 == 1;
         self.busy = self.busy.rotate_right(1);

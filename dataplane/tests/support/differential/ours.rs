@@ -7,6 +7,7 @@ use nautilus_dataplane::limits::REPLY_PAYLOAD_BYTES_MAX;
 use nautilus_dataplane::memcached::{Next, Request, parse};
 use nautilus_dataplane::net::Endpoint;
 use nautilus_dataplane::port::{Burst, Datagram, Filled, Link, Path, SendError, Transmit};
+use nautilus_ebpf::intf::Permissions;
 use nautilus_shm::sync::AtomicU64;
 use nautilus_shm::table::{TableWriter, heap_words};
 
@@ -33,6 +34,7 @@ impl Burst for One {
             destination: Endpoint::v4([127, 0, 0, 1], 11211),
             link: Link::default(),
             rx_ns: 0,
+            permissions: None,
             payload: &self.0,
         }
     }
@@ -90,7 +92,9 @@ impl Ours {
             match parse::next(rest) {
                 Next::Request(Request::Quit, _) => break,
                 Next::Request(request, taken) => {
-                    self.app.execute(now_ns, &request, |piece| answer.extend_from_slice(piece));
+                    self.app.execute(now_ns, Permissions::ALL, &request, |piece| {
+                        answer.extend_from_slice(piece);
+                    });
                     rest = rest.get(taken..).unwrap_or_default();
                 }
                 Next::Incomplete { .. } | Next::Unreadable => break,

@@ -201,7 +201,7 @@ fn large_values_grow_to_the_limit_and_no_further() {
     assert_eq!(ask(&mut cache, "prepend k 0 0 1\r\nc\r\n"), ["STORED\r\n"]);
     let mut text = Vec::new();
     let Next::Request(get, _) = parse::next(b"get k\r\n") else { panic!() };
-    cache.execute(1, &get, |piece| text.extend_from_slice(piece));
+    cache.execute(1, Permissions::ALL, &get, |piece| text.extend_from_slice(piece));
     let value = ["c".to_string(), "a".repeat(put.len()), "b".repeat(999)].concat();
     assert_eq!(text, format!("VALUE k 0 1048576\r\n{value}\r\nEND\r\n").into_bytes());
 }

@@ -140,7 +140,7 @@ fn a_command_of_the_front_at_the_wrong_worker_changes_nothing() {
     let set = format!("set {key} 0 0 1\r\nx\r\n");
     let Next::Request(request, _) = parse::next(set.as_bytes()) else { panic!("a request") };
     let mut out = Vec::new();
-    workers.caches[0].execute(1, &request, |piece| out.extend_from_slice(piece));
+    workers.caches[0].execute(1, Permissions::ALL, &request, |piece| out.extend_from_slice(piece));
     assert_eq!(out, NOT_OURS);
     assert_eq!(text(workers.ask(1, 1, format!("get {key}\r\n").as_bytes())), "END\r\n");
 }
@@ -190,4 +190,27 @@ proptest! {
             prop_assert_eq!(answer, expected, "{}", command);
         }
     }
+}
+
+/// What a source may do goes with its datagram: the owner, which would let everybody, obeys it.
+#[test]
+fn permissions_go_with_what_is_sent_on() {
+    let mut workers = Workers::new();
+    let key = workers.key_of(1);
+    let text = |replies: Vec<Vec<u8>>| -> Vec<String> {
+        replies.iter().map(|reply| String::from_utf8_lossy(&reply[8..]).into_owned()).collect()
+    };
+    let stored = workers.ask(0, 1, format!("set {key} 0 0 1\r\nv\r\n").as_bytes());
+    assert_eq!((text(stored), workers.sent_on), (vec!["STORED\r\n".to_owned()], 1));
+    workers.ask(1, 2, format!("md {key} I T30\r\n").as_bytes());
+    let source = "198.18.0.2/32".parse().unwrap();
+    workers.caches[0].access = AccessList::new(vec![(source, Permissions::READ)]);
+    workers.caches[0].asked = None;
+    let refused = workers.ask(0, 3, format!("set {key} 0 0 1\r\nx\r\n").as_bytes());
+    assert!(text(refused)[0].starts_with("CLIENT_ERROR permission denied"));
+    assert_eq!(workers.sent_on, 1, "refused where it came");
+    let stale = workers.ask(0, 3, format!("mg {key} v\r\n").as_bytes());
+    assert_eq!((text(stale), workers.sent_on), (vec!["VA 1 X\r\nv\r\n".to_owned()], 2));
+    let won = workers.ask(1, 3, format!("mg {key} v\r\n").as_bytes());
+    assert_eq!(text(won), ["VA 1 X W\r\nv\r\n"], "it is still to be won");
 }
