@@ -137,7 +137,7 @@ fn every_path_obeys_the_list_of_the_cache() {
     std::thread::sleep(Duration::from_millis(200));
     let forbidden = table::CACHE_ERRORS.of(CacheError::Forbidden);
     let by_worker: u64 =
-        (0..WORKERS_MAX).map(|worker| region.metrics(worker).counter(forbidden)).sum();
+        (0..WORKERS_MAX).map(|worker| region.cache_metrics(worker, 0).counter(forbidden)).sum();
     let by_front = region.metrics(FRONT_PROCESS).counter(table::FRONT_FORBIDDEN);
     assert_eq!((by_worker, by_front), (3 + 2 + 20 + 3, 1), "refusals counted");
     node.stop();
