@@ -9,6 +9,9 @@ use nautilus_shm::metrics::{MetricSnapshot, Owner, table};
 /// Counters of datagrams that were not handled or not sent begin or go on like this.
 const DROPS: [&str; 4] = ["_dropped_packets", "fill_ring_empty", "rx_ring_full", "tx_invalid"];
 
+/// Place of the lab's one cache.
+const CACHE: usize = 0;
+
 /// What was counted from the beginning of a run to its end.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Measured {
@@ -36,11 +39,12 @@ pub(super) struct Counted {
 impl Counted {
     /// Reads them.
     pub fn of(region: &ControlReader) -> Self {
-        let front = region.metrics(FRONT_PROCESS);
+        let front = region.cache_metrics(FRONT_PROCESS, CACHE);
         let supervisor = region.metrics(SUPERVISOR_PROCESS);
-        let mut workers = MetricSnapshot::default();
+        let (mut workers, mut cache) = (MetricSnapshot::default(), MetricSnapshot::default());
         for slot in 0..WORKERS_MAX {
             workers.merge(&region.metrics(slot));
+            cache.merge(&region.cache_metrics(slot, CACHE));
         }
         let all = workers.samples(Owner::Worker).chain(supervisor.samples(Owner::Supervisor));
         let dropped = all.filter(|sample| DROPS.iter().any(|name| sample.spec.name.contains(name)));
@@ -51,8 +55,8 @@ impl Counted {
         Self {
             hot_hits: supervisor.counter(table::XDP_PACKETS.of(XdpVerdict::HotHit)),
             front_reads: front.counter(table::FRONT_HITS) + front.counter(table::FRONT_MISSES),
-            worker_reads: workers.counter(table::CACHE_HITS) + workers.counter(table::CACHE_MISSES),
-            evictions: workers.counter(table::CACHE_EVICTIONS),
+            worker_reads: cache.counter(table::CACHE_HITS) + cache.counter(table::CACHE_MISSES),
+            evictions: cache.counter(table::CACHE_EVICTIONS),
             dropped: named.collect(),
         }
     }
