@@ -66,6 +66,16 @@ impl Outcome {
             let (hits, asked) = (self.measured.hot_hits, hot[0]);
             return Some(format!("XDP answered only {hits} of {asked} reads of hot keys"));
         }
+        let (workers, fronts) = (self.measured.worker_reads, self.measured.front_reads);
+        if workers.min(fronts) < READS_MIN {
+            return Some(format!(
+                "the node counted {workers} reads of workers, {fronts} of fronts"
+            ));
+        }
+        let [_, [_, over_udp], [_, over_tcp], _] = self.counts.answered;
+        if over_udp.min(over_tcp) < READS_MIN {
+            return Some(format!("only {over_udp} changes over UDP, {over_tcp} over TCP"));
+        }
         let few =
             Path::ALL.iter().find(|path| self.counts.answered[**path as usize - 1][0] < READS_MIN);
         few.map(|path| format!("fewer than {READS_MIN} reads by {}", path.name()))
