@@ -126,7 +126,7 @@ fn a_node_keeps_what_its_front_and_its_readers_read() {
     }
     let region = attach(&node.run_dir).unwrap();
     let count = |counter: nautilus_shm::metrics::Counter| -> u64 {
-        (0..WORKERS_MAX).map(|worker| region.metrics(worker).counter(counter)).sum()
+        (0..WORKERS_MAX).map(|worker| region.cache_metrics(worker, 0).counter(counter)).sum()
     };
     let told = |path| count(CACHE_SAMPLED_HITS.of(path));
     // Of a hundred keys in a random order of telling, none is left out of twenty times as many.
