@@ -121,6 +121,27 @@ fn every_flow_reaches_every_key() {
 
 #[test]
 #[ignore = "privileged: makes network namespaces and a node"]
+fn a_worker_without_a_queue_serves_its_keys() {
+    if !privileged("a_worker_without_a_queue_serves_its_keys") {
+        return;
+    }
+    let mut node = Supervised::new(&EXTRA.replace("queues = [0, 1]\n", ""));
+    start(&mut node);
+    let flow = cache_client(&node);
+    for round in 0..2 {
+        for key in 0..40 {
+            assert_eq!(ask(&flow, &format!("set k{key} 0 0 1\r\n{round}\r\n")), "STORED\r\n");
+            let value = format!("VALUE k{key} 0 1\r\n{round}\r\nEND\r\n");
+            assert_eq!(ask(&flow, &format!("get k{key}\r\n")), value);
+        }
+        kill_worker(active(&node)[1 - round]);
+        await_workers(&node);
+    }
+    node.stop();
+}
+
+#[test]
+#[ignore = "privileged: makes network namespaces and a node"]
 fn both_workers_outlive_their_supervisor_and_are_taken_back() {
     if !privileged("both_workers_outlive_their_supervisor_and_are_taken_back") {
         return;

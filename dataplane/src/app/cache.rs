@@ -16,24 +16,23 @@
 //! | `rights.rs` | what a request needs its source to be allowed |
 //! | `sink.rs`, `datagrams.rs` | where an answer goes: a stream, datagrams |
 //! | `counts.rs` | what is counted |
+//! | `feed_keys.rs` | what feeds publish |
 //! | `engine.rs` | the way of a request without a network, to be measured |
 
 use nautilus_ebpf::intf::Permissions;
 use nautilus_shm::metrics::MetricBank;
 use nautilus_shm::metrics::labels::CacheError;
 use nautilus_shm::table::{
-    self as shm_table, ApplyError, Guess, Hit, HotSet, KEY_BYTES_MAX, KeyHash, Mutation, Op,
-    ReadError, TableReader, TableWriter, VALUE_BYTES_MAX, Words,
+    Guess, Hit, HotSet, KeyHash, ReadError, TableReader, TableWriter, VALUE_BYTES_MAX, Words,
 };
 
 use super::App;
-use super::keyspace::{ChannelState, Keyspace, PutError};
 use crate::access::AccessList;
 use crate::limits::BURST_DATAGRAMS_MAX;
 use crate::memcached::FrameHeader;
 use crate::memcached::frame::{FRAME_HEADER_BYTES, FRAME_TEXT_BYTES_MAX, REPLY_FRAMES_MAX};
 use crate::memcached::parse::{self, Next, Request, words};
-use crate::memcached::reply::{text_sum, value_line_bytes, write_value_line};
+use crate::memcached::reply::{value_line_bytes, write_value_line};
 use crate::net::Endpoint;
 use crate::port::{Burst, Datagram, Filled, Transmit};
 
@@ -42,6 +41,7 @@ mod core;
 mod counts;
 mod datagrams;
 pub mod engine;
+mod feed_keys;
 mod meta;
 mod meta_get;
 pub mod reads;
@@ -485,44 +485,5 @@ impl<W: Words, H: HotSet> App for CacheApp<W, H> {
 
     fn housekeeping(&mut self, now_ns: u64, _tx: &mut impl Transmit) {
         self.core.housekeeping(now_ns);
-    }
-}
-
-/// What a feed publishes goes into the same table, under its channel.
-impl<W: Words, H: HotSet> Keyspace for CacheApp<W, H> {
-    fn begin_channel(&mut self, channel: u8) {
-        self.core.table.begin_channel(channel);
-    }
-
-    fn put(&mut self, key: &[u8], value: &[u8], channel: u8, now_ns: u64) -> Result<(), PutError> {
-        let fits = (1..=KEY_BYTES_MAX).contains(&key.len());
-        if !fits || key.iter().any(|&byte| byte <= b' ' || byte == 0x7f) {
-            return Err(PutError::BadKey);
-        }
-        let table = &mut self.core.table;
-        let hash = table.hash(key);
-        if !table.owns(hash) {
-            // Keys of one venue are one worker's, that of its feeds.
-            return Err(PutError::BadKey);
-        }
-        let text_sum = text_sum(key, 0, value);
-        let put = Mutation { channel, text_sum, ..Mutation::new(key, Op::Set(value)) };
-        match table.apply(hash, &put, now_ns) {
-            Ok(_) => Ok(()),
-            Err(ApplyError::KeyLength) => Err(PutError::BadKey),
-            Err(ApplyError::TooLarge) => Err(PutError::TooLong),
-            Err(ApplyError::FeedOwned | ApplyError::NotFound) => Err(PutError::NoRoom),
-        }
-    }
-
-    fn set_channel(&mut self, channel: u8, state: ChannelState) {
-        let state = match state {
-            ChannelState::Suspect => shm_table::ChannelState::Suspect,
-            // The table's deadline is the first instant that is too late.
-            ChannelState::LiveUntil(last_ns) => {
-                shm_table::ChannelState::Live { valid_until_ns: last_ns.saturating_add(1) }
-            }
-        };
-        self.core.table.set_channel(channel, state);
     }
 }

@@ -94,6 +94,9 @@ struct Received {
     permissions: Option<Permissions>,
 }
 
+/// The place of no socket: of an interface that has none of this worker's queues.
+const NO_SOCKET: usize = usize::MAX;
+
 /// The sending half.
 pub struct XdpSender<N, P: StorePoint = ()> {
     sockets: Vec<Sending<P>>,
@@ -113,14 +116,11 @@ struct Sending<P: StorePoint> {
 }
 
 impl<N: NextHops, P: StorePoint> XdpPort<N, P> {
-    /// A port over sockets that were taken over. Allocates everything it will ever use.
-    ///
-    /// # Panics
-    /// When there is no socket.
+    /// A port over sockets that were taken over; none for a worker that only does what others send it.
+    /// Allocates everything it will ever use.
     pub fn new(sockets: Vec<XdpPortSocket<P>>, next_hops: N, checksums: RxChecksum) -> Self {
-        assert!(!sockets.is_empty(), "a port has at least one socket");
         let interfaces = sockets.iter().map(|socket| socket.interface).max().unwrap_or(0);
-        let mut by_interface = vec![0; usize::from(interfaces) + 1];
+        let mut by_interface = vec![NO_SOCKET; usize::from(interfaces) + 1];
         for (index, socket) in sockets.iter().enumerate().rev() {
             by_interface[usize::from(socket.interface)] = index;
         }
@@ -342,7 +342,7 @@ impl<N: NextHops, P: StorePoint> Port for XdpPort<N, P> {
                 break;
             }
         }
-        self.first = (self.first + 1) % sockets;
+        self.first = (self.first + 1) % sockets.max(1);
         self.burst.received.len()
     }
 

@@ -9,8 +9,9 @@
 use super::hash::KeyHash;
 use super::hot::HotSet;
 use super::layout::{
-    C_LENGTH, C_LINK, C_META, CELL_WORDS, FIRST_PAYLOAD, Meta, Shard, key_words, lower, value_bytes,
+    C_LENGTH, C_LINK, C_META, CELL_WORDS, FIRST_PAYLOAD, Shard, key_words, lower, value_bytes,
 };
+use super::meta::Meta;
 use super::probe::{is_item, slot_cell, slot_tag, slots};
 use super::reader::TableReader;
 use super::words::{Words, load, prefetch};

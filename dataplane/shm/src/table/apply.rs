@@ -9,10 +9,11 @@ use super::hash::KeyHash;
 use super::hot::{HotSet, HotValue};
 use super::intent::Change;
 use super::layout::{
-    C_EXPIRY_NS, C_LENGTH, C_LINK, C_META, C_VERSION, C_WRITTEN, KEY_BYTES_MAX, Meta, RUN, S_BYTES,
+    C_EXPIRY_NS, C_LENGTH, C_LINK, C_META, C_VERSION, C_WRITTEN, KEY_BYTES_MAX, RUN, S_BYTES,
     S_FREE_CELLS, S_FREE_HEAD, S_FREE_RUNS, S_ITEMS, S_RUN_HEAD, S_VERSION, Shape, Shard,
-    VALUE_BYTES_MAX, access_time, generation, length_word, link_word, lower, pair, upper,
+    VALUE_BYTES_MAX, length_word, lower, pair, upper,
 };
+use super::meta::{Meta, access_time, generation, link_word};
 use super::mutation::{ApplyError, Mutation, Op};
 use super::payload::Cursor;
 use super::probe::{Found, Item, Place, find, is_item, link_at, slot_word};

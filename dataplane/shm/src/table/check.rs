@@ -9,10 +9,11 @@ use std::collections::HashMap;
 use super::evict::{bytes_of, last_of, shape_of};
 use super::hash::KeyHash;
 use super::layout::{
-    BUCKET_WORDS, C_META, C_VERSION, GROUP_CELLS, Layout, LayoutError, Meta, NIL, RUN, S_BYTES,
+    BUCKET_WORDS, C_META, C_VERSION, GROUP_CELLS, Layout, LayoutError, NIL, RUN, S_BYTES,
     S_FREE_CELLS, S_FREE_HEAD, S_FREE_RUNS, S_INTENT, S_ITEMS, S_RUN_HEAD, S_VERSION, Shape, Shard,
     lower, upper,
 };
+use super::meta::Meta;
 use super::payload::Cursor;
 use super::probe::{
     SLOT_BUSY, is_item, link_at, overflow, same_generation, slot_cell, slot_tag, slots,

@@ -19,10 +19,10 @@ use super::hash::KeyHash;
 use super::hot::{HotKey, HotSet};
 use super::intent::Change;
 use super::layout::{
-    C_EXPIRY_NS, C_LENGTH, C_META, Meta, NIL, RUN, S_BYTES, S_FREE_CELLS, S_FREE_HEAD, S_FREE_RUNS,
-    S_GHOSTS, S_ITEMS, S_RUN_HEAD, Shape, Shard, generation, link_word, lower, pair, runs, upper,
-    value_bytes,
+    C_EXPIRY_NS, C_LENGTH, C_META, NIL, RUN, S_BYTES, S_FREE_CELLS, S_FREE_HEAD, S_FREE_RUNS,
+    S_GHOSTS, S_ITEMS, S_RUN_HEAD, Shape, Shard, lower, pair, runs, upper, value_bytes,
 };
+use super::meta::{Meta, generation, link_word};
 use super::probe::{
     Place, ghost_word, is_item, link_at, place_of, slot_cell, slot_generation, slot_tag, slots,
 };

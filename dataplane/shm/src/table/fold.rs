@@ -3,10 +3,8 @@
 use super::evict::FREQUENCY_MAX;
 use super::hash::KeyHash;
 use super::hot::HotSet;
-use super::layout::{
-    C_LINK, C_META, Meta, Shard, access_is_old, access_of, access_time, generation, link_word,
-    lower,
-};
+use super::layout::{C_LINK, C_META, Shard, lower};
+use super::meta::{Meta, access_is_old, access_of, access_time, generation, link_word};
 use super::payload::Cursor;
 use super::probe::{Item, buckets, is_item, slot_cell, slot_tag, slots};
 use super::reader::TableReader;

@@ -1,6 +1,7 @@
 //! The key hash of a table, and what its bits choose.
 
-use super::layout::{C_META, KEY_BYTES_MAX, Meta, Shard, T_SEED};
+use super::layout::{C_META, KEY_BYTES_MAX, Shard, T_SEED};
+use super::meta::Meta;
 use super::payload::Cursor;
 use super::words::load;
 use crate::sync::AtomicU64;

@@ -9,7 +9,8 @@
 //! A writer that dies in between leaves a committed record that says so: the successor empties the hot
 //! slot and completes the change.
 
-use super::layout::{C_META, Meta, Shard};
+use super::layout::{C_META, Shard};
+use super::meta::Meta;
 use super::payload::Cursor;
 use super::validity;
 use super::words::{Words, load};

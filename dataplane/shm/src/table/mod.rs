@@ -18,6 +18,7 @@ mod hash;
 mod hot;
 mod intent;
 mod layout;
+mod meta;
 mod mutation;
 mod payload;
 mod probe;

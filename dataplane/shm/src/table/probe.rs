@@ -8,7 +8,8 @@
 
 use super::hash::KeyHash;
 use super::intent::Change;
-use super::layout::{BUCKET_WORDS, C_LINK, C_META, Meta, Shard, generation, lower};
+use super::layout::{BUCKET_WORDS, C_LINK, C_META, Shard, lower};
+use super::meta::{Meta, generation};
 use super::payload::Cursor;
 use super::words::load;
 use crate::sync::AtomicU64;

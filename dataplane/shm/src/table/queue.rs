@@ -7,9 +7,9 @@
 
 use super::intent::Change;
 use super::layout::{
-    C_META, Meta, NIL, S_MAIN_CELLS, S_MAIN_ENDS, S_SMALL_CELLS, S_SMALL_ENDS, Shard, lower, pair,
-    upper,
+    C_META, NIL, S_MAIN_CELLS, S_MAIN_ENDS, S_SMALL_CELLS, S_SMALL_ENDS, Shard, lower, pair, upper,
 };
+use super::meta::Meta;
 
 /// Which queue an item is in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,9 +3,10 @@
 use super::evict::expired;
 use super::hash::KeyHash;
 use super::layout::{
-    C_EXPIRY_NS, C_LENGTH, C_META, C_VERSION, C_WRITTEN, KEY_BYTES_MAX, LayoutError, Meta, Shard,
-    VALUE_BYTES_MAX, access_of, access_second, upper, value_bytes,
+    C_EXPIRY_NS, C_LENGTH, C_META, C_VERSION, C_WRITTEN, KEY_BYTES_MAX, LayoutError, Shard,
+    VALUE_BYTES_MAX, upper, value_bytes,
 };
+use super::meta::{Meta, access_of, access_second};
 use super::mutation::Marks;
 use super::payload::Cursor;
 use super::probe::{

@@ -10,10 +10,10 @@ use super::hot::{HotKey, HotSet};
 use super::intent::recover;
 use super::layout::{
     C_EXPIRY_NS, C_LENGTH, C_LINK, C_META, C_VERSION, C_WRITTEN, GROUP_CELLS, Layout, LayoutError,
-    Meta, S_BYTES, S_FREE_CELLS, S_FREE_RUNS, S_ITEMS, S_MAIN_ENDS, S_SMALL_ENDS, SHARDS_MAX,
-    Shard, T_CELLS, T_SEED, T_SHARDS, T_VALID_UNTIL_NS, access_of, access_second, upper,
-    value_bytes,
+    S_BYTES, S_FREE_CELLS, S_FREE_RUNS, S_ITEMS, S_MAIN_ENDS, S_SMALL_ENDS, SHARDS_MAX, Shard,
+    T_CELLS, T_SEED, T_SHARDS, T_VALID_UNTIL_NS, upper, value_bytes,
 };
+use super::meta::{Meta, access_of, access_second};
 use super::payload::Cursor;
 use super::probe::{Item, find, is_item, item_in, slot_cell, slot_tag, slots};
 use super::queue::EMPTY;

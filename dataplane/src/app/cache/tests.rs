@@ -5,6 +5,7 @@ use nautilus_shm::sync::AtomicU64;
 use nautilus_shm::table::{TableWriter, VALUE_BYTES_MAX, heap_words};
 
 use super::*;
+use crate::app::{ChannelState, Keyspace, PutError};
 use crate::port::{Link, Path, SendError};
 
 mod classic;
