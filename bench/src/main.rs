@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use nautilus_bench::report::{self, Machine};
 use nautilus_bench::row::{ROWS_TOML, Row, Rows};
-use nautilus_bench::{results, rows, run};
+use nautilus_bench::{clock, results, rows, run};
 
 /// Measures rows of the scoreboard, ours and the peer in the same run on the same core.
 #[derive(Parser)]
@@ -73,9 +73,12 @@ fn main() -> ExitCode {
 }
 
 fn measure(row: &Row, machine: &Machine, quick: bool) -> anyhow::Result<Vec<report::Line>> {
-    let mut bench = rows::set_up(row, quick)?;
-    let measured = run::run(row, bench.as_mut(), quick)?;
-    drop(bench);
+    // Rows pin the generator; what the next one starts must not inherit that.
+    let cores = clock::cores()?;
+    let measured =
+        rows::set_up(row, quick).and_then(|mut bench| run::run(row, bench.as_mut(), quick));
+    clock::use_cores(&cores)?;
+    let measured = measured?;
     let lines: Vec<report::Line> = row
         .measure
         .iter()
