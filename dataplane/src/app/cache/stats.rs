@@ -76,7 +76,7 @@ impl<W: Words, H: HotSet> Core<W, H> {
         S: Sink<TableWriter<W, H>>,
     {
         let started_ns = *self.stats.started_ns.get_or_insert(now_ns);
-        let usage = self.table.usage();
+        let usage = self.table.table_usage();
         let writer = self.counts.writer(self.table.counts());
         let realtime_s =
             (now_ns as i64).saturating_add(self.realtime_offset_ns).max(0) as u64 / 1_000_000_000;
@@ -130,7 +130,7 @@ impl<W: Words, H: HotSet> Core<W, H> {
     where
         S: Sink<TableWriter<W, H>>,
     {
-        let usage = self.table.usage();
+        let usage = self.table.table_usage();
         stat(sink, b"maxbytes", usage.cells_count * CELL_BYTES);
         stat(sink, b"item_size_max", self.value_bytes_max as u64);
         stat(sink, b"key_size_max", KEY_BYTES_MAX as u64);
@@ -144,7 +144,7 @@ impl<W: Words, H: HotSet> Core<W, H> {
     where
         S: Sink<TableWriter<W, H>>,
     {
-        let usage = self.table.usage();
+        let usage = self.table.table_usage();
         let writer = self.counts.writer(self.table.counts());
         stat(sink, b"items:1:number", usage.items_count);
         stat(sink, b"items:1:mem_requested", usage.payload_bytes);
@@ -156,7 +156,7 @@ impl<W: Words, H: HotSet> Core<W, H> {
     where
         S: Sink<TableWriter<W, H>>,
     {
-        let usage = self.table.usage();
+        let usage = self.table.table_usage();
         stat(sink, b"1:chunk_size", CELL_BYTES);
         stat(sink, b"1:total_chunks", usage.cells_count);
         stat(sink, b"1:used_chunks", usage.used_cells_count);
