@@ -180,7 +180,8 @@ impl CacheChanges {
         peer: BorrowedFd<'_>,
     ) -> io::Result<Reply> {
         let waiting = vec![peer.try_clone_to_owned()?];
-        let (began_ns, told_ns) = (monotonic_ns(), 0);
+        let began_ns = monotonic_ns();
+        let told_ns = began_ns;
         self.work = Some(Work { opened, step, waiting, began_ns, told_ns, failure: None });
         Ok(Reply::Later)
     }
@@ -198,9 +199,11 @@ impl CacheChanges {
         }
         let refused = refusals(context, workers, self.work.as_ref());
         let mut work = self.work.take()?;
+        let before = context.resources.changes;
         let step = std::mem::replace(&mut work.step, Step::Create);
-        let node = (&mut *workers, front, mirror);
         work.step = match step {
+            // What the last supervisor did not finish comes first.
+            Step::Create if !has_all(context, workers, front, &mut work, before) => Step::Create,
             Step::Create => match open(&work.opened, context.resolved) {
                 Ok((sockets, made)) => Step::Making(sockets, made),
                 Err(problem) => return Some(fail(context, work, problem)),
@@ -208,7 +211,7 @@ impl CacheChanges {
             Step::Making(sockets, made) => match made.try_recv() {
                 Ok(Ok(memory)) => {
                     kill_point("supervisor.made_cache");
-                    add(context, node, &mut work, (memory, sockets))
+                    add(context, (workers, front, mirror), &mut work, (memory, sockets))
                 }
                 Ok(Err(problem)) => return Some(fail(context, work, problem)),
                 Err(std::sync::mpsc::TryRecvError::Empty) => Step::Making(sockets, made),
@@ -231,7 +234,7 @@ impl CacheChanges {
                     Step::Adding(number)
                 }
             }
-            Step::Remove => forget(context, node, &mut work),
+            Step::Remove => forget(context, (workers, front, mirror), &mut work),
             Step::Forgetting(number) => {
                 if has_all(context, workers, front, &mut work, number) {
                     self.bury(context, &work.opened, mirror);

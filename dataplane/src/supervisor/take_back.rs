@@ -279,10 +279,12 @@ impl TakenOver {
         let mut gone = std::mem::take(&mut self.listed);
         gone.retain(|opened| usize::from(opened.place) < CACHES_MAX && !is_served(opened));
         first.resources.caches.retain(|cache| is_served(&cache.opened));
+        // Counted as a change: the next one waits until all have let go of ports and memory.
+        first.resources.changes = u64::from(!gone.is_empty());
         let seats = self.others.iter().map(|(_, seat)| seat).chain([&first.seat]);
         for seat in seats {
             for CacheOpened { place, generation, .. } in &gone {
-                let forget = ToWorker::Forget { number: 0, place: *place, generation: *generation };
+                let forget = ToWorker::Forget { number: 1, place: *place, generation: *generation };
                 let _ = send(seat.socket(), &forget, &[]);
             }
         }

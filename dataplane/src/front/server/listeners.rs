@@ -3,9 +3,10 @@
 //! A token names the place of the cache and, above it, its generation: what completes for a cache that is
 //! gone is not taken for one of its successor.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 
 use nautilus_shm::metrics::labels::ConnectionEnd;
+use nix::sys::socket::{Shutdown, shutdown};
 
 use super::super::caches::Served;
 use super::super::link::Target;
@@ -36,6 +37,10 @@ impl Server<'_> {
     /// Serves a cache no more; its connections end.
     pub fn forget(&mut self, target: Target) {
         let Some(cache) = self.caches.remove(target) else { return };
+        for listener in &cache.listeners {
+            // For all who hold it, and now: the kernel lets go of it when the ring does.
+            let _ = shutdown(listener.as_raw_fd(), Shutdown::Both);
+        }
         for (is_listener, token) in tokens(&cache) {
             match is_listener {
                 true => self.ring.stop_accepting(token),
