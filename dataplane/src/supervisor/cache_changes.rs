@@ -45,6 +45,10 @@ const PAUSE: Duration = Duration::from_millis(1500);
 /// How long a front may take for a change. Then it is replaced, and its connections end.
 const FRONT_PATIENCE_NS: u64 = 5_000_000_000;
 
+/// How long a port may be taken before that is an error: the kernel closes what a front's ring held, of a
+/// cache that is gone, after the front has let go of it or is dead.
+const PORT_PATIENCE_NS: u64 = 500_000_000;
+
 /// The change that is being made.
 #[derive(Debug)]
 struct Work {
@@ -206,6 +210,9 @@ impl CacheChanges {
             Step::Create if !has_all(context, workers, front, &mut work, before) => Step::Create,
             Step::Create => match open(&work.opened, context.resolved) {
                 Ok((sockets, made)) => Step::Making(sockets, made),
+                Err(_) if monotonic_ns().saturating_sub(work.began_ns) < PORT_PATIENCE_NS => {
+                    Step::Create
+                }
                 Err(problem) => return Some(fail(context, work, problem)),
             },
             Step::Making(sockets, made) => match made.try_recv() {
