@@ -117,6 +117,7 @@ stage_privileged() {
   # Programs that die at chosen places, see an old kernel or publish in a wrong order: built apart, with
   # a feature that nothing else has.
   cargo test --locked -p nautilus-dataplane --features kill-points --test kill_points --test old_kernel \
+    --test run_time_cache_kills \
     -- --test-threads=1 --include-ignored
   cargo test --locked -p nautilus-tests --features kill-points --test misorder -- --include-ignored
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use nautilus_shm::attach::{
     AttachError, Code, ExplainRequest, FDS_MAX, PACKET_BYTES_MAX, ReplyHeader, Request,
-    SUPERVISOR_SOCKET, Verb, cache_ids,
+    SUPERVISOR_SOCKET, Verb, cache_ids, cache_name, create_request, remove_request,
 };
 use nautilus_shm::control_region::ControlReader;
 use nautilus_shm::region::RegionError;
@@ -20,6 +20,9 @@ use nix::sys::time::{TimeVal, TimeValLike};
 /// How long a supervisor may take to answer. Too low: one busy with a promotion counts as dead; too
 /// high: one that hangs delays the look at the next node.
 const ANSWER_MS: i64 = 500;
+
+/// The same for a cache that comes or goes: 64 GiB of it take minutes on a slow host.
+const CHANGE_MS: i64 = 300_000;
 
 /// A node's regions, mapped read-only.
 #[derive(Debug)]
@@ -55,12 +58,14 @@ pub enum ReachError {
         errno: Errno,
     },
     /// The supervisor said no.
-    #[error("{}: {}", path.display(), code.explain())]
+    #[error("{}: {}{said}", path.display(), code.explain())]
     Refused {
         /// The socket.
         path: PathBuf,
         /// Why.
         code: Code,
+        /// The same in its own words, after a colon; may be empty.
+        said: String,
     },
     /// What came back is not an attach reply.
     #[error("{}: bad answer: {source}", path.display())]
@@ -94,7 +99,7 @@ pub enum ReachError {
 pub fn attach(run_dir: &Path) -> Result<Attached, ReachError> {
     let path = run_dir.join(SUPERVISOR_SOCKET);
     let request = Request { verb: Verb::Attach }.encode();
-    let (header, payload, mut fds) = ask(&path, &request)?;
+    let (header, payload, mut fds) = ask(&path, &request, ANSWER_MS)?;
     let ids =
         cache_ids(&payload).map_err(|source| ReachError::Reply { path: path.clone(), source })?;
     if fds.is_empty() || fds.len() != header.fds as usize {
@@ -108,23 +113,48 @@ pub fn attach(run_dir: &Path) -> Result<Attached, ReachError> {
 /// The supervisor's own line of text, control characters removed.
 pub fn supervisor_status(run_dir: &Path) -> Result<String, ReachError> {
     let request = Request { verb: Verb::Status }.encode();
-    let (_, payload, _) = ask(&run_dir.join(SUPERVISOR_SOCKET), &request)?;
-    let text = String::from_utf8_lossy(&payload);
-    Ok(text.chars().filter(|c| !c.is_control() || *c == '\n').collect())
+    let (_, payload, _) = ask(&run_dir.join(SUPERVISOR_SOCKET), &request, ANSWER_MS)?;
+    Ok(text(&payload))
 }
 
 /// The supervisor's answer to where a frame would go, as it came.
 pub fn explain(run_dir: &Path, request: &ExplainRequest) -> Result<String, ReachError> {
-    let (_, payload, _) = ask(&run_dir.join(SUPERVISOR_SOCKET), &request.encode())?;
+    let path = run_dir.join(SUPERVISOR_SOCKET);
+    let (_, payload, _) = ask(&path, &request.encode(), ANSWER_MS)?;
     Ok(String::from_utf8_lossy(&payload).into_owned())
 }
 
-fn ask(path: &Path, request: &[u8]) -> Result<(ReplyHeader, Vec<u8>, Vec<OwnedFd>), ReachError> {
+/// Has the node make the cache that a section of its node file would describe, and says what it said. The same
+/// cache again is fine.
+pub fn create_cache(run_dir: &Path, section: &str) -> Result<String, ReachError> {
+    let path = run_dir.join(SUPERVISOR_SOCKET);
+    let (_, payload, _) = ask(&path, &create_request(section), CHANGE_MS)?;
+    Ok(text(&payload))
+}
+
+/// Has the node remove a cache that was created so, and says what it said.
+pub fn remove_cache(run_dir: &Path, id: &str) -> Result<String, ReachError> {
+    let path = run_dir.join(SUPERVISOR_SOCKET);
+    let (_, payload, _) = ask(&path, &remove_request(&cache_name(id)), CHANGE_MS)?;
+    Ok(text(&payload))
+}
+
+/// A supervisor's text, control characters removed.
+fn text(payload: &[u8]) -> String {
+    let text = String::from_utf8_lossy(payload);
+    text.chars().filter(|c| !c.is_control() || *c == '\n').collect()
+}
+
+fn ask(
+    path: &Path,
+    request: &[u8],
+    limit_ms: i64,
+) -> Result<(ReplyHeader, Vec<u8>, Vec<OwnedFd>), ReachError> {
     let no_answer = |errno| ReachError::Answer { path: path.into(), errno };
     let address = UnixAddr::new(path).map_err(|_| ReachError::Path(path.into()))?;
     let connection = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None)
         .map_err(no_answer)?;
-    let limit = TimeVal::milliseconds(ANSWER_MS);
+    let limit = TimeVal::milliseconds(limit_ms);
     setsockopt(&connection, sockopt::ReceiveTimeout, &limit).map_err(no_answer)?;
     setsockopt(&connection, sockopt::SendTimeout, &limit).map_err(no_answer)?;
     connect(connection.as_raw_fd(), &address)
@@ -157,7 +187,9 @@ fn ask(path: &Path, request: &[u8]) -> Result<(ReplyHeader, Vec<u8>, Vec<OwnedFd
     let (header, payload) = ReplyHeader::decode(&packet)
         .map_err(|source| ReachError::Reply { path: path.into(), source })?;
     if header.code != Code::Ok {
-        return Err(ReachError::Refused { path: path.into(), code: header.code });
+        let said = text(payload);
+        let said = if said.is_empty() { said } else { format!(": {said}") };
+        return Err(ReachError::Refused { path: path.into(), code: header.code, said });
     }
     let payload = payload.to_vec();
     Ok((header, payload, fds))

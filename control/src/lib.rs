@@ -3,6 +3,7 @@
 #![deny(unsafe_code)]
 
 pub mod attach;
+pub mod caches;
 pub mod config;
 pub mod explain;
 pub mod health;

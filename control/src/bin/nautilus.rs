@@ -10,6 +10,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+use nautilus_control::caches::{CacheToCreate, CacheToRemove};
 use nautilus_control::config::{Config, ConfigError, DEFAULT_PATH};
 use nautilus_control::explain::{ExplainError, Explanation};
 use nautilus_control::health::{Health, HealthDocument};
@@ -82,6 +83,9 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Makes, removes and lists caches of a running node
+    #[command(subcommand)]
+    Cache(CacheCommand),
     /// Looks at this host
     #[command(subcommand)]
     Host(HostCommand),
@@ -92,6 +96,22 @@ enum HostCommand {
     /// Says what this host can keep of the promises, and what is lost where it cannot
     Check {
         /// Prints one JSON document
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Subcommand)]
+enum CacheCommand {
+    /// Makes a cache on a running node; the same one again is fine
+    Create(CacheToCreate),
+    /// Removes a cache that was made so, with all that is in it
+    Remove(CacheToRemove),
+    /// Shows the caches of every node
+    List {
+        #[command(flatten)]
+        nodes: Nodes,
+        /// Prints one JSON document, by node
         #[arg(long)]
         json: bool,
     },
@@ -138,6 +158,11 @@ fn main() -> ExitCode {
             let request = ExplainRequest { interface, queue, to_us, frame };
             Ok(explain(node.as_deref(), config.as_deref(), &request, json))
         }
+        Command::Cache(CacheCommand::List { nodes, json }) => {
+            nodes.links().map(|links| cache_list(links, json))
+        }
+        Command::Cache(CacheCommand::Create(wanted)) => Ok(wanted.create()),
+        Command::Cache(CacheCommand::Remove(gone)) => Ok(gone.remove()),
         Command::Host(HostCommand::Check { json }) => Ok(host_check(json)),
     };
     result.unwrap_or_else(|error| {
@@ -175,6 +200,25 @@ fn status(mut links: Vec<Link>, json: bool) -> ExitCode {
         print(&status_table(&document.nodes, &views));
     }
     verdict(&views)
+}
+
+fn cache_list(mut links: Vec<Link>, json: bool) -> ExitCode {
+    let views = look(&mut links);
+    let nodes = StatusDocument::of(&views).nodes;
+    if json {
+        let caches: Vec<_> = nodes.iter().map(|node| (&node.node_id, &node.caches)).collect();
+        let caches: std::collections::BTreeMap<_, _> = caches.into_iter().collect();
+        print(&(serde_json::to_string_pretty(&caches).unwrap_or_default() + "\n"));
+    } else {
+        print(&cache_table(&nodes));
+    }
+    match views.iter().find(|view| view.attachment == Attachment::Unreachable) {
+        Some(view) => {
+            eprintln!("nautilus: {}: {}", view.id, view.reason);
+            ExitCode::from(UNREACHABLE)
+        }
+        None => ExitCode::SUCCESS,
+    }
 }
 
 fn status_table(nodes: &[NodeStatus], views: &[NodeView]) -> String {

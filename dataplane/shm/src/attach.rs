@@ -23,8 +23,12 @@
 //! | cache  | these, `cache.readers`          | its [`CacheName`]           | the region of that cache, nothing else    |
 //! | hits   | as `cache`                      | its [`CacheName`]           | where its readers tell of hits, writable  |
 //! | explain | root, own, `control.user`      | TOML for an operator        | none                                      |
+//! | create | root, own, `control.user`       | UTF-8 text for an operator  | none                                      |
+//! | remove | root, own, `control.user`       | UTF-8 text for an operator  | none                                      |
 //!
-//! A refusal's payload may be UTF-8 text that says why.
+//! A refusal's payload may be UTF-8 text that says why. A request of `create` carries the section of the
+//! cache behind its first eight bytes, as in a node file and at most [`SECTION_BYTES_MAX`]; `remove` carries a
+//! [`CacheName`] there. Both are answered when the node has done it, which takes seconds for a large cache.
 //!
 //! Every other descriptor is opened read-only. This module holds bytes and bounds only, no I/O: the
 //! supervisor writes replies, `control` and same-host readers parse them, and neither trusts the
@@ -33,7 +37,7 @@
 mod cache;
 mod explain;
 
-pub use cache::{Ask, CACHE_REQUEST_BYTES, CacheRequest};
+pub use cache::{Ask, CACHE_REQUEST_BYTES, CacheRequest, create_request, remove_request};
 pub use explain::{EXPLAIN_FRAME_BYTES_MAX, EXPLAIN_FRAME_BYTES_MIN, ExplainRequest};
 
 /// Name of the socket inside a node's run directory.
@@ -63,6 +67,11 @@ pub const PAYLOAD_BYTES_MAX: usize = 4096;
 /// Largest packet of the protocol; a receive buffer of this size never truncates.
 pub const PACKET_BYTES_MAX: usize = REPLY_HEADER_BYTES + PAYLOAD_BYTES_MAX;
 
+/// Longest section of a cache that is to be made.
+pub const SECTION_BYTES_MAX: usize = 4000;
+
+const _: () = assert!(REQUEST_BYTES + SECTION_BYTES_MAX <= PACKET_BYTES_MAX, "one packet");
+
 /// Bytes of a cache's id in an attach reply, padded with zeros at the end.
 pub const CACHE_NAME_BYTES: usize = 64;
 
@@ -86,6 +95,10 @@ pub enum Verb {
     Hits = 4,
     /// Where the frame of an [`ExplainRequest`] would go, and why.
     Explain = 5,
+    /// Makes a cache.
+    Create = 6,
+    /// Removes a cache that was made by [`Self::Create`].
+    Remove = 7,
 }
 
 impl Verb {
@@ -97,6 +110,8 @@ impl Verb {
             3 => Some(Self::Cache),
             4 => Some(Self::Hits),
             5 => Some(Self::Explain),
+            6 => Some(Self::Create),
+            7 => Some(Self::Remove),
             _ => None,
         }
     }
@@ -118,6 +133,8 @@ pub enum Code {
     NotReady = 4,
     /// The node has no cache of the name asked for.
     NoCache = 5,
+    /// It cannot be done; the payload says why.
+    Impossible = 6,
 }
 
 impl Code {
@@ -130,6 +147,7 @@ impl Code {
             3 => Some(Self::Version),
             4 => Some(Self::NotReady),
             5 => Some(Self::NoCache),
+            6 => Some(Self::Impossible),
             _ => None,
         }
     }
@@ -143,6 +161,7 @@ impl Code {
             Self::Version => "the supervisor speaks another version of the attach protocol",
             Self::NotReady => "the node is still being set up",
             Self::NoCache => "this node has no such cache",
+            Self::Impossible => "this cannot be done",
         }
     }
 }
@@ -162,6 +181,9 @@ pub enum AttachError {
     /// A verb this version does not have.
     #[error("unknown verb {0}")]
     Verb(u8),
+    /// Text that is not UTF-8.
+    #[error("text that is not UTF-8")]
+    Text,
     /// A code this version does not have.
     #[error("unknown reply code {0}")]
     Code(u8),

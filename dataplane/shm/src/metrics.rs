@@ -228,6 +228,12 @@ impl MetricBank<'_> {
         self.slots[gauge.0].store(value, Ordering::Relaxed);
     }
 
+    /// Begins anew, for another cache in the same place: counters of one cache never fall, those of a place
+    /// do. Only while nobody counts here.
+    pub fn clear(&self) {
+        self.slots.iter().for_each(|slot| slot.store(0, Ordering::Relaxed));
+    }
+
     /// The writer's own reading of a counter.
     #[inline(always)]
     pub fn counter(&self, counter: Counter) -> u64 {

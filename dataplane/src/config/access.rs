@@ -92,13 +92,12 @@ impl CacheSource {
     }
 }
 
-impl NodeConfig {
-    /// Number of the list that counts for a cache of this node: 0 is the node's own.
-    pub fn list_of(&self, cache: &Cache) -> u16 {
-        let place = self.cache.iter().position(|one| one.id == cache.id);
-        place.filter(|_| cache.sources.is_some()).map_or(0, |place| place as u16 + 1)
-    }
+/// Number of the list that counts for the cache of a place: 0 is the node's own.
+pub fn list_of(place: u16, cache: &Cache) -> u16 {
+    if cache.sources.is_some() { place + 1 } else { 0 }
+}
 
+impl NodeConfig {
     /// Who may do what with the cache.
     pub fn access_to(&self, cache: &Cache) -> AccessList {
         match &cache.sources {
@@ -111,8 +110,11 @@ impl NodeConfig {
         }
     }
 
-    /// Every list and limit, as the steering program has them.
-    pub fn source_lists(&self) -> Result<SourceLists, PrefixError> {
+    /// Every list and limit, as the steering program has them, with those of these caches by number.
+    pub fn source_lists<'a>(
+        &self,
+        caches: impl Iterator<Item = (u16, &'a Cache)>,
+    ) -> Result<SourceLists, PrefixError> {
         let of = |prefix: &Prefix| SourcePrefix::new(prefix.address(), prefix.bits());
         let mut lists = SourceLists::default();
         for prefix in &self.access.sources {
@@ -121,9 +123,9 @@ impl NodeConfig {
         for (index, limit) in self.access.limit.iter().enumerate() {
             lists.limit(of(&limit.prefix)?, index as u32 + 1);
         }
-        for cache in self.cache.iter() {
+        for (list, cache) in caches {
             for source in cache.sources.iter().flatten() {
-                lists.list(self.list_of(cache), of(&source.prefix)?, source.permissions());
+                lists.list(list, of(&source.prefix)?, source.permissions());
             }
         }
         Ok(lists)
@@ -193,7 +195,7 @@ mod tests {
         let text = "[access]\nsources = [\"198.18.0.0/15\"]\n[cache]\nid = \"q\"\n";
         let config = parse(text, "n.toml").unwrap();
         let cache = &config.cache[0];
-        assert_eq!(config.list_of(cache), 0);
+        assert_eq!(list_of(0, cache), 0);
         let access = config.access_to(cache);
         assert_eq!(access.permissions_of([198, 18, 0, 1].into()), Permissions::ALL);
         assert_eq!(access.permissions_of([198, 20, 0, 1].into()), Permissions::NONE);
@@ -217,7 +219,7 @@ mod tests {
             assert_eq!(access.permissions_of([198, 18, 0, last].into()), expected);
         }
         assert_eq!(access.permissions_of([198, 18, 1, 1].into()), Permissions::NONE);
-        let merged = config.source_lists().unwrap().merge();
+        let merged = config.source_lists([(list_of(0, cache), cache)].into_iter()).unwrap().merge();
         let of = |text: &str| {
             let prefix: SourcePrefix = text.parse().unwrap();
             let rights = merged.iter().find(|(known, _)| *known == prefix).unwrap().1;

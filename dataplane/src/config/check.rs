@@ -70,6 +70,21 @@ pub(super) fn within(key: &str, value: u64, low: u64, high: u64) -> Result<(), P
     refuse(key, format!("{value} is not {low}..={high}"))
 }
 
+/// Checks a cache that a node is to have beside `others`, those of the node file among them. The error names
+/// the key of its section.
+pub fn check_one_more<'a>(
+    config: &NodeConfig,
+    others: impl Iterator<Item = &'a Cache>,
+    cache: &'a Cache,
+) -> Result<(), String> {
+    let mut config = config.clone();
+    config.cache = others.chain([cache]).cloned().collect();
+    let section = format!("cache[{}].", config.cache.len() - 1);
+    check(&config).map_err(|Problem { key, text }| {
+        format!("{}: {text}", key.strip_prefix(&section).unwrap_or(&key))
+    })
+}
+
 pub(super) fn check(config: &NodeConfig) -> Result<(), Problem> {
     id("node.id", &config.node.id)?;
     id("node.region", &config.node.region)?;

@@ -16,9 +16,9 @@ mod one_or_many;
 mod resolve;
 mod types;
 
-pub use access::{Access, Allow, CacheSource, SourceLimit};
+pub use access::{Access, Allow, CacheSource, SourceLimit, list_of};
 pub use auto::Auto;
-pub use check::{READERS_MAX, VALUE_BYTES_MAX};
+pub use check::{READERS_MAX, VALUE_BYTES_MAX, check_one_more};
 pub use load::{ConfigError, load, parse, place_of};
 pub use resolve::{Choice, HostFacts, ResolveError, Resolved};
 pub use types::{

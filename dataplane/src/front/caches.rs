@@ -57,20 +57,56 @@ impl Served {
 
 /// All of them.
 #[derive(Default)]
-pub struct FrontCaches([Option<Box<Served>>; CACHES_MAX]);
+pub struct FrontCaches {
+    places: [Option<Box<Served>>; CACHES_MAX],
+    /// Numbers that datagrams of earlier caches of a place were given: an answer that comes late must not
+    /// find one of the next.
+    used: [u32; CACHES_MAX],
+    /// What earlier caches counted.
+    gone: Gone,
+}
+
+/// Counts of caches that are gone: a metric never falls.
+#[derive(Clone, Copy, Default)]
+pub struct Gone {
+    /// Datagrams received.
+    pub datagrams: u64,
+    /// Datagrams dropped.
+    pub dropped_datagrams: u64,
+    /// System calls.
+    pub syscalls: u64,
+}
 
 impl FrontCaches {
     /// Puts a cache into its place.
-    pub fn insert(&mut self, cache: Served) {
-        if let Some(place) = self.0.get_mut(cache.target.place as usize) {
-            *place = Some(Box::new(cache));
+    pub fn insert(&mut self, mut cache: Served) {
+        let place = cache.target.place as usize;
+        if let Some(own) = self.places.get_mut(place) {
+            cache.datagrams.generation = self.used[place];
+            *own = Some(Box::new(cache));
         }
+    }
+
+    /// Takes a cache out, unless it is gone.
+    pub fn remove(&mut self, target: Target) -> Option<Box<Served>> {
+        self.get(target)?;
+        let cache = self.places[target.place as usize].take()?;
+        self.used[target.place as usize] = cache.datagrams.generation;
+        self.gone.datagrams += cache.datagrams.received;
+        self.gone.dropped_datagrams += cache.datagrams.dropped;
+        self.gone.syscalls += cache.datagrams.syscalls();
+        Some(cache)
+    }
+
+    /// What was counted of caches that are gone.
+    pub fn gone(&self) -> Gone {
+        self.gone
     }
 
     /// The cache of a place.
     #[inline]
     pub fn at(&mut self, place: u32) -> Option<&mut Served> {
-        self.0.get_mut(place as usize)?.as_deref_mut()
+        self.places.get_mut(place as usize)?.as_deref_mut()
     }
 
     /// The cache that is meant, unless it is gone.
@@ -81,11 +117,11 @@ impl FrontCaches {
 
     /// All that there are.
     pub fn all(&mut self) -> impl Iterator<Item = &mut Served> {
-        self.0.iter_mut().flatten().map(Box::as_mut)
+        self.places.iter_mut().flatten().map(Box::as_mut)
     }
 
     /// The same, to be looked at.
     pub fn iter(&self) -> impl Iterator<Item = &Served> {
-        self.0.iter().flatten().map(Box::as_ref)
+        self.places.iter().flatten().map(Box::as_ref)
     }
 }

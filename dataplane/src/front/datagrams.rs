@@ -49,7 +49,8 @@ pub struct Datagrams {
     access: AccessList,
     exchanges: Vec<Option<Exchange>>,
     free: Vec<u32>,
-    generation: u32,
+    /// Of the last exchange.
+    pub generation: u32,
     /// More may have come than was taken.
     pub pending: bool,
     /// Datagrams received.

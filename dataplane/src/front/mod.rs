@@ -5,6 +5,7 @@
 //! no privilege and opens nothing.
 
 pub mod caches;
+mod changes;
 pub mod client;
 pub mod clients;
 pub mod connection;
@@ -35,9 +36,10 @@ use nix::unistd::Pid;
 
 use crate::config::ConfigError;
 use crate::supervisor::front::whole_file;
-use crate::supervisor::front_messages::{FrontAssignment, receive_as_front};
+use crate::supervisor::front_messages::{FrontAssignment, ToFront, receive_as_front};
 use crate::supervisor::handover::{Fds, FromWorker, HandoverError, VERSION, send};
 use caches::{FrontCaches, Served};
+use changes::Changes;
 use counts::Counts;
 use guardian::Guardian;
 use link::Link;
@@ -58,6 +60,9 @@ pub enum FrontError {
     /// A message or a descriptor did not pass.
     #[error(transparent)]
     Handover(#[from] HandoverError),
+    /// A message that has no place here.
+    #[error("unexpected message: the first one assigns nothing")]
+    Unexpected,
     /// Another version of the messages.
     #[error("the supervisor speaks version {0}, this front {VERSION}: run the same release")]
     Version(u32),
@@ -90,7 +95,8 @@ pub fn live(socket: OwnedFd) -> Result<(), FrontError> {
     // Sleeps between two looks at the answer ring are shorter than the default slack of 50 us.
     let _ = nix::sys::prctl::set_timerslack(1);
     let (assignment, fds) = match receive_as_front(socket.as_fd()) {
-        Ok(received) => received,
+        Ok((ToFront::Assign { assignment, .. }, fds)) => (assignment, fds),
+        Ok(_) => return Err(FrontError::Unexpected),
         Err(HandoverError::Closed) => return Ok(()),
         Err(error) => return Err(FrontError::NotStarted(error)),
     };
@@ -119,6 +125,7 @@ fn serve(socket: &OwnedFd, assignment: &FrontAssignment, mut fds: Fds) -> Result
     let lock = whole_file(nix::libc::F_WRLCK);
     fcntl(regions[0].fd(), FcntlArg::F_SETLK(&lock))
         .map_err(|errno| FrontError::Held(errno.into()))?;
+    let mut changes = Changes::new(socket, config.clone());
     let mut caches = FrontCaches::default();
     for opened in &assignment.caches {
         let access = config.access_to(&opened.section);
@@ -149,7 +156,8 @@ fn serve(socket: &OwnedFd, assignment: &FrontAssignment, mut fds: Fds) -> Result
     let bank = control.metrics(FRONT_PROCESS);
     let mut guardian = Guardian::new(assignment.supervisor_pid);
     let mut published = Counts::default();
-    server.run(|counts| {
+    server.run(|server, counts| {
+        changes.look(server);
         counts.publish(&published, &bank, |place| control.cache_metrics(FRONT_PROCESS, place));
         published = *counts;
         guardian.is_anyone_left(&control)

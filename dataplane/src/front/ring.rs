@@ -201,6 +201,18 @@ impl Ring {
         self.push(&entry.user_data(token.pack(CANCEL)));
     }
 
+    /// Ends [`Self::accept`]. The listener is closed for its clients once nobody holds it any more.
+    pub fn stop_accepting(&mut self, token: Token) {
+        let entry = opcode::AsyncCancel::new(token.pack(ACCEPT)).build();
+        self.push(&entry.user_data(token.pack(CANCEL)));
+    }
+
+    /// Ends [`Self::poll`].
+    pub fn stop_polling(&mut self, token: Token) {
+        let entry = opcode::AsyncCancel::new(token.pack(POLL)).build();
+        self.push(&entry.user_data(token.pack(CANCEL)));
+    }
+
     /// Sends the bytes of `buffer` from `from` on. At most one a connection at a time.
     ///
     /// # Panics

@@ -29,7 +29,6 @@ use super::reads::At;
 use super::ring::{Event, Ring, RingError, Token};
 use super::settings::Settings;
 use crate::config::PollPolicy;
-use crate::supervisor::sys::accept_nonblocking;
 
 /// How long the answer ring is looked at without a pause. Too low: an answer that is a microsecond away
 /// costs a sleep. Too high: a core that worker and front share is taken from the worker.
@@ -60,8 +59,7 @@ const STALL_NS: u64 = 30_000_000_000;
 /// Memory of one connection from which it is ended when the front's memory is used up.
 const HELD_BYTES_FAIR: usize = 64 << 10;
 
-/// Generation of listeners and sockets in tokens.
-const LISTENER: u32 = 0;
+mod listeners;
 
 /// Where the place of the cache stands in the index of a listener's token.
 const CACHE_SHIFT: u32 = 16;
@@ -77,7 +75,7 @@ pub struct Server<'a> {
     /// Clients that wait for room in the request ring, oldest first.
     blocked: Vec<u32>,
     /// Sockets and listeners that are not armed.
-    unarmed: Vec<(bool, u32)>,
+    unarmed: Vec<(bool, Token)>,
     /// Read once a turn, after everything of it has arrived.
     now_ns: u64,
     busy_ns: u64,
@@ -88,14 +86,7 @@ pub struct Server<'a> {
 impl<'a> Server<'a> {
     /// A front of these caches, whose listeners are bound, non-blocking and listening.
     pub fn new(ring: Ring, links: Links<'a>, caches: FrontCaches, settings: Settings) -> Self {
-        let mut unarmed = Vec::new();
-        for cache in caches.iter() {
-            let first = cache.target.place << CACHE_SHIFT;
-            let numbers = |count: usize| (0..count as u32).map(move |index| first | index);
-            unarmed.extend(numbers(cache.listeners.len()).map(|index| (true, index)));
-            let sockets = cache.datagrams.sockets().count();
-            unarmed.extend(numbers(sockets).map(|index| (false, index)));
-        }
+        let unarmed = caches.iter().flat_map(listeners::tokens).collect();
         Self {
             ring,
             links,
@@ -113,7 +104,10 @@ impl<'a> Server<'a> {
     }
 
     /// Serves until `tick`, called every [`TICK_NS`] with the counts so far, says `false`.
-    pub fn run(&mut self, mut tick: impl FnMut(&Counts) -> bool) -> Result<(), RingError> {
+    pub fn run(
+        &mut self,
+        mut tick: impl FnMut(&mut Self, &Counts) -> bool,
+    ) -> Result<(), RingError> {
         loop {
             self.arm();
             self.ring.enter(self.rest_ns())?;
@@ -150,7 +144,8 @@ impl<'a> Server<'a> {
                     self.accept_waiting();
                 }
                 self.sweep(now_ns);
-                if !tick(&self.count()) {
+                let counts = self.count();
+                if !tick(self, &counts) {
                     return Ok(());
                 }
             }
@@ -163,7 +158,9 @@ impl<'a> Server<'a> {
             connections: self.clients.count() as u64,
             held_bytes: self.clients.held_bytes() as u64,
             link: self.links.counts(),
-            syscalls: self.counts.syscalls + self.ring.syscalls(),
+            datagrams: self.caches.gone().datagrams,
+            dropped_datagrams: self.caches.gone().dropped_datagrams,
+            syscalls: self.counts.syscalls + self.ring.syscalls() + self.caches.gone().syscalls,
             ..self.counts
         };
         for cache in self.caches.iter() {
@@ -176,21 +173,6 @@ impl<'a> Server<'a> {
             }
         }
         counts
-    }
-
-    fn arm(&mut self) {
-        for (is_listener, index) in self.unarmed.drain(..) {
-            let token = Token { index, generation: LISTENER };
-            let Some(cache) = self.caches.at(index >> CACHE_SHIFT) else { continue };
-            let number = index as usize & ((1 << CACHE_SHIFT) - 1);
-            if is_listener {
-                if let Some(listener) = cache.listeners.get(number) {
-                    self.ring.accept(listener.as_fd(), token);
-                }
-            } else if let Some(socket) = cache.datagrams.sockets().nth(number) {
-                self.ring.poll(socket, token);
-            }
-        }
     }
 
     /// How long to sleep at most.
@@ -217,40 +199,25 @@ impl<'a> Server<'a> {
         match event {
             Event::Accepted { token, connection, armed } => {
                 if !armed {
-                    self.unarmed.push((true, token.index));
+                    self.unarmed.push((true, token));
                 }
                 // Out of descriptors, or the client is gone already: the next one is accepted as well.
-                if let Ok(connection) = connection {
+                if let Ok(connection) = connection
+                    && self.cache_of(token).is_some()
+                {
                     self.accept(connection, token.index >> CACHE_SHIFT);
                 }
             }
             Event::Readable { token, armed } => {
                 if !armed {
-                    self.unarmed.push((false, token.index));
+                    self.unarmed.push((false, token));
                 }
-                if let Some(cache) = self.caches.at(token.index >> CACHE_SHIFT) {
+                if let Some(cache) = self.cache_of(token) {
                     cache.datagrams.pending = true;
                 }
             }
             Event::Received { token, result, armed } => self.received(token, result, armed),
             Event::Sent { token, buffer, result } => self.sent(token, buffer, result),
-        }
-    }
-
-    /// Takes what waits in the listeners although nobody was told.
-    fn accept_waiting(&mut self) {
-        let mut found = Vec::new();
-        for cache in self.caches.iter() {
-            for listener in &cache.listeners {
-                self.counts.syscalls += 1;
-                while let Ok(connection) = accept_nonblocking(listener.as_fd()) {
-                    self.counts.syscalls += 1;
-                    found.push((connection, cache.target.place));
-                }
-            }
-        }
-        for (connection, place) in found {
-            self.accept(connection, place);
         }
     }
 

@@ -15,6 +15,7 @@ use nautilus_shm::metrics::{MetricBank, table};
 
 use super::StandbyError;
 use super::caches::{One, PreparedCache, ServedCaches};
+use super::changes::Inbox;
 use crate::app::App;
 use crate::app::echo::Echo;
 use crate::config::NodeConfig;
@@ -62,6 +63,16 @@ impl Prepared {
         }
     }
 
+    /// One more cache.
+    pub fn add(&mut self, cache: PreparedCache) {
+        self.caches.push(cache);
+    }
+
+    /// One cache less.
+    pub fn forget(&mut self, gone: (u16, u32)) {
+        self.caches.retain(|cache| (cache.opened.place, cache.opened.generation) != gone);
+    }
+
     /// Takes everything over from a dead predecessor.
     pub fn take_over(
         self,
@@ -81,6 +92,7 @@ impl Prepared {
             echo: Echo::default(),
             echoed_published: 0,
             caches: ServedCaches::take_over(caches, region, index, realtime_offset_ns())?,
+            changes: None,
             feed_metrics: FeedMetrics::default(),
             front,
             peers,
@@ -94,7 +106,7 @@ impl Prepared {
 }
 
 /// `CLOCK_REALTIME - CLOCK_MONOTONIC`; no kernel entry where the clock is the TSC.
-fn realtime_offset_ns() -> i64 {
+pub(super) fn realtime_offset_ns() -> i64 {
     let realtime = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     realtime.as_nanos() as i64 - monotonic_ns() as i64
 }
@@ -105,6 +117,7 @@ pub(super) struct NodeApps<'a> {
     echo: Echo,
     echoed_published: u64,
     caches: ServedCaches<'a>,
+    changes: Option<Inbox<'a>>,
     feed_metrics: FeedMetrics,
     front: Option<Forwarded>,
     peers: Option<Peers>,
@@ -147,6 +160,9 @@ impl Apps for NodeApps<'_> {
         let sets_clock = now_ns.saturating_sub(self.wall_clock_ns) >= WALL_CLOCK_NS;
         if sets_clock {
             self.wall_clock_ns = now_ns;
+        }
+        if let Some(inbox) = &self.changes {
+            inbox.look(|change| self.caches.change(change));
         }
         for cache in self.caches.all() {
             cache.app.housekeeping(now_ns, tx);
@@ -207,7 +223,12 @@ impl Apps for NodeApps<'_> {
     }
 }
 
-impl NodeApps<'_> {
+impl<'a> NodeApps<'a> {
+    /// Caches that come and go are found here.
+    pub fn take_changes_from(&mut self, inbox: Inbox<'a>) {
+        self.changes = Some(inbox);
+    }
+
     /// Where the feeds are received that this worker applies.
     pub fn applied_lines(&self) -> Vec<Endpoint> {
         self.caches.applied_lines()

@@ -10,6 +10,7 @@ use nautilus_shm::sampled_hits::HitRegion;
 use nautilus_shm::table::{SHARDS_MAX, SharedWords, TableReader, TableRegion, TableWriter};
 
 use super::StandbyError;
+use super::changes::{Change, Outcome};
 use super::hot::HotSets;
 use crate::access::AccessList;
 use crate::app::feed::{Feed, FeedSpec};
@@ -110,6 +111,9 @@ impl PreparedCache {
         realtime_offset_ns: i64,
     ) -> Result<ServedCache<'a>, StandbyError> {
         let Self { opened, number, is_alone, memory, access, hot, mut feed, lines } = self;
+        if usize::from(opened.place) >= CACHES_MAX {
+            return Err(StandbyError::Unexpected("a cache has no place"));
+        }
         let own = if is_alone { 0..SHARDS_MAX } else { number..number + 1 };
         let writer = TableWriter::attach_shards(memory.clone(), hot, own);
         let mut app = CacheApp::new(writer.map_err(StandbyError::Table)?, realtime_offset_ns)
@@ -122,6 +126,7 @@ impl PreparedCache {
             feed.begin(&mut app);
         }
         Ok(ServedCache {
+            place: usize::from(opened.place),
             generation: opened.generation,
             port: opened.section.port,
             app,
@@ -160,6 +165,7 @@ fn channel_of(feed: &config::Feed) -> Result<ChannelSpec, StandbyError> {
 
 /// One cache as the loop serves it, with the feeds that publish into it.
 pub(super) struct ServedCache<'a> {
+    place: usize,
     generation: u32,
     port: u16,
     pub app: NodeCache,
@@ -240,15 +246,32 @@ impl<'a> ServedCaches<'a> {
     ) -> Result<Self, StandbyError> {
         let mut this = Self { places: [const { None }; CACHES_MAX], ports: [0; CACHES_MAX] };
         for cache in prepared {
-            let place = usize::from(cache.opened.place);
-            if place >= CACHES_MAX {
-                return Err(StandbyError::Unexpected("a cache has no place"));
-            }
             let served = cache.take_over(region, index, realtime_offset_ns)?;
+            let place = served.place;
             this.ports[place] = served.port;
             this.places[place] = Some(Box::new(served));
         }
         Ok(this)
+    }
+
+    /// Makes a change and returns what was in its place, to be dropped elsewhere: that may take long.
+    pub fn change(&mut self, change: Change<'a>) -> Outcome<'a> {
+        match change {
+            Change::Add(cache) => {
+                let place = cache.place;
+                // Bounded by the supervisor and, when it was opened, by the metric banks.
+                let own = self.places.get_mut(place)?;
+                self.ports[place] = cache.port;
+                own.replace(cache)
+            }
+            Change::Forget(place, generation) => {
+                let place = usize::from(place);
+                let own = self.places.get_mut(place)?;
+                own.as_ref().filter(|cache| cache.generation == generation)?;
+                self.ports[place] = 0;
+                own.take()
+            }
+        }
     }
 
     /// Place of the cache on this port.

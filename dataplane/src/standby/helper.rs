@@ -9,6 +9,7 @@ use std::sync::mpsc::Receiver;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{getsockopt, sockopt};
 
+use super::changes::Changes;
 use crate::kill_point::kill_point;
 use crate::supervisor::handover::{
     Assignment, Fds, FromWorker, HandoverError, ToWorker, receive_as_worker, send,
@@ -26,6 +27,8 @@ pub(super) struct Charge {
     pub assignment: Assignment,
     /// Duplicates of everything the worker was handed, `listener` among them.
     pub held: Fds,
+    /// What it makes changes of the caches with.
+    pub changes: Changes,
     /// As promoted.
     pub generation: u64,
     /// When the loop began.
@@ -56,7 +59,7 @@ impl Drop for EndsTheProcess {
 
 fn look_after(charge: Charge, stop: &AtomicBool) {
     let _guard = EndsTheProcess;
-    let Charge { socket, assignment, mut held, generation, since_ns } = charge;
+    let Charge { socket, mut assignment, mut held, changes, generation, since_ns } = charge;
     let serving = FromWorker::Serving { generation, since_ns };
     let _ = send(socket.as_fd(), &serving, &[]);
     let listener = held.take("listener");
@@ -68,6 +71,12 @@ fn look_after(charge: Charge, stop: &AtomicBool) {
                     // Read by the loop once a turn.
                     stop.store(true, Ordering::Relaxed);
                     return;
+                }
+                Ok((message @ (ToWorker::Add { .. } | ToWorker::Forget { .. }), fds)) => {
+                    let held = (&mut assignment, &mut held);
+                    let Some(answer) = changes.make(message, fds, held, stop) else { return };
+                    let _ = send(connected.as_fd(), &answer, &[]);
+                    socket = Some(connected);
                 }
                 Ok(_) | Err(HandoverError::Message(_)) => socket = Some(connected),
                 Err(_) => {

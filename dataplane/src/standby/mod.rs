@@ -17,6 +17,7 @@
 
 mod apps;
 mod caches;
+mod changes;
 mod helper;
 mod hot;
 mod serve;
@@ -45,6 +46,7 @@ use crate::supervisor::handover::{
 use crate::supervisor::sys::pidfd_open;
 use crate::worker::Peers;
 use crate::xsk::XskError;
+use changes::Changes;
 use helper::Charge;
 
 /// A standby beats its heart this often, in ms.
@@ -107,6 +109,7 @@ struct Standby {
     region: &'static ControlRegion,
     mapped: serve::Mapped,
     apps: apps::Prepared,
+    hot: hot::HotSets,
     /// Duplicates of everything handed over, for a later supervisor.
     held: Fds,
 }
@@ -125,7 +128,7 @@ pub fn live(socket: OwnedFd) -> Result<(), StandbyError> {
 }
 
 fn run(socket: OwnedFd) -> Result<(), StandbyError> {
-    let Some(standby) = prepare(socket)? else { return Ok(()) };
+    let Some(mut standby) = prepare(socket)? else { return Ok(()) };
     let (hand, charge) = sync_channel::<Charge>(1);
     let stop = Arc::new(AtomicBool::new(false));
     // Started before the main thread is pinned: it keeps the supervisor's CPUs, which leave out the
@@ -134,10 +137,12 @@ fn run(socket: OwnedFd) -> Result<(), StandbyError> {
     let notes = pin(standby.assignment.core);
     send(standby.socket.as_fd(), &FromWorker::Ready { notes }, &[])?;
     kill_point("worker.ready");
-    let Some((generation, handed)) = wait(&standby)? else { return Ok(()) };
+    let Some((generation, handed)) = wait(&mut standby)? else { return Ok(()) };
     kill_point("worker.promoted");
-    let Standby { socket, assignment, config, region, mapped, apps, mut held, .. } = standby;
-    let apps = apps.take_over(region, assignment.worker_index as usize, generation)?;
+    let Standby { socket, assignment, config, region, mapped, apps, hot, mut held } = standby;
+    let (to_loop, from_loop, inbox) = changes::slots();
+    let mut apps = apps.take_over(region, assignment.worker_index as usize, generation)?;
+    apps.take_changes_from(inbox);
     held.append(handed);
     let serving = |since_ns| {
         // The helper tells the supervisor; the loop starts at once.
@@ -145,6 +150,7 @@ fn run(socket: OwnedFd) -> Result<(), StandbyError> {
             socket,
             assignment: assignment.clone(),
             held,
+            changes: Changes { region, config: config.clone(), hot, to_loop, from_loop },
             generation,
             since_ns,
         });
@@ -208,7 +214,7 @@ fn prepare(socket: OwnedFd) -> Result<Option<Standby>, StandbyError> {
         }
     };
     let apps = apps::Prepared::new(&config, caches, front, peers);
-    Ok(Some(Standby { socket, assignment, config, region, mapped, apps, held }))
+    Ok(Some(Standby { socket, assignment, config, region, mapped, apps, hot, held }))
 }
 
 /// Pins the calling thread. A refusal is survived and said.
@@ -222,7 +228,7 @@ fn pin(core: u32) -> Vec<String> {
 }
 
 /// Blocks until promoted; `None` when the supervisor is gone or wants no standby.
-fn wait(standby: &Standby) -> Result<Option<(u64, Fds)>, StandbyError> {
+fn wait(standby: &mut Standby) -> Result<Option<(u64, Fds)>, StandbyError> {
     let parent = pidfd_open(standby.assignment.supervisor_pid);
     let parent: Option<OwnedFd> = parent.ok();
     let cell = standby.region.worker(standby.assignment.worker_index as usize);
@@ -238,6 +244,11 @@ fn wait(standby: &Standby) -> Result<Option<(u64, Fds)>, StandbyError> {
         if fds[0].any().unwrap_or(false) {
             return match receive_as_worker(standby.socket.as_fd()) {
                 Ok((ToWorker::Promote { generation, .. }, fds)) => Ok(Some((generation, fds))),
+                Ok((message @ (ToWorker::Add { .. } | ToWorker::Forget { .. }), fds)) => {
+                    let answer = standby.change(message, fds);
+                    send(standby.socket.as_fd(), &answer, &[])?;
+                    continue;
+                }
                 Ok((ToWorker::Drain, _)) | Err(HandoverError::Closed) => Ok(None),
                 Ok(_) => Err(StandbyError::Unexpected("a standby is promoted or drained")),
                 Err(error) => Err(error.into()),

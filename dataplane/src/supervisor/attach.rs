@@ -8,7 +8,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nautilus_shm::attach::{
-    Ask, AttachError, CacheName, Code, PACKET_BYTES_MAX, ReplyHeader, cache_name,
+    Ask, AttachError, CacheName, Code, PACKET_BYTES_MAX, PAYLOAD_BYTES_MAX, ReplyHeader, cache_name,
 };
 use nautilus_shm::table::{TableRegion, Words};
 use nix::sys::socket::{getsockopt, sockopt};
@@ -47,7 +47,7 @@ impl Access {
         Self {
             control_uid: resolved.control_uid,
             own_uid: nix::unistd::geteuid().as_raw(),
-            caches: caches.iter().map(|cache| readers_of(resolved, cache)).collect(),
+            caches: served(caches).map(|cache| readers_of(resolved, cache)).collect(),
         }
     }
 
@@ -66,7 +66,7 @@ impl Access {
     }
 
     /// `Ok` for what this uid may ask, else the answer it gets instead.
-    fn allows(&self, uid: u32, ask: &Ask) -> Result<(), Denied> {
+    fn allows(&self, uid: u32, ask: &Ask<'_>) -> Result<(), Denied> {
         let (Ask::Cache(name) | Ask::Hits(name)) = ask else {
             let control = self.rank(uid) == Rank::Control;
             return if control { Ok(()) } else { Err(Denied::Refused("control.user")) };
@@ -97,6 +97,17 @@ pub struct Answer {
     pub payload: Vec<u8>,
     /// Read-only descriptors.
     pub fds: Vec<OwnedFd>,
+}
+
+/// How a request that is allowed goes on.
+#[derive(Debug)]
+pub enum Reply {
+    /// With descriptors, or a status.
+    Give(Answer),
+    /// With a text for an operator.
+    Say(Code, String),
+    /// Later, by [`Readers::say`]: whoever decides so has kept the connection.
+    Later,
 }
 
 /// How one request ended.
@@ -161,7 +172,7 @@ impl Readers {
     pub fn answer(
         &mut self,
         index: usize,
-        make: impl FnOnce(&Ask) -> io::Result<Answer>,
+        make: impl FnOnce(&Ask<'_>, BorrowedFd<'_>) -> io::Result<Reply>,
     ) -> Outcome {
         let Some((fd, uid)) = self.connections.get(index) else { return Outcome::Closed };
         let uid = *uid;
@@ -176,7 +187,7 @@ impl Readers {
         &self,
         fd: BorrowedFd<'_>,
         uid: u32,
-        make: impl FnOnce(&Ask) -> io::Result<Answer>,
+        make: impl FnOnce(&Ask<'_>, BorrowedFd<'_>) -> io::Result<Reply>,
     ) -> Outcome {
         let packet = match recv_packet(fd, PACKET_BYTES_MAX) {
             Ok(packet) if !packet.bytes.is_empty() => packet,
@@ -191,16 +202,37 @@ impl Readers {
                     (Code::Refused, refusal(uid, list), Outcome::Refused { uid, list })
                 }
                 Err(Denied::NoCache) => (Code::NoCache, Answer::default(), Outcome::Told),
-                Ok(()) => match make(&ask) {
+                Ok(()) => match make(&ask, fd) {
+                    Ok(Reply::Later) => return Outcome::Told,
+                    Ok(Reply::Say(code, text)) => (code, said(text), Outcome::Told),
                     // Who asks where to tell of hits has been counted as a reader before.
-                    Ok(answer) if matches!(ask, Ask::Status | Ask::Hits(_) | Ask::Explain(_)) => {
+                    Ok(Reply::Give(answer))
+                        if matches!(ask, Ask::Status | Ask::Hits(_) | Ask::Explain(_)) =>
+                    {
                         (Code::Ok, answer, Outcome::Told)
                     }
-                    Ok(answer) => (Code::Ok, answer, Outcome::Attached(uid)),
+                    Ok(Reply::Give(answer)) => (Code::Ok, answer, Outcome::Attached(uid)),
                     Err(_) => (Code::NotReady, Answer::default(), Outcome::Told),
                 },
             },
         };
+        match self.send(fd, code, &answer) {
+            Ok(()) => outcome,
+            Err(_) => Outcome::Closed,
+        }
+    }
+
+    /// Answers what was left for later. A reader that is gone is not told.
+    pub fn say(&self, fd: BorrowedFd<'_>, code: Code, text: String) {
+        let _ = self.send(fd, code, &said(text));
+    }
+
+    /// Follows a change of the caches.
+    pub fn set_access(&mut self, access: Access) {
+        self.access = access;
+    }
+
+    fn send(&self, fd: BorrowedFd<'_>, code: Code, answer: &Answer) -> io::Result<()> {
         let header = ReplyHeader {
             code,
             generation: self.generation,
@@ -211,19 +243,25 @@ impl Readers {
         let mut bytes = header.encode().to_vec();
         bytes.extend_from_slice(&answer.payload);
         let fds: Vec<BorrowedFd<'_>> = answer.fds.iter().map(AsFd::as_fd).collect();
-        match send_packet(fd, &bytes, &fds) {
-            Ok(()) => outcome,
-            Err(_) => Outcome::Closed,
-        }
+        send_packet(fd, &bytes, &fds)
     }
 }
 
 /// What somebody is told who is not on a list.
 fn refusal(uid: u32, list: &str) -> Answer {
-    Answer {
-        payload: format!("uid {uid} is not in {list} of the node file").into_bytes(),
-        fds: Vec::new(),
-    }
+    said(format!("uid {uid} is not in {list} of the node file"))
+}
+
+/// A text, as much of it as an answer takes.
+fn said(text: String) -> Answer {
+    let mut payload = text.into_bytes();
+    payload.truncate(PAYLOAD_BYTES_MAX);
+    Answer { payload, fds: Vec::new() }
+}
+
+/// The caches that readers see.
+fn served(caches: &[OpenCache]) -> impl Iterator<Item = &OpenCache> {
+    caches.iter().filter(|cache| cache.is_served())
 }
 
 /// A cache by id and who may read it. A user who is no longer there may read nothing: the lists were
@@ -236,9 +274,9 @@ fn readers_of(resolved: &Resolved, cache: &OpenCache) -> (String, Vec<u32>) {
 /// What is given to a reader of every region: the control region, then every cache under its name.
 pub fn attach_answer(control: io::Result<OwnedFd>, caches: &[OpenCache]) -> io::Result<Answer> {
     let name = |cache: &OpenCache| cache_name(&cache.opened.section.id);
-    let memories = caches.iter().map(|cache| cache.memory.reopen_read_only());
+    let memories = served(caches).map(|cache| cache.memory.reopen_read_only());
     Ok(Answer {
-        payload: caches.iter().flat_map(name).collect(),
+        payload: served(caches).flat_map(name).collect(),
         fds: std::iter::once(control).chain(memories).collect::<io::Result<_>>()?,
     })
 }
@@ -246,7 +284,7 @@ pub fn attach_answer(control: io::Result<OwnedFd>, caches: &[OpenCache]) -> io::
 /// The memory of the cache of this name.
 pub fn memory_of<'a>(name: &CacheName, caches: &'a [OpenCache]) -> Option<&'a TableRegion> {
     let named = |cache: &&OpenCache| cache_name(&cache.opened.section.id) == *name;
-    caches.iter().find(named).map(|cache| &cache.memory)
+    served(caches).find(named).map(|cache| &cache.memory)
 }
 
 /// What is given to a reader of one cache: its memory, if the node has made it.
@@ -314,6 +352,8 @@ mod tests {
             let access = access();
             assert_eq!(access.allows(uid, &Ask::Attach), node, "uid {uid}");
             assert_eq!(access.allows(uid, &Ask::Status), node, "uid {uid}");
+            assert_eq!(access.allows(uid, &Ask::Create("id = 1")), node, "uid {uid}");
+            assert_eq!(access.allows(uid, &Ask::Remove(cache_name("quotes"))), node, "uid {uid}");
             assert_eq!(access.allows(uid, &quotes), of_quotes, "uid {uid}");
             let hits = Ask::Hits(cache_name("quotes"));
             assert_eq!(access.allows(uid, &hits), of_quotes, "uid {uid}");

@@ -1,7 +1,7 @@
 //! The caches of a node: memory, place, generation, and the front's sockets of each.
 //!
 //! ```text
-//!   node file -> Cache -> open() -> OpenCache { place, generation, memory, sockets }
+//!   node file, `nautilus cache create` -> Cache -> open() -> OpenCache { place, generation, memory, sockets }
 //!                                      | cache.<place>, hits.<place>, tcp.<place>.<n>, udp.<place>.<n>
 //!                                      v
 //!                        workers (writable), front (read-only memory), readers by name (read-only)
@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 
 use super::front_resources::{CacheSockets, FrontOpenError};
 use super::handover::Fds;
-use crate::config::{Cache, NodeConfig};
+use crate::config::{Cache, NodeConfig, list_of};
 
 const _: () = assert!(CACHES_MAX <= HOT_CACHES as usize, "every cache has hot words");
 
@@ -59,6 +59,19 @@ impl CacheOpened {
             true => Service::hot_cache(id, self.place, self.generation),
             false => Service::replying(id),
         }
+    }
+
+    /// Number of the list of sources that counts for it: 0 is the node's own.
+    pub fn list(&self) -> u16 {
+        list_of(self.place, &self.section)
+    }
+
+    /// Whether a descriptor of this name belongs to the cache of a place.
+    pub fn names(place: u16, name: &str) -> bool {
+        let mut parts = name.split('.');
+        let kind = parts.next().unwrap_or_default();
+        ["cache", "hits", "tcp", "udp"].contains(&kind)
+            && parts.next().and_then(|part| part.parse().ok()) == Some(place)
     }
 
     /// Name of its memory among descriptors.
@@ -103,6 +116,8 @@ pub enum CacheOpenError {
 pub struct OpenCache {
     /// What everybody is told of it.
     pub opened: CacheOpened,
+    /// Where it is in its life.
+    pub state: CacheState,
     /// Its memory.
     pub memory: TableRegion,
     /// The front's sockets for it; none where there is no front.
@@ -113,11 +128,21 @@ impl OpenCache {
     /// Makes sockets first, which may be refused, then memory with an empty table in it.
     pub fn open(opened: CacheOpened, config: &NodeConfig) -> Result<Self, CacheOpenError> {
         let sockets = match config.has_front() {
-            true => CacheSockets::open(config, &opened.section)?,
+            true => CacheSockets::open(config, &opened.section, config.port.kind)?,
             false => CacheSockets::default(),
         };
         let memory = make_memory(&opened.section, config.worker.count)?;
-        Ok(Self { opened, memory, sockets })
+        Ok(Self { opened, state: CacheState::Serving, memory, sockets })
+    }
+
+    /// Whether new processes of the node are given it.
+    pub fn is_handed(&self) -> bool {
+        self.state != CacheState::Removing
+    }
+
+    /// Whether it is served.
+    pub fn is_served(&self) -> bool {
+        self.state == CacheState::Serving
     }
 
     /// Adds duplicates of everything, for a worker.
@@ -158,7 +183,8 @@ impl OpenCache {
                 .map_err(|problem| format!("cache {id}: {problem}"))?,
             false => CacheSockets::default(),
         };
-        Ok(Self { opened: opened.clone(), memory, sockets })
+        let state = CacheState::Serving;
+        Ok(Self { opened: opened.clone(), state, memory, sockets })
     }
 }
 
@@ -172,8 +198,8 @@ pub fn open_all(config: &NodeConfig) -> Result<Vec<OpenCache>, CacheOpenError> {
     config.cache.iter().enumerate().map(open).collect()
 }
 
-/// A cache's memory with an empty table in it, a shard for each worker.
-fn make_memory(cache: &Cache, workers: u32) -> Result<TableRegion, CacheOpenError> {
+/// A cache's memory with an empty table in it, a shard for each worker. Takes seconds for a large one.
+pub fn make_memory(cache: &Cache, workers: u32) -> Result<TableRegion, CacheOpenError> {
     let key = if cache.huge_pages { "huge_pages" } else { "max_memory_mb" };
     let id = || cache.id.clone();
     let said = |error: &dyn std::error::Error| CacheOpenError::Memory {

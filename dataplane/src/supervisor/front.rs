@@ -76,7 +76,7 @@ impl Front {
         fds.push("control", control.map_err(|error| error.to_string())?);
         front.append_to(&mut fds).map_err(|error| error.to_string())?;
         resources.team.append_wakes_to(&mut fds).map_err(|error| error.to_string())?;
-        for cache in &resources.caches {
+        for cache in resources.caches.iter().filter(|cache| cache.is_handed()) {
             cache.append_for_front(&mut fds).map_err(|error| error.to_string())?;
         }
         let root = nix::unistd::geteuid().is_root();
@@ -86,12 +86,13 @@ impl Front {
         let mut seat = Seat::spawn(identity, FRONT_PROCESS as u32, resources.serial, now_ns)
             .map_err(|error| error.to_string())?;
         seat.generation = generation;
+        seat.changes = resources.changes;
         let assignment = FrontAssignment {
             version: VERSION,
             supervisor_pid: std::process::id(),
             generation,
             core: resolved.front_core,
-            caches: resources.caches.iter().map(|cache| cache.opened.clone()).collect(),
+            caches: resources.caches_handed(),
             node: context.node_text.into(),
         };
         let assign = ToFront::Assign { fds: fds.names(), assignment };
@@ -124,11 +125,40 @@ impl Front {
                 seat.promoted_ns = since_ns;
                 notice(" serves".into());
             }
+            Ok((FromWorker::Changed { number, refused }, ..)) => {
+                seat.changes = seat.changes.max(number);
+                if !refused.is_empty() {
+                    notice(format!(" did not take a change of the caches: {refused}"));
+                    // The next one begins with all of them.
+                    seat.kill();
+                }
+            }
             Ok((FromWorker::Failed { reason }, ..)) => notice(format!(" cannot go on: {reason}")),
             Ok((FromWorker::Holding { .. }, ..)) => {}
             // Its pidfd says the rest.
             Err(_) => seat.hang_up(),
         }
+    }
+
+    /// Tells it of a change of the caches. One that cannot be told, because it was started by another
+    /// supervisor, is replaced: its connections end.
+    pub fn tell(&self, message: &ToFront, fds: &Fds) {
+        let Some(seat) = &self.seat else { return };
+        let is_deaf = seat.messages().is_none();
+        if is_deaf || send(seat.socket(), message, &fds.borrowed()).is_err() {
+            seat.kill();
+        }
+    }
+
+    /// Whether it has made every change up to this one. One that will be started makes none: it is given
+    /// everything.
+    pub fn has_made(&self, change: u64) -> bool {
+        self.seat.as_ref().is_none_or(|seat| seat.changes >= change)
+    }
+
+    /// Has another one started.
+    pub fn replace(&self) {
+        self.seat.iter().for_each(Seat::kill);
     }
 
     /// Its pidfd has fired.

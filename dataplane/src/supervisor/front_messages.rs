@@ -1,5 +1,5 @@
 //! What a supervisor says to the front it has started. The front answers with
-//! [`FromWorker`](super::handover::FromWorker): `ready` with its notes, `serving`, or `failed`.
+//! [`FromWorker`](super::handover::FromWorker): `ready` with its notes, `serving`, `changed`, or `failed`.
 
 use std::os::fd::BorrowedFd;
 
@@ -38,10 +38,33 @@ pub enum ToFront {
         /// What to do with them.
         assignment: FrontAssignment,
     },
+    /// Serve one more cache.
+    Add {
+        /// Number of this change; the answer carries it.
+        number: u64,
+        /// Names of its descriptors.
+        fds: Vec<String>,
+        /// The cache.
+        opened: CacheOpened,
+    },
+    /// Serve a cache no more.
+    Forget {
+        /// Number of this change; the answer carries it.
+        number: u64,
+        /// Where it is.
+        place: u16,
+        /// Which it is.
+        generation: u32,
+    },
 }
 
-/// Receives the supervisor's message.
-pub fn receive_as_front(socket: BorrowedFd<'_>) -> Result<(FrontAssignment, Fds), HandoverError> {
-    let (ToFront::Assign { fds, assignment }, packet) = receive::<ToFront>(socket)?;
-    Ok((assignment, Fds::zip(&fds, packet.fds)?))
+/// Receives a message of the supervisor.
+pub fn receive_as_front(socket: BorrowedFd<'_>) -> Result<(ToFront, Fds), HandoverError> {
+    let (message, packet) = receive::<ToFront>(socket)?;
+    let names: &[String] = match &message {
+        ToFront::Assign { fds, .. } | ToFront::Add { fds, .. } => fds,
+        ToFront::Forget { .. } => &[],
+    };
+    let fds = Fds::zip(names, packet.fds)?;
+    Ok((message, fds))
 }

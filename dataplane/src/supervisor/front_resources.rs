@@ -98,14 +98,18 @@ pub struct CacheSockets {
 }
 
 impl CacheSockets {
-    /// Opens them on the cache's port.
-    pub fn open(config: &NodeConfig, cache: &Cache) -> Result<Self, FrontOpenError> {
+    /// Opens them on the cache's port. With [`PortKind::Socket`] the worker has the UDP sockets.
+    pub fn open(
+        config: &NodeConfig,
+        cache: &Cache,
+        kind: PortKind,
+    ) -> Result<Self, FrontOpenError> {
         let mut this = Self::default();
         for address in addresses(config) {
             let address = SocketAddr::new(address, cache.port);
             let Some(listener) = absent_family(open_listener(address))? else { continue };
             this.listeners.push(listener);
-            if config.port.kind == PortKind::Xdp {
+            if kind == PortKind::Xdp {
                 let spec =
                     SocketSpec { bind: address, groups: Vec::new(), interface: 0, shared: false };
                 this.datagrams.push(bind_socket(&spec)?);

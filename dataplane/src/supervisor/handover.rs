@@ -12,6 +12,8 @@
 //!     |   <- ready                     |  standby: blocks here, pinned
 //!     | promote {generation, fds} ->   |  gets links and listener, recovers, serves
 //!     |   <- serving {generation}      |
+//!     | add, forget {cache, fds}  ->   |  a cache that came or goes while the node runs; to a standby, too
+//!     |   <- changed                   |
 //!     | drain                     ->   |  finishes what it has taken, exits 0
 //!
 //!   (supervisor dies; worker serves on; a new supervisor connects to worker-<pid>.sock)
@@ -121,6 +123,24 @@ pub enum ToWorker {
         /// Pid of the new supervisor.
         supervisor_pid: u32,
     },
+    /// Serve one more cache.
+    Add {
+        /// Number of this change; the answer carries it.
+        number: u64,
+        /// Names of its descriptors.
+        fds: Vec<String>,
+        /// The cache.
+        opened: CacheOpened,
+    },
+    /// Serve a cache no more. One that is not there is forgotten already.
+    Forget {
+        /// Number of this change; the answer carries it.
+        number: u64,
+        /// Where it is.
+        place: u16,
+        /// Which it is.
+        generation: u32,
+    },
     /// Finish and exit.
     Drain,
 }
@@ -140,6 +160,13 @@ pub enum FromWorker {
         generation: u64,
         /// When, `CLOCK_MONOTONIC` ns.
         since_ns: u64,
+    },
+    /// A change of the caches was made, or not.
+    Changed {
+        /// Which.
+        number: u64,
+        /// Why it was not; empty when it was.
+        refused: String,
     },
     /// Cannot go on; the process exits after this.
     Failed {
@@ -274,8 +301,10 @@ pub(super) fn receive<T: DeserializeOwned>(
 pub fn receive_as_worker(socket: BorrowedFd<'_>) -> Result<(ToWorker, Fds), HandoverError> {
     let (message, packet) = receive::<ToWorker>(socket)?;
     let names: &[String] = match &message {
-        ToWorker::Assign { fds, .. } | ToWorker::Promote { fds, .. } => fds,
-        ToWorker::Adopt { .. } | ToWorker::Drain => &[],
+        ToWorker::Assign { fds, .. }
+        | ToWorker::Promote { fds, .. }
+        | ToWorker::Add { fds, .. } => fds,
+        ToWorker::Adopt { .. } | ToWorker::Forget { .. } | ToWorker::Drain => &[],
     };
     let fds = Fds::zip(names, packet.fds)?;
     Ok((message, fds))
@@ -344,6 +373,7 @@ mod tests {
             FromWorker::Ready { notes: vec!["not pinned".into()] },
             FromWorker::Serving { generation: 3, since_ns: 9 },
             FromWorker::Failed { reason: "no".into() },
+            FromWorker::Changed { number: 4, refused: "no memory".into() },
         ] {
             send(worker.as_fd(), &message, &[]).unwrap();
             assert_eq!(receive_as_supervisor(supervisor.as_fd()).unwrap().0, message);

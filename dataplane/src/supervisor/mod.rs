@@ -3,6 +3,8 @@
 
 pub mod attach;
 pub mod backoff;
+pub mod cache_admission;
+pub mod cache_changes;
 pub mod caches;
 pub mod counters;
 pub mod explain;

@@ -7,7 +7,7 @@
 use std::path::Path;
 use std::rc::Rc;
 
-use nautilus_shm::attach::{Ask, SUPERVISOR_SOCKET};
+use nautilus_shm::attach::SUPERVISOR_SOCKET;
 use nautilus_shm::cells::SupervisorIdentity;
 use nautilus_shm::clock::monotonic_ns;
 use nautilus_shm::control_region::SUPERVISOR_PROCESS;
@@ -19,9 +19,8 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
-use super::attach::{
-    Access, Answer, Outcome, Readers, attach_answer, cache_answer, hits_answer, memory_of,
-};
+use super::attach::{Access, Readers};
+use super::cache_changes::CacheChanges;
 use super::counters;
 use super::explain::Explains;
 use super::front::Front;
@@ -32,7 +31,7 @@ use super::journal::{Event, milliseconds, publish, say};
 use super::mirror::{Mirror, Touched};
 use super::neighbours::Neighbours;
 use super::netlink::{NetlinkError, NetlinkSocket};
-use super::publish::{front_status, publish_caches, publish_interfaces, publish_next_hops, status};
+use super::publish::{publish_caches, publish_interfaces, publish_next_hops};
 use super::reaper::Reaper;
 use super::resources::{OpenError, Resources, fill};
 use super::run_dir::{RunDir, RunDirError};
@@ -41,6 +40,7 @@ use super::take_back::{TakenBack, take_over};
 use super::workers::{Context, Workers, last_generation};
 use crate::config::{ConfigError, PortKind, ResolveError, Resolved, place_of};
 
+mod asked;
 mod wait;
 
 /// Longest sleep of the loop. Too low: the supervisor takes time from other processes of its core.
@@ -114,6 +114,7 @@ pub struct Node {
     explains: Explains,
     signals: SignalFd,
     neighbours: Neighbours,
+    cache_changes: CacheChanges,
     copied_ns: u64,
     started_ns: u64,
 }
@@ -154,8 +155,9 @@ impl Node {
         notes.extend(settle(&resolved));
         let reaper = Rc::new(Reaper::start().map_err(NodeError::Reaper)?);
 
-        let (taken, said) = take_over(&run_dir, &resolved);
+        let (mut taken, said) = take_over(&run_dir, &resolved);
         notes.extend(said);
+        let unfinished = taken.forget_unfinished();
         let started_ns = monotonic_ns();
         let mut seats: Vec<Option<Seat>> = Vec::new();
         seats.resize_with(resolved.config.worker.count as usize, || None);
@@ -199,6 +201,16 @@ impl Node {
         let readers = Readers::new(listener, Access::of(&resolved, &resources.caches), generation);
         let interfaces = Interfaces::new(&resolved, &mirror);
         let front = Front::adopt(resources.front.as_ref());
+        if !unfinished.is_empty() {
+            // It may serve some of them, and cannot be told.
+            front.replace();
+        }
+        let unfinished = unfinished.into_iter().map(|id| {
+            format!(
+                "cache {id} is gone: the supervisor died while it came or went; create it again"
+            )
+        });
+        notes.extend(unfinished);
         let this = Self {
             resolved,
             node_text,
@@ -215,6 +227,7 @@ impl Node {
             explains: Explains::default(),
             signals,
             neighbours: Neighbours::default(),
+            cache_changes: CacheChanges::default(),
             copied_ns: 0,
             started_ns,
         };
@@ -259,6 +272,7 @@ impl Node {
                 workers.keep_standby(&mut context);
             }
             front.keep(&mut context, reaper);
+            self.change_caches();
             self.tick();
         }
     }
@@ -277,7 +291,7 @@ impl Node {
         let now_ns = monotonic_ns();
         self.resources.control.supervisor().beat(now_ns);
         let _ = self.resources.control.region().beat(now_ns);
-        for cache in &self.resources.caches {
+        for cache in self.resources.caches.iter().filter(|cache| cache.is_handed()) {
             let _ = cache.memory.beat(now_ns);
         }
         let limit_ns = self.resolved.config.supervisor.hang_limit_ms * 1_000_000;
@@ -387,32 +401,6 @@ impl Node {
         active.all(|seat| {
             seat.is_some_and(|seat| seat.phase == super::seat::Phase::Serving && is_such(seat))
         })
-    }
-
-    fn answer(&mut self, index: usize) {
-        let control = &self.resources.control;
-        let status =
-            status((&self.resolved, &self.mirror, &self.resources), &self.workers, self.started_ns);
-        let status = front_status(status, &self.front);
-        let caches = self.resources.caches.as_slice();
-        let (node, workers) = ((&self.resolved, &self.resources), &self.workers);
-        let explains = &mut self.explains;
-        let outcome = self.readers.answer(index, |ask| match ask {
-            Ask::Attach => attach_answer(control.reopen_read_only(), caches),
-            Ask::Status => Ok(Answer { payload: status.into_bytes(), fds: Vec::new() }),
-            Ask::Cache(name) => cache_answer(name, memory_of(name, caches)),
-            Ask::Hits(name) => hits_answer(name, memory_of(name, caches)),
-            Ask::Explain(request) => explains.answer(request, node, workers, monotonic_ns()),
-        });
-        match outcome {
-            Outcome::Attached(_) => self.count(metrics::ATTACHES),
-            Outcome::Refused { uid, list } => {
-                self.count(metrics::ATTACHES_REFUSED);
-                let text = format!("uid {uid} may not attach ({list})");
-                self.publish(&Event::new(EventKind::Refused, (uid.into(), 0), text));
-            }
-            Outcome::Told | Outcome::Closed => {}
-        }
     }
 
     /// Packets to the kernel, then the worker, then the files.

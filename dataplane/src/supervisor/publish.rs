@@ -1,7 +1,7 @@
 //! What others are told: next hops and interfaces in the control region, the status in words.
 
 use nautilus_shm::attach::CACHES_MAX;
-use nautilus_shm::cache_cell::{CacheIdentity, CacheState};
+use nautilus_shm::cache_cell::CacheIdentity;
 use nautilus_shm::cells::InterfaceState;
 use nautilus_shm::clock::monotonic_ns;
 use nautilus_shm::control_region::SUPERVISOR_PROCESS;
@@ -54,9 +54,9 @@ pub fn publish_caches(resolved: &Resolved, mirror: &Mirror, resources: &Resource
         let cell = resources.control.cache(place);
         let cache = resources.caches.iter().find(|cache| usize::from(cache.opened.place) == place);
         let identity = match cache {
-            Some(OpenCache { opened, .. }) => {
+            Some(OpenCache { opened, state, .. }) => {
                 let is_hot = has_hot_set(&resolved.config, &opened.section, mirror);
-                opened.identity(CacheState::Serving, is_hot)
+                opened.identity(*state, is_hot)
             }
             // Its generation must not come again.
             None => CacheIdentity {
@@ -107,9 +107,10 @@ pub fn status(
         };
         let _ = writeln!(text, "interface {} {state}", wanted.name);
     }
-    for OpenCache { opened, .. } in &resources.caches {
+    for OpenCache { opened, state, .. } in &resources.caches {
         let Cache { id, port, max_memory_mb, .. } = &opened.section;
-        let _ = writeln!(text, "cache {id} port {port} memory {max_memory_mb} MiB");
+        let _ =
+            writeln!(text, "cache {id} port {port} memory {max_memory_mb} MiB {}", state.name());
     }
     let gap_ns = resources.control.supervisor().last_gap_ns();
     let _ = writeln!(text, "last gap {}", milliseconds(gap_ns));

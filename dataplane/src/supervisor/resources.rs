@@ -272,6 +272,8 @@ pub struct Resources {
     pub memberships: Vec<OwnedFd>,
     /// Counts the sets of descriptors; +1 whenever one is replaced.
     pub serial: u64,
+    /// Counts the changes of the caches since this supervisor began.
+    pub changes: u64,
 }
 
 impl Resources {
@@ -293,6 +295,7 @@ impl Resources {
             fresh: None,
             memberships: Vec::new(),
             serial: 1,
+            changes: 0,
         };
         let mut notes = Vec::new();
         if resolved.config.port.kind == PortKind::Xdp {
@@ -345,11 +348,17 @@ impl Resources {
         Ok(())
     }
 
+    /// The caches that a new process of the node is given.
+    pub fn caches_handed(&self) -> Vec<CacheOpened> {
+        let handed = self.caches.iter().filter(|cache| cache.is_handed());
+        handed.map(|cache| cache.opened.clone()).collect()
+    }
+
     /// What every worker is handed.
     pub fn for_standby(&self) -> Result<Fds, OpenError> {
         let mut fds = Fds::default();
         fds.push("control", self.control.fd().try_clone_to_owned()?);
-        for cache in &self.caches {
+        for cache in self.caches.iter().filter(|cache| cache.is_handed()) {
             cache.append_to(&mut fds)?;
         }
         if let Some(steering) = &self.steering {
@@ -447,19 +456,22 @@ pub fn fill(
     config: &NodeConfig,
     mirror: &Mirror,
 ) -> Result<(), OpenError> {
-    fill_with(steering, caches.iter().map(|cache| &cache.opened), config, mirror)
+    let served = caches.iter().filter(|cache| cache.is_served());
+    fill_with(steering, served.map(|cache| &cache.opened), config, mirror)
 }
 
 /// The same for caches that need not have been opened.
 pub fn fill_with<'a>(
     steering: &Steering,
-    caches: impl Iterator<Item = &'a CacheOpened>,
+    caches: impl Iterator<Item = &'a CacheOpened> + Clone,
     config: &NodeConfig,
     mirror: &Mirror,
 ) -> Result<(), OpenError> {
     let failed = |source| OpenError::Steering { name: "(all)".into(), source };
-    let lists =
-        config.source_lists().map_err(|error| failed(SteeringError::Refused(error.to_string())))?;
+    let sections = caches.clone().map(|opened| (opened.list(), &opened.section));
+    let lists = config
+        .source_lists(sections)
+        .map_err(|error| failed(SteeringError::Refused(error.to_string())))?;
     let limits: Vec<_> = config.access.limit.iter().map(|limit| limit.rates()).collect();
     steering.replace_limits(&limits).map_err(failed)?;
     steering.replace_sources(&lists.merge()).map_err(failed)?;
@@ -468,7 +480,7 @@ pub fn fill_with<'a>(
     services.extend(caches.map(|opened| {
         let is_hot = has_hot_set(config, &opened.section, mirror);
         let service = opened.service(SERVICE_CACHE, is_hot);
-        (opened.section.port, service.on_list(config.list_of(&opened.section)))
+        (opened.section.port, service.on_list(opened.list()))
     }));
     services.extend(config.feed.iter().map(|feed| (feed.port, Service::listening(SERVICE_FEED))));
     steering.replace_services(&services).map_err(failed)?;

@@ -58,6 +58,8 @@ pub struct Seat {
     pub generation: u64,
     /// Set of descriptors it was given.
     pub resources: u64,
+    /// Number of the last change of the caches that it has made.
+    pub changes: u64,
     /// When it was started, `CLOCK_MONOTONIC` ns.
     pub started_ns: u64,
     /// When it was told to serve; 0 before.
@@ -116,6 +118,7 @@ impl Seat {
             phase: Phase::Starting,
             generation: 0,
             resources,
+            changes: 0,
             started_ns: now_ns,
             promoted_ns: 0,
             condemned: false,
@@ -141,6 +144,7 @@ impl Seat {
             phase: Phase::Serving,
             generation,
             resources,
+            changes: 0,
             started_ns: 0,
             promoted_ns: 0,
             condemned: false,

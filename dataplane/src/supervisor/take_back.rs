@@ -14,10 +14,12 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nautilus_ebpf::{Steering, XdpLink, intf};
+use nautilus_shm::attach::CACHES_MAX;
+use nautilus_shm::cache_cell::CacheState;
 use nautilus_shm::control_region::{ControlRegion, WORKERS_MAX};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use super::caches::OpenCache;
+use super::caches::{CacheOpened, OpenCache};
 use super::counters::Counted;
 use super::front_resources::FrontResources;
 use super::handover::{
@@ -158,7 +160,7 @@ pub fn take_back(named_pid: u32, socket: OwnedFd) -> Result<TakenBack, TakeBackE
         interfaces.push(opened);
     }
     let serial = assignment.resources;
-    let (fresh, memberships) = (None, Vec::new());
+    let (fresh, memberships, changes) = (None, Vec::new(), 0);
     let resources = Resources {
         control,
         caches,
@@ -169,6 +171,7 @@ pub fn take_back(named_pid: u32, socket: OwnedFd) -> Result<TakenBack, TakeBackE
         fresh,
         memberships,
         serial,
+        changes,
     };
     let adopt = ToWorker::Adopt { generation, supervisor_pid: std::process::id() };
     send(socket.as_fd(), &adopt, &[])?;
@@ -197,6 +200,8 @@ pub struct TakenOver {
     pub first: Option<TakenBack>,
     /// The other workers, with their numbers.
     pub others: Vec<(u32, Seat)>,
+    /// Every cache that one of them holds.
+    listed: Vec<CacheOpened>,
 }
 
 /// Asks every worker that outlived a supervisor for what it holds. All workers of one node are taken
@@ -242,8 +247,10 @@ pub fn take_over(run_dir: &RunDir, resolved: &Resolved) -> (TakenOver, Vec<Strin
 impl TakenOver {
     fn add(&mut self, found: TakenBack) -> Result<(), String> {
         let number = found.assignment.worker;
+        let listed = found.assignment.caches.clone();
         let Some(first) = &self.first else {
             self.first = Some(found);
+            self.listed = listed;
             return Ok(());
         };
         let numbers = self.others.iter().map(|(number, _)| *number);
@@ -256,6 +263,34 @@ impl TakenOver {
             return Err("it holds other resources than the worker that was taken over".into());
         }
         self.others.push((number, found.seat));
+        self.listed.extend(listed);
         Ok(())
+    }
+
+    /// Has the workers forget the caches whose creation or removal was not finished when the last supervisor
+    /// died: only what its cell says is served is held by all of them. Returns their ids.
+    pub fn forget_unfinished(&mut self) -> Vec<String> {
+        let Some(first) = &mut self.first else { return Vec::new() };
+        let control = &first.resources.control;
+        let is_served = |opened: &CacheOpened| {
+            let known = control.cache(usize::from(opened.place)).own_identity();
+            known.state == CacheState::Serving && known.generation == opened.generation
+        };
+        let mut gone = std::mem::take(&mut self.listed);
+        gone.retain(|opened| usize::from(opened.place) < CACHES_MAX && !is_served(opened));
+        first.resources.caches.retain(|cache| is_served(&cache.opened));
+        // Counted as a change: the next one waits until all have let go of ports and memory.
+        first.resources.changes = u64::from(!gone.is_empty());
+        let seats = self.others.iter().map(|(_, seat)| seat).chain([&first.seat]);
+        for seat in seats {
+            for CacheOpened { place, generation, .. } in &gone {
+                let forget = ToWorker::Forget { number: 1, place: *place, generation: *generation };
+                let _ = send(seat.socket(), &forget, &[]);
+            }
+        }
+        let mut ids: Vec<String> = gone.into_iter().map(|opened| opened.section.id).collect();
+        ids.sort();
+        ids.dedup();
+        ids
     }
 }

@@ -80,6 +80,8 @@ pub struct Workers {
     unbound_since_ns: u64,
     /// What was last said about a failed bind, so that it is said once.
     said: String,
+    /// Number of a change of the caches that one of them could not make, and why.
+    pub refused: Option<(u64, String)>,
     reaper: Rc<Reaper>,
 }
 
@@ -97,6 +99,7 @@ impl Workers {
             killed_ns: 0,
             unbound_since_ns: 0,
             said: String::new(),
+            refused: None,
             reaper,
         }
     }
@@ -128,8 +131,9 @@ impl Workers {
         let fds = context.resources.for_standby().map_err(|error| error.to_string())?;
         let cell = context.resources.control.worker(index as usize);
         cell.begin(now_ns, poll_policy(resolved.config.worker.poll));
-        let seat =
+        let mut seat =
             Seat::spawn(identity, index, serial, now_ns).map_err(|error| error.to_string())?;
+        seat.changes = context.resources.changes;
         let assignment = Assignment {
             version: VERSION,
             worker: self.number,
@@ -142,7 +146,7 @@ impl Workers {
             node: context.node_text.into(),
             interfaces: context.resources.interfaces.iter().map(|o| o.interface.clone()).collect(),
             queues: context.resources.queues_opened(),
-            caches: context.resources.caches.iter().map(|cache| cache.opened.clone()).collect(),
+            caches: context.resources.caches_handed(),
         };
         let assign = ToWorker::Assign { fds: fds.names(), assignment };
         if let Err(error) = send(seat.socket(), &assign, &fds.borrowed()) {
@@ -325,6 +329,12 @@ impl Workers {
                 seat.phase = Phase::Serving;
                 self.serves(context, pid, index, generation, since_ns);
             }
+            Ok((FromWorker::Changed { number, refused }, ..)) => {
+                seat.changes = seat.changes.max(number);
+                if !refused.is_empty() {
+                    self.refused = Some((number, format!("worker {pid}: {refused}")));
+                }
+            }
             Ok((FromWorker::Failed { reason }, ..)) => {
                 let text = format!("worker {pid} cannot go on: {reason}");
                 context.publish(&Event::new(EventKind::Notice, (0, 0), text).of_worker(index));
@@ -361,6 +371,26 @@ impl Workers {
         }
         let event = Event::new(EventKind::WorkerPromoted, (generation, gap_ns), text);
         context.publish(&event.of_worker(index));
+    }
+
+    /// Tells both of a change of the caches.
+    pub fn tell(&self, message: &ToWorker, fds: &Fds) {
+        for seat in [&self.active, &self.standby].into_iter().flatten() {
+            if send(seat.socket(), message, &fds.borrowed()).is_err() {
+                // It would serve something else than its successor.
+                seat.kill();
+            }
+        }
+    }
+
+    /// Whether the active one, and a standby that waits, have made every change up to this one.
+    pub fn have_made(&self, change: u64) -> bool {
+        let serves = |seat: &Seat| matches!(seat.phase, Phase::Promoted | Phase::Serving);
+        self.active.as_ref().is_some_and(|seat| serves(seat) && seat.changes >= change)
+            && self
+                .standby
+                .as_ref()
+                .is_none_or(|seat| seat.phase == Phase::Starting || seat.changes >= change)
     }
 
     /// Replaces the standby by one that is given the current resources.

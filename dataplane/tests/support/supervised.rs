@@ -80,7 +80,7 @@ pub fn ask_for_cache(run_dir: &Path, id: &str) -> (Code, Vec<OwnedFd>) {
     (header.code, fds)
 }
 
-fn exchange(run_dir: &Path, request: &[u8]) -> Option<(ReplyHeader, Vec<u8>, Vec<OwnedFd>)> {
+pub fn exchange(run_dir: &Path, request: &[u8]) -> Option<(ReplyHeader, Vec<u8>, Vec<OwnedFd>)> {
     let flags = SockFlag::SOCK_CLOEXEC;
     let fd = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None).unwrap();
     let address = UnixAddr::new(&run_dir.join("supervisor.sock")).unwrap();
@@ -262,6 +262,13 @@ impl Supervised {
 
     fn ask(&self, verb: Verb) -> Option<(ReplyHeader, Vec<u8>, Vec<OwnedFd>)> {
         exchange(&self.run_dir(), &Request { verb }.encode())
+    }
+
+    /// How a request that carries no descriptors was answered.
+    pub fn request(&self, packet: &[u8]) -> (Code, String) {
+        let (header, payload, fds) = exchange(&self.run_dir(), packet).expect("an answer");
+        assert!(fds.is_empty());
+        (header.code, String::from_utf8(payload).unwrap())
     }
 
     pub fn status(&self) -> Option<String> {

@@ -90,7 +90,10 @@ impl From<&AttachError> for Status {
                 Code::Refused => Self::Refused,
                 Code::NoCache => Self::NoCache,
                 Code::NotReady => Self::Unreachable,
-                Code::Ok | Code::BadRequest | Code::Version => Self::Incompatible,
+                // The last one answers requests that this library never makes.
+                Code::Ok | Code::BadRequest | Code::Version | Code::Impossible => {
+                    Self::Incompatible
+                }
             },
             AttachError::Reply { .. } | AttachError::Region { .. } | AttachError::Table { .. } => {
                 Self::Incompatible

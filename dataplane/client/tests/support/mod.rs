@@ -8,7 +8,9 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use nautilus_dataplane::supervisor::attach::{Access, Readers, cache_answer, hits_answer};
+use nautilus_dataplane::supervisor::attach::{
+    Access, Answer, Readers, Reply, cache_answer, hits_answer,
+};
 use nautilus_dataplane::supervisor::run_dir::RunDir;
 use nautilus_shm::attach::{Ask, SUPERVISOR_SOCKET};
 use nautilus_shm::clock::monotonic_ns;
@@ -71,10 +73,10 @@ impl Host {
                 };
                 let memory = memory.lock().unwrap();
                 for index in (1..ready.len()).rev().filter(|index| ready[*index]) {
-                    readers.answer(index - 1, |ask| match ask {
-                        Ask::Cache(name) => cache_answer(name, Some(&memory)),
-                        Ask::Hits(name) => hits_answer(name, Some(&memory)),
-                        _ => Ok(Default::default()),
+                    readers.answer(index - 1, |ask, _| match ask {
+                        Ask::Cache(name) => cache_answer(name, Some(&memory)).map(Reply::Give),
+                        Ask::Hits(name) => hits_answer(name, Some(&memory)).map(Reply::Give),
+                        _ => Ok(Reply::Give(Answer::default())),
                     });
                 }
                 if ready[0] {

@@ -1,8 +1,8 @@
 //! The requests for one cache, and telling the requests apart.
 
 use super::{
-    AttachError, CACHE_NAME_BYTES, CacheName, ExplainRequest, REQUEST_BYTES, Request, Verb, check,
-    word,
+    AttachError, CACHE_NAME_BYTES, CacheName, ExplainRequest, REQUEST_BYTES, Request,
+    SECTION_BYTES_MAX, Verb, check, word,
 };
 
 /// Bytes of a [`CacheRequest`].
@@ -27,9 +27,20 @@ impl CacheRequest {
     }
 }
 
+/// The packet of [`Verb::Create`]: the eight bytes of a [`Request`], then the section of the cache, of which
+/// what is longer than allowed is refused by the other end.
+pub fn create_request(section: &str) -> Vec<u8> {
+    [&Request { verb: Verb::Create }.encode(), section.as_bytes()].concat()
+}
+
+/// The packet of [`Verb::Remove`].
+pub fn remove_request(name: &CacheName) -> Vec<u8> {
+    [&Request { verb: Verb::Remove }.encode()[..], name].concat()
+}
+
 /// Any request, as the supervisor reads it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Ask {
+pub enum Ask<'a> {
     /// [`Verb::Attach`].
     Attach,
     /// [`Verb::Status`].
@@ -40,11 +51,15 @@ pub enum Ask {
     Hits(CacheName),
     /// [`Verb::Explain`] with its frame.
     Explain(ExplainRequest),
+    /// [`Verb::Create`] of the cache that this section describes.
+    Create(&'a str),
+    /// [`Verb::Remove`] of this name.
+    Remove(CacheName),
 }
 
-impl Ask {
+impl<'a> Ask<'a> {
     /// Reads a packet: exactly as long as its verb says.
-    pub fn decode(packet: &[u8]) -> Result<Self, AttachError> {
+    pub fn decode(packet: &'a [u8]) -> Result<Self, AttachError> {
         let wrong_length = Err(AttachError::Length(packet.len()));
         if packet.len() < REQUEST_BYTES {
             return wrong_length;
@@ -58,6 +73,13 @@ impl Ask {
             (Some(Verb::Cache), Ok(name)) => Ok(Self::Cache(name)),
             (Some(Verb::Hits), Ok(name)) => Ok(Self::Hits(name)),
             (Some(Verb::Explain), _) => ExplainRequest::decode_rest(packet).map(Self::Explain),
+            (Some(Verb::Remove), Ok(name)) => Ok(Self::Remove(name)),
+            (Some(Verb::Create), _) if (1..=SECTION_BYTES_MAX).contains(&rest.len()) => {
+                match std::str::from_utf8(rest) {
+                    Ok(section) => Ok(Self::Create(section)),
+                    Err(_) => Err(AttachError::Text),
+                }
+            }
             _ => wrong_length,
         }
     }
@@ -84,17 +106,26 @@ mod tests {
             longer[..REQUEST_BYTES].copy_from_slice(&packet);
             assert_eq!(Ask::decode(&longer), Err(AttachError::Length(CACHE_REQUEST_BYTES)));
         }
+        let remove = remove_request(&cache_name("quotes"));
+        assert_eq!(Ask::decode(&remove), Ok(Ask::Remove(cache_name("quotes"))));
+        assert!(Ask::decode(&remove[..71]).is_err());
+        assert_eq!(Ask::decode(&create_request("id = 1")), Ok(Ask::Create("id = 1")));
+        let longest = "#".repeat(SECTION_BYTES_MAX);
+        assert_eq!(Ask::decode(&create_request(&longest)), Ok(Ask::Create(longest.as_str())));
+        assert!(Ask::decode(&create_request(&(longest + "#"))).is_err());
+        assert!(Ask::decode(&create_request("")).is_err());
+        assert!(Ask::decode(&[&create_request("")[..], &[0xff]].concat()).is_err());
         let bare = Request { verb: Verb::Cache }.encode();
         assert_eq!(Ask::decode(&bare), Err(AttachError::Length(REQUEST_BYTES)));
         assert_eq!(Ask::decode(&cache[..71]), Err(AttachError::Length(71)));
         let with = |at: usize, byte: u8| {
             let mut packet = cache;
             packet[at] = byte;
-            Ask::decode(&packet)
+            Ask::decode(&packet).unwrap_err()
         };
-        assert!(matches!(with(3, 0), Err(AttachError::Magic(_))));
-        assert_eq!(with(4, 2), Err(AttachError::Version(2)));
-        assert_eq!(with(5, 9), Err(AttachError::Verb(9)));
+        assert!(matches!(with(3, 0), AttachError::Magic(_)));
+        assert_eq!(with(4, 2), AttachError::Version(2));
+        assert_eq!(with(5, 9), AttachError::Verb(9));
     }
 
     proptest! {

@@ -281,5 +281,7 @@ labels! {
         Client ["client"],
         /// The connection broke.
         Broken ["broken"],
+        /// Its cache was removed.
+        Removed ["removed"],
     }
 }

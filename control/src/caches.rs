@@ -1,0 +1,169 @@
+//! `nautilus cache create` and `remove`: what the command line says, as the section of a node file that the
+//! supervisor reads. The supervisor checks all of it; nothing is decided here.
+
+use std::fmt::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+use nautilus_shm::attach::Code;
+
+use crate::attach::{ReachError, create_cache, remove_cache};
+
+/// A cache that is to be made. What is left out is as in a node file.
+#[derive(Args, Debug)]
+pub struct CacheToCreate {
+    /// Id, unique on the node: [a-z0-9] first, then [a-z0-9_.-], at most 63 in all
+    id: String,
+    /// Run directory of the node
+    #[arg(long, value_name = "RUN_DIR")]
+    node: PathBuf,
+    /// UDP and TCP port, unique on the node
+    #[arg(long)]
+    port: u16,
+    /// Memory of the table, 8..=65536 MiB
+    #[arg(long)]
+    max_memory_mb: Option<u32>,
+    /// Longest value that clients may store
+    #[arg(long)]
+    max_value_bytes: Option<u32>,
+    /// Memory on huge pages that the host has reserved
+    #[arg(long)]
+    huge_pages: bool,
+    /// Whether keys that are asked for often are answered in XDP
+    #[arg(long)]
+    hot_set: Option<bool>,
+    /// User name or uid that may map it read-only; may be repeated
+    #[arg(long = "reader", value_name = "USER")]
+    readers: Vec<String>,
+    /// Who may do what with it, in place of the node's sources: PREFIX=read,write,admin; may be repeated
+    #[arg(long = "source", value_name = "PREFIX=RIGHTS")]
+    sources: Vec<String>,
+}
+
+/// A cache that is to go.
+#[derive(Args, Debug)]
+pub struct CacheToRemove {
+    /// Its id
+    id: String,
+    /// Run directory of the node
+    #[arg(long, value_name = "RUN_DIR")]
+    node: PathBuf,
+}
+
+impl CacheToCreate {
+    /// Its section of a node file.
+    fn section(&self) -> String {
+        let mut text = format!("id = {}\nport = {}\n", quoted(&self.id), self.port);
+        // Writing to a string does not fail.
+        for (key, value) in [
+            ("max_memory_mb", self.max_memory_mb.map(|value| value.to_string())),
+            ("max_value_bytes", self.max_value_bytes.map(|value| value.to_string())),
+            ("huge_pages", self.huge_pages.then(|| "true".into())),
+            ("hot_set", self.hot_set.map(|value| value.to_string())),
+        ] {
+            if let Some(value) = value {
+                let _ = writeln!(text, "{key} = {value}");
+            }
+        }
+        let readers: Vec<String> = self.readers.iter().map(|name| quoted(name)).collect();
+        let _ = writeln!(text, "readers = [{}]", readers.join(", "));
+        if !self.sources.is_empty() {
+            let sources: Vec<String> =
+                self.sources.iter().map(|source| source_entry(source)).collect();
+            let _ = writeln!(text, "sources = [{}]", sources.join(", "));
+        }
+        text
+    }
+
+    /// Has it made and says how that went.
+    pub fn create(&self) -> ExitCode {
+        tell(create_cache(&self.node, &self.section()))
+    }
+}
+
+impl CacheToRemove {
+    /// Has it removed and says how that went.
+    pub fn remove(&self) -> ExitCode {
+        tell(remove_cache(&self.node, &self.id))
+    }
+}
+
+/// `PREFIX=read,write` as an entry of the list; without rights, none.
+fn source_entry(source: &str) -> String {
+    let (prefix, rights) = source.split_once('=').unwrap_or((source, ""));
+    let rights: Vec<String> =
+        rights.split(',').filter(|right| !right.is_empty()).map(quoted).collect();
+    format!("{{ prefix = {}, allow = [{}] }}", quoted(prefix), rights.join(", "))
+}
+
+/// A TOML string: only what is printed as itself stands in it as itself.
+fn quoted(text: &str) -> String {
+    let mut quoted = String::from("\"");
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => quoted.extend(['\\', c]),
+            c if c.is_control() => {
+                let _ = write!(quoted, "\\U{:08x}", u32::from(c));
+            }
+            c => quoted.push(c),
+        }
+    }
+    quoted + "\""
+}
+
+/// 0 done, 1 the node said no, 3 it could not be asked.
+fn tell(answer: Result<String, ReachError>) -> ExitCode {
+    match answer {
+        Ok(said) => {
+            println!("{said}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("nautilus: {error}");
+            let said_no = matches!(
+                error,
+                ReachError::Refused { code: Code::Refused | Code::NoCache | Code::Impossible, .. }
+            );
+            ExitCode::from(if said_no { 1 } else { 3 })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wanted(id: &str) -> CacheToCreate {
+        CacheToCreate {
+            id: id.into(),
+            node: "/run/n".into(),
+            port: 7,
+            max_memory_mb: Some(8),
+            max_value_bytes: None,
+            huge_pages: true,
+            hot_set: Some(false),
+            readers: vec!["alice".into(), "61".into()],
+            sources: vec!["198.18.0.0/16=read,write".into(), "198.18.1.0/24".into()],
+        }
+    }
+
+    #[test]
+    fn a_section_is_what_the_node_file_would_have() {
+        let expected = "id = \"q\"\nport = 7\nmax_memory_mb = 8\nhuge_pages = true\nhot_set = false\n\
+                        readers = [\"alice\", \"61\"]\n\
+                        sources = [{ prefix = \"198.18.0.0/16\", allow = [\"read\", \"write\"] }, \
+                        { prefix = \"198.18.1.0/24\", allow = [] }]\n";
+        assert_eq!(wanted("q").section(), expected);
+    }
+
+    #[test]
+    fn an_id_stays_one_string_whatever_is_in_it() {
+        for id in ["q\"\nport = 9\n#", "\\", "\u{7f}\t\0", "ü"] {
+            let section = wanted(id).section();
+            let parsed: toml::Table = toml::from_str(&section).unwrap();
+            assert_eq!(parsed["id"].as_str(), Some(id), "{section}");
+            assert_eq!(parsed["port"].as_integer(), Some(7));
+        }
+    }
+}

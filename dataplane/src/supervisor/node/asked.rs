@@ -1,0 +1,61 @@
+//! What is asked at `supervisor.sock`, and the changes of the caches that come of it.
+
+use nautilus_shm::attach::Ask;
+use nautilus_shm::clock::monotonic_ns;
+use nautilus_shm::event_log::EventKind;
+use nautilus_shm::metrics::table as metrics;
+
+use super::Node;
+use crate::supervisor::attach::{
+    Access, Answer, Outcome, Reply, attach_answer, cache_answer, hits_answer, memory_of,
+};
+use crate::supervisor::journal::Event;
+use crate::supervisor::publish::{front_status, status};
+
+impl Node {
+    /// Answers what a reader has asked.
+    pub(super) fn answer(&mut self, index: usize) {
+        let (resolved, resources) = (&self.resolved, &self.resources);
+        let status = status((resolved, &self.mirror, resources), &self.workers, self.started_ns);
+        let status = front_status(status, &self.front);
+        let (caches, changes) = (resources.caches.as_slice(), &mut self.cache_changes);
+        let (explains, workers) = (&mut self.explains, &self.workers);
+        let outcome = self.readers.answer(index, |ask, peer| match ask {
+            Ask::Attach => {
+                attach_answer(resources.control.reopen_read_only(), caches).map(Reply::Give)
+            }
+            Ask::Status => {
+                Ok(Reply::Give(Answer { payload: status.into_bytes(), fds: Vec::new() }))
+            }
+            Ask::Cache(name) => cache_answer(name, memory_of(name, caches)).map(Reply::Give),
+            Ask::Hits(name) => hits_answer(name, memory_of(name, caches)).map(Reply::Give),
+            Ask::Explain(request) => explains
+                .answer(request, (resolved, resources), workers, monotonic_ns())
+                .map(Reply::Give),
+            Ask::Create(section) => changes.create(section, (resolved, resources), peer),
+            Ask::Remove(name) => changes.remove(name, (resolved, resources), peer),
+        });
+        match outcome {
+            Outcome::Attached(_) => self.count(metrics::ATTACHES),
+            Outcome::Refused { uid, list } => {
+                self.count(metrics::ATTACHES_REFUSED);
+                let text = format!("uid {uid} may not attach ({list})");
+                self.publish(&Event::new(EventKind::Refused, (uid.into(), 0), text));
+            }
+            Outcome::Told | Outcome::Closed => {}
+        }
+    }
+
+    /// Goes on with the creation or removal of a cache.
+    pub(super) fn change_caches(&mut self) {
+        let mut changes = std::mem::take(&mut self.cache_changes);
+        let mirror = std::mem::take(&mut self.mirror);
+        let (workers, front, _, mut context) = self.split();
+        let told = changes.keep(&mut context, workers, front, &mirror);
+        (self.cache_changes, self.mirror) = (changes, mirror);
+        if let Some(told) = told {
+            self.readers.set_access(Access::of(&self.resolved, &self.resources.caches));
+            told.say(&self.readers);
+        }
+    }
+}
