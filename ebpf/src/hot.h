@@ -135,8 +135,8 @@ static __always_inline bool hot_read(struct hot_get *get, const struct flow *flo
 	return sum_fold(fixed_sum + 2 * (__u64)length + checksum + sum_of(frame) + verb + text_sum) == 0xffff;
 }
 
-/* `slot_of` in hot.rs is the same. */
-static __always_inline __u32 hot_index(const __u64 *key, __u16 cache)
+/* Among all slots, as if there were one area. `slot_of` in hot/area.rs is the same. */
+static __always_inline __u32 hot_hash(const __u64 *key, __u16 cache)
 {
 	__u64 hash = cache;
 
@@ -146,6 +146,39 @@ static __always_inline __u32 hot_index(const __u64 *key, __u16 cache)
 		hash ^= hash >> 32;
 	}
 	return hash * 0xbb67ae8584caa73b >> 32 & (HOT_SLOTS - 1);
+}
+
+/* Another key, or one torn: either way not an answer. */
+static __always_inline bool hot_shows(const volatile struct hot_copy *copy, const struct hot_get *get,
+				      const struct service *service)
+{
+	return copy->key[3] == get->key[3] && copy->key[2] == get->key[2] &&
+	       copy->key[1] == get->key[1] && copy->key[0] == get->key[0] &&
+	       copy->key_bytes == get->key_bytes && copy->cache == service->cache &&
+	       copy->cache_generation == service->cache_generation;
+}
+
+/* The slot to read: the key's only one, or that of the area in which it is shown. Whose shard a key is
+ * in only the workers know, but no two of them show the same key: a slot that moves on meanwhile is
+ * found out when it is read. HOT_SLOTS when no area shows it.
+ */
+static __always_inline __u32 hot_index(const struct hot_get *get, const struct service *service)
+{
+	__u32 area_bits = service->flags >> SERVICE_HOT_AREA_BITS_SHIFT & SERVICE_HOT_AREA_BITS_MASK;
+	__u32 area_slots = HOT_SLOTS >> area_bits;
+	__u32 index = hot_hash(get->key, service->cache) & (area_slots - 1);
+
+	if (!area_bits)
+		return index;
+#pragma clang loop unroll(disable)
+	for (int area = 0; area < HOT_AREAS_MAX && index < HOT_SLOTS; area++, index += area_slots) {
+		struct hot_slot *slot = bpf_map_lookup_elem(&hot, &index);
+		if (!slot)
+			break;
+		if (hot_shows(&slot->copies[*(volatile __u64 *)&slot->version & 1], get, service))
+			return index;
+	}
+	return HOT_SLOTS;
 }
 
 /* The three words of the cache, and the value's own end. Mirrors `check` of the cache's table: every
@@ -194,11 +227,7 @@ static __always_inline bool hot_find(struct hot_reply *reply, const struct hot_g
 		version = *(volatile __u64 *)&slot->version;
 		barrier();
 		volatile struct hot_copy *copy = &slot->copies[version & 1];
-		/* Another key, or one torn: either way not an answer. */
-		if (copy->key[3] != get->key[3] || copy->key[2] != get->key[2] ||
-		    copy->key[1] != get->key[1] || copy->key[0] != get->key[0] ||
-		    copy->key_bytes != get->key_bytes || copy->cache != service->cache ||
-		    copy->cache_generation != service->cache_generation)
+		if (!hot_shows(copy, get, service))
 			return false;
 		expiry_ns = copy->expiry_ns;
 		epoch = copy->epoch;

@@ -12,9 +12,10 @@
 //! before the table shows the change, else one reader sees the new value by one path and the next the
 //! old one by another.
 //!
-//! One writer a slot, the worker that owns the key's shard. It maps [`HotSlots`] and [`HotWords`] from
+//! One writer a slot, the worker in whose [`HotArea`] it is: the owner of the keys' shard. It maps [`HotSlots`] and [`HotWords`] from
 //! descriptors alone, without a capability; what it publishes costs no system call.
 
+mod area;
 mod hits;
 mod mapping;
 mod shown;
@@ -23,6 +24,7 @@ mod words;
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
+pub use area::{HotArea, slot_of};
 pub use hits::HotHits;
 pub(crate) use shown::Shown;
 pub use words::HotWords;
@@ -103,19 +105,6 @@ impl HotHeld {
     pub fn key(&self) -> &[u8] {
         &self.key[HOT_KEY_BYTES_MAX - usize::from(self.key_bytes)..]
     }
-}
-
-/// The slot of a key, below [`HOT_SLOTS`]; the program computes the same. None for a key that is empty
-/// or longer than [`HOT_KEY_BYTES_MAX`].
-#[inline]
-pub fn slot_of(cache: u16, key: &[u8]) -> Option<u32> {
-    let mut hash = u64::from(cache);
-    for word in key_words(key)? {
-        hash = (hash ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        hash ^= hash >> 32;
-    }
-    let mixed = hash.wrapping_mul(0xbb67_ae85_84ca_a73b) >> 32;
-    Some(mixed as u32 & (HOT_SLOTS - 1))
 }
 
 /// The key so that it ends with the last word.
@@ -249,35 +238,5 @@ impl HotSlots {
             key,
             key_bytes: copy.key_bytes,
         })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn keys_spread_over_the_slots() {
-        let mut slots = vec![0_u32; HOT_SLOTS as usize];
-        for number in 0..HOT_SLOTS * 8 {
-            let key = format!("md:nasdaq:{number:05}:bbo");
-            slots[slot_of(0, key.as_bytes()).unwrap() as usize] += 1;
-        }
-        // 8 a slot expected, standard deviation 2.8.
-        assert!(slots.iter().all(|count| *count < 30), "{:?}", slots.iter().max());
-        let empty = slots.iter().filter(|count| **count == 0).count();
-        assert!(empty < 20, "{empty} empty of {HOT_SLOTS}, 1.4 expected");
-    }
-
-    #[test]
-    fn the_last_byte_and_the_cache_choose_too() {
-        let slots: std::collections::HashSet<_> = (b'!'..=b'~')
-            .map(|last| slot_of(0, &[b'k', last]))
-            .chain((1..16).map(|cache| slot_of(cache, b"k")))
-            .collect();
-        assert!(slots.len() > 100, "{} of 109", slots.len());
-        assert_eq!(slot_of(0, b""), None);
-        assert_eq!(slot_of(0, &[b'k'; 33]), None);
-        assert!(slot_of(0, &[b'k'; 32]).is_some());
     }
 }

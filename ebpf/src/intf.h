@@ -52,6 +52,8 @@
  * themselves are no longer in the CPU's cache.
  */
 #define HOT_SLOTS 4096
+/* Equal parts of the slots, one a worker: a power of two up to this. */
+#define HOT_AREAS_MAX 8
 /* Caches of one node that can be answered from the hot set, and feed channels of each. */
 #define HOT_CACHES 16
 #define HOT_CHANNELS 256
@@ -145,6 +147,10 @@ _Static_assert(offsetof(struct bucket, bytes_full_at) == 8, "bucket.bytes_full_a
 #define SERVICE_MULTICAST 8 /* answers to multicast destinations */
 #define SERVICE_REPLIES 16 /* sends a datagram back: source ports are checked against loops */
 #define SERVICE_HOT 32 /* a memcached cache whose hot keys the program may answer itself */
+/* Of a SERVICE_HOT: into how many areas the slots are divided, as a power of two. */
+#define SERVICE_HOT_AREA_BITS_SHIFT 8
+#define SERVICE_HOT_AREA_BITS_MASK 3
+_Static_assert(1 << SERVICE_HOT_AREA_BITS_MASK == HOT_AREAS_MAX, "every number of areas");
 
 /* Value of `ports`, indexed by destination port in host order; flags 0 is no service. */
 struct service {

@@ -35,6 +35,8 @@ pub const BUCKET_UNITS_PER_NS: u64 = 16;
 pub const BYTE_COST_SHIFT: u32 = 20;
 /// Slots of the hot set; length of `hot`.
 pub const HOT_SLOTS: u32 = 4_096;
+/// Most areas into which the slots are divided.
+pub const HOT_AREAS_MAX: u32 = 8;
 /// Caches of one node that can be answered from the hot set; length of `hot_words`.
 pub const HOT_CACHES: u16 = 16;
 /// Feed channels of each; 0 means that clients own the key.
@@ -178,6 +180,8 @@ impl Service {
     pub const REPLIES: u32 = 16;
     /// A memcached cache: the program may answer a `get` of a hot key itself.
     pub const HOT: u32 = 32;
+    const HOT_AREA_BITS_SHIFT: u32 = 8;
+    const HOT_AREA_BITS_MASK: u32 = 3;
 
     /// A service that answers requests sent to a unicast address: echo, cache.
     pub const fn replying(id: u32) -> Self {
@@ -189,6 +193,20 @@ impl Service {
     pub const fn hot_cache(id: u32, cache: u16, cache_generation: u32) -> Self {
         let replying = Self::replying(id);
         Self { flags: replying.flags | Self::HOT, cache_generation, cache, ..replying }
+    }
+
+    /// The same where `workers` workers show hot keys, 1 to [`HOT_AREAS_MAX`] of them, each in an area of
+    /// its own: [`HotArea`](crate::HotArea) of each must be made with the same number. Panics above.
+    pub const fn of_workers(self, workers: u32) -> Self {
+        assert!(0 < workers && workers <= HOT_AREAS_MAX);
+        let bits = workers.next_power_of_two().trailing_zeros();
+        let others = self.flags & !(Self::HOT_AREA_BITS_MASK << Self::HOT_AREA_BITS_SHIFT);
+        Self { flags: others | bits << Self::HOT_AREA_BITS_SHIFT, ..self }
+    }
+
+    /// Areas of the hot set's slots, a power of two up to [`HOT_AREAS_MAX`].
+    pub const fn hot_areas(&self) -> u32 {
+        1 << (self.flags >> Self::HOT_AREA_BITS_SHIFT & Self::HOT_AREA_BITS_MASK)
     }
 
     /// A service that only listens, to groups or unicast: a market data line.

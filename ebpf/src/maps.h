@@ -95,7 +95,7 @@ struct {
 	__type(value, struct tally);
 } verdicts SEC(".maps");
 
-/* One writer a slot: the worker that owns the key's shard. Mapped by it, so that publishing is stores. */
+/* One writer a slot: the worker whose area it is in. Mapped by it, so that publishing is stores. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, HOT_SLOTS);

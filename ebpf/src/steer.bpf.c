@@ -103,7 +103,7 @@ static __always_inline bool answer_from_hot_set(struct xdp_md *ctx, const struct
 
 	if (!hot_read(&get, flow, data, end))
 		return false;
-	__u32 slot = hot_index(get.key, service->cache);
+	__u32 slot = hot_index(&get, service);
 	if (!hot_find(&reply, &get, service, slot) || !answer(ctx, flow, &get, &reply, frame_bytes))
 		return false;
 	__u32 cpu = bpf_get_smp_processor_id();

@@ -6,16 +6,17 @@ use std::collections::BTreeMap;
 
 use nautilus_ebpf::intf::{Permissions, Service};
 use nautilus_ebpf::{
-    Explainer, HotHits, Names, Options, Rate, RateLimit, Rights, TestContext, Verdict, slot_of,
+    Explainer, HotArea, HotHits, Names, Options, Rate, RateLimit, Rights, TestContext, Verdict,
+    slot_of,
 };
 
 use support::corpus::{SHAPES, corpus};
 use support::frame::{FRAGMENT, Frame, TCP};
-use support::hot::{HOT_CACHE, get};
+use support::hot::{HOT_CACHE, get, value};
 use support::mutate::{Random, mutate};
 use support::{
-    CACHE_PORT, ECHO_PORT, FRAME_BYTES_MAX, LISTED_V4, OUR_V4, Rig, UNLISTED_V4, checksum, ip,
-    scale,
+    CACHE_PORT, ECHO_PORT, FRAME_BYTES_MAX, HOT_SERVICE, LISTED_V4, OUR_V4, Rig, UNLISTED_V4,
+    checksum, ip, scale,
 };
 
 struct Called;
@@ -110,7 +111,7 @@ fn nothing_of_the_running_program_is_touched() {
 #[test]
 #[ignore = "privileged: loads XDP programs"]
 fn the_last_step_says_why() {
-    let Some(rig) = Rig::new("the_last_step_says_why") else { return };
+    let Some(mut rig) = Rig::new("the_last_step_says_why") else { return };
     let explainer = explainer(&rig);
     let v4 = || Frame::v4(CACHE_PORT);
     let cold = get(v4(), 1, b"cold");
@@ -157,6 +158,13 @@ fn the_last_step_says_why() {
         told.steps.into_iter().find(|step| step.name == "hot set").unwrap().found
     };
     assert!(hot_step(&get(v4(), 1, b"cold")).ends_with("is empty"));
+    // In the second of two workers' areas.
+    rig.steering.set_service(CACHE_PORT, HOT_SERVICE.of_workers(2)).unwrap();
+    let slot = HotArea::new(1, 2).unwrap().slot_of(HOT_CACHE, b"cold").unwrap();
+    rig.slots.publish(slot, &value(b"cold", b"no longer")).unwrap();
+    assert_eq!(hot_step(&get(v4(), 1, b"cold")), format!("slot {slot}: answered"));
+    assert!(hot_step(&get(v4(), 1, b"colder")).ends_with("is empty"));
+    rig.steering.set_service(CACHE_PORT, HOT_SERVICE).unwrap();
     assert_eq!(hot_step(&Frame::v4(ECHO_PORT)), "the service has none");
     let wrong_sum = get(v4(), 1, b"hot:key").with(|f| f.checksums = false);
     let bytes = wrong_sum.with(|f| f.payload[9] = b'E');

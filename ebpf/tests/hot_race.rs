@@ -1,5 +1,6 @@
 //! One writer publishes a slot over and over while the program answers from it: no answer may be
-//! torn, older than what was acknowledged before the request, or older than the answer before.
+//! torn, older than what was acknowledged before the request, or older than the answer before. The same
+//! where the key is shown in the second of two areas, while its slot in the first changes as often.
 
 mod support;
 
@@ -7,12 +8,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nautilus_ebpf::intf::HOT_PATH;
-use nautilus_ebpf::{Action, HotSlots, HotValue, TestContext, slot_of};
+use nautilus_ebpf::intf::{HOT_PATH, HOT_SLOTS};
+use nautilus_ebpf::{Action, HotArea, HotSlots, HotValue, TestContext};
 
 use support::frame::Frame;
 use support::hot::{HOT_CACHE, get, read_answer, value};
-use support::{CACHE_PORT, Rig, checksum, scale};
+use support::{CACHE_PORT, HOT_SERVICE, Rig, checksum, scale};
 
 const KEY: &[u8] = b"hot:key";
 
@@ -70,12 +71,19 @@ fn answers_are_whole_and_never_go_back() {
     }
     let Some(rig) = Rig::new("answers_are_whole_and_never_go_back") else { return };
     let Rig { steering, mut slots, words: _words, .. } = rig;
-    let slot = slot_of(HOT_CACHE, KEY).unwrap();
     let request = get(Frame::v4(CACHE_PORT), 7, KEY).bytes();
     let run_for = Duration::from_millis(scale("NAUTILUS_RACE_MS", 1_500));
     let (acknowledged, stop) = (AtomicU64::new(0), AtomicBool::new(false));
 
-    for pause in [Duration::ZERO, Duration::from_micros(1), Duration::from_micros(10)] {
+    let pauses = [Duration::ZERO, Duration::from_micros(1), Duration::from_micros(10)];
+    let runs = pauses.map(|pause| (1, pause)).into_iter().chain([(2, pauses[1])]);
+    for (workers, pause) in runs {
+        steering.set_service(CACHE_PORT, HOT_SERVICE.of_workers(workers)).unwrap();
+        let of_worker = |number| HotArea::new(number, workers)?.slot_of(HOT_CACHE, KEY);
+        let slot = of_worker(workers - 1).unwrap();
+        let rival = of_worker(0).filter(|rival| *rival != slot);
+        // What the run before published, in the slot that is another worker's now.
+        (0..HOT_SLOTS).for_each(|slot| slots.empty(slot));
         stop.store(false, Ordering::Relaxed);
         let first = acknowledged.load(Ordering::Relaxed) + 1;
         Reply::new(first).publish(&mut slots, slot);
@@ -89,6 +97,9 @@ fn answers_are_whole_and_never_go_back() {
                     }
                     Reply::new(number).publish(slots, slot);
                     acknowledged.store(number, Ordering::Release);
+                    if let Some(rival) = rival {
+                        slots.publish(rival, &value(b"another", b"of another worker")).unwrap();
+                    }
                     let until = Instant::now() + pause;
                     while !pause.is_zero() && Instant::now() < until {
                         std::hint::spin_loop();
@@ -118,7 +129,7 @@ fn answers_are_whole_and_never_go_back() {
         });
         let published = acknowledged.load(Ordering::Relaxed) - first;
         println!(
-            "{pause:?} between publications: {published} published, {answers} answers, none torn or \
+            "{workers} areas, {pause:?} between publications: {published} published, {answers} answers, none torn or \
              old, {missed} left to the worker"
         );
         assert!(answers > 1_000 && published > 1_000);

@@ -6,12 +6,12 @@ mod support;
 use std::time::Duration;
 
 use nautilus_ebpf::intf::{HOT_PATH, Permissions};
-use nautilus_ebpf::{HotValue, Rate, RateLimit, Rights, TestContext, Verdict};
+use nautilus_ebpf::{HotArea, HotValue, Rate, RateLimit, Rights, TestContext, Verdict};
 
 use support::frame::{DESTINATION, Frame, TCP};
-use support::hot::{get, publish, value};
+use support::hot::{HOT_CACHE, get, publish, value};
 use support::run_time::RunTimes;
-use support::{CACHE_PORT, OUR_V4, Rig, UNLISTED_V4, monotonic_ns};
+use support::{CACHE_PORT, HOT_SERVICE, OUR_V4, Rig, UNLISTED_V4, monotonic_ns};
 
 /// The kernel's limit is 1,000,000. Too low: the next check does not fit under it. Too high: a
 /// blow-up of the verifier's work goes unseen until an older kernel refuses the program.
@@ -127,17 +127,13 @@ fn cost_of_a_hit() {
         ("hit, 165 bytes, with expiry", v4.bytes(), 165, monotonic_ns() << 1, Verdict::HotHit),
     ];
     let times = RunTimes::measure();
-    for (name, packet, reply_bytes, expiry_ns, verdict) in cases {
-        if reply_bytes > 0 {
-            let reply: Vec<u8> = (0..reply_bytes).collect();
-            publish(&mut rig.slots, &HotValue { expiry_ns, ..value(key, &reply) });
-        }
+    let measure = |rig: &Rig, name: &str, packet: &[u8], verdict| {
         let before = rig.steering.verdicts().unwrap().get(verdict).packet_count;
         let mut means: Vec<Duration> = (0..5)
             .map(|_| {
                 times.mean(rig.steering.fds()[0], || {
                     for _ in 0..runs {
-                        rig.steering.test_run(&packet, TestContext::default()).unwrap();
+                        rig.steering.test_run(packet, TestContext::default()).unwrap();
                     }
                 })
             })
@@ -149,5 +145,24 @@ fn cost_of_a_hit() {
         );
         let after = rig.steering.verdicts().unwrap().get(verdict).packet_count;
         assert_eq!(after - before, 5 * runs, "{name}");
+    };
+    for (name, packet, reply_bytes, expiry_ns, verdict) in cases {
+        if reply_bytes > 0 {
+            let reply: Vec<u8> = (0..reply_bytes).collect();
+            publish(&mut rig.slots, &HotValue { expiry_ns, ..value(key, &reply) });
+        }
+        measure(&rig, name, &packet, verdict);
+    }
+    // Where the slots are divided: the areas before the key's hold nothing.
+    rig.slots.empty(HotArea::WHOLE.slot_of(HOT_CACHE, key).unwrap());
+    let reply: Vec<u8> = (0..165).collect();
+    for (workers, number) in [(2, 0), (2, 1), (8, 7)] {
+        rig.steering.set_service(CACHE_PORT, HOT_SERVICE.of_workers(workers)).unwrap();
+        let slot = HotArea::new(number, workers).unwrap().slot_of(HOT_CACHE, key).unwrap();
+        rig.slots.publish(slot, &value(key, &reply)).unwrap();
+        let name = format!("hit, 165 bytes, in area {number} of {workers}");
+        measure(&rig, &name, &v4.bytes(), Verdict::HotHit);
+        rig.slots.empty(slot);
+        measure(&rig, &format!("hot miss, {workers} areas"), &v4.bytes(), Verdict::NoSocket);
     }
 }

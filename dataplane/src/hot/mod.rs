@@ -7,7 +7,8 @@
 //!   answers in XDP -> a row of counts a CPU -> XdpHotSet -> Admission, eviction
 //! ```
 //!
-//! The worker that owns the cache is the only writer of its slots and words.
+//! Slots are divided into areas, one a worker, which is the only writer of its own. Each word has one writer
+//! too: the owner of the cache, or of the channel's feed.
 
 mod admission;
 mod set;

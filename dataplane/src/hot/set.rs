@@ -1,9 +1,9 @@
-//! The slots and words of one cache, as its table tells them what changes.
+//! The slots and words of one cache, as its table tells them what changes: slots of the worker's own area.
 
 use std::os::fd::BorrowedFd;
 
-use nautilus_ebpf::intf::{HOT_REPLY_BYTES_MAX, HOT_SLOTS};
-use nautilus_ebpf::{HotHits, HotSlots, HotValue as Shown, HotWords, SteeringError, slot_of};
+use nautilus_ebpf::intf::HOT_REPLY_BYTES_MAX;
+use nautilus_ebpf::{HotArea, HotHits, HotSlots, HotValue as Shown, HotWords, SteeringError};
 use nautilus_shm::table::{HOT_KEY_BYTES_MAX, Hit, HotKey, HotSet, HotValue};
 
 use super::Admission;
@@ -21,31 +21,34 @@ const SHOWN_BYTES_MAX: usize = HOT_REPLY_BYTES_MAX - 6 - 2 - 1 - 1 - 2 - TAIL.le
 pub struct XdpHotSet {
     slots: HotSlots,
     words: HotWords,
+    area: HotArea,
     cache: u16,
     generation: u32,
     admission: Admission,
     hits: HotHits,
-    /// Hits of each slot that are in the table's frequencies already.
+    /// Hits of each slot of the area that are in the table's frequencies already.
     folded: Box<[u64]>,
-    /// The next slot to be folded.
-    next: u32,
+    /// The next slot to be folded, counted from the area's first.
+    next: usize,
 }
 
 impl XdpHotSet {
-    /// Maps slots, words and hits behind these descriptors; `cache` and `generation` are those of the
+    /// Maps slots, words and hits behind these descriptors, to write in one worker's area; `cache` and `generation` are those of the
     /// cache's service in the steering program. What was answered for predecessors is nobody's merit now.
     pub fn map(
         [slots, words, hits]: [BorrowedFd<'_>; 3],
+        area: HotArea,
         (cache, generation): (u16, u32),
     ) -> Result<Self, SteeringError> {
         let hits = HotHits::map(hits)?;
         Ok(Self {
             slots: HotSlots::map(slots)?,
             words: HotWords::map(words)?,
+            area,
             cache,
             generation,
-            admission: Admission::new(|slot| hits.of(slot)),
-            folded: (0..HOT_SLOTS).map(|slot| hits.of(slot)).collect(),
+            admission: Admission::new(area.slots(), |slot| hits.of(slot)),
+            folded: area.slots().map(|slot| hits.of(slot)).collect(),
             hits,
             next: 0,
         })
@@ -54,7 +57,7 @@ impl XdpHotSet {
     /// The slot of a key, and whether it is the key's.
     #[inline]
     fn place(&self, key: &[u8]) -> Option<(u32, bool)> {
-        let slot = slot_of(self.cache, key)?;
+        let slot = self.area.slot_of(self.cache, key)?;
         let held = self.slots.holds(slot);
         let own = held.is_some_and(|held| {
             held.key() == key && held.cache == self.cache && held.generation == self.generation
@@ -72,7 +75,7 @@ impl HotSet for XdpHotSet {
     }
 
     fn publish(&mut self, key: &[u8], value: &HotValue<'_>) {
-        let Some(slot) = slot_of(self.cache, key) else { return };
+        let Some(slot) = self.area.slot_of(self.cache, key) else { return };
         let mut text = [0; VALUE_LINE_BYTES_MAX + HOT_REPLY_BYTES_MAX];
         let line = write_value_line(key, value.flags, value.value.len() as u32, None, &mut text);
         let end = line + value.value.len();
@@ -122,10 +125,11 @@ impl HotSet for XdpHotSet {
     }
 
     fn next_used(&mut self) -> Option<HotKey> {
-        let slot = self.next;
-        self.next = (slot + 1) % HOT_SLOTS;
+        let place = self.next;
+        self.next = (place + 1) % self.folded.len();
+        let slot = self.area.slots().start + place as u32;
         let hits = self.hits.of(slot);
-        if std::mem::replace(&mut self.folded[slot as usize], hits) == hits {
+        if std::mem::replace(&mut self.folded[place], hits) == hits {
             return None;
         }
         let held = self.slots.holds(slot)?;

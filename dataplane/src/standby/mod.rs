@@ -184,8 +184,8 @@ fn prepare(socket: OwnedFd) -> Result<Option<Standby>, StandbyError> {
     let region: &'static ControlRegion =
         Box::leak(Box::new(ControlRegion::attach_writer(fds.take("control")?)?));
     let mapped = serve::Mapped::map(&assignment, &config, &mut fds)?;
-    let hot = hot::HotSets::take(&config, &mut fds)?;
     let number = assignment.worker;
+    let hot = hot::HotSets::take(&config, number, &mut fds)?;
     let is_alone = config.worker.count == 1;
     let prepare = |opened| {
         let place = caches::Place { opened, number, is_alone };

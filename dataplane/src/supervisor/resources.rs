@@ -480,6 +480,7 @@ pub fn fill_with<'a>(
     services.extend(caches.map(|opened| {
         let is_hot = has_hot_set(config, &opened.section, mirror);
         let service = opened.service(SERVICE_CACHE, is_hot);
+        let service = service.of_workers(config.worker.count);
         (opened.section.port, service.on_list(opened.list()))
     }));
     services.extend(config.feed.iter().map(|feed| (feed.port, Service::listening(SERVICE_FEED))));

@@ -5,7 +5,7 @@ use crate::steering::{Steering, SteeringError};
 use crate::sys;
 use crate::tables::failed_named;
 
-use super::{key_words, slot_of};
+use super::{HotArea, key_words};
 
 /// What the slot of a key shows.
 #[derive(Debug)]
@@ -18,16 +18,30 @@ impl Shown {
     /// Of a key up to 32 bytes long.
     pub fn of(live: &Steering, service: &Service, key: &[u8]) -> Result<Self, SteeringError> {
         let [slots, words, _] = live.hot_fds();
-        let (Some(slot), Some(key)) = (slot_of(service.cache, key), key_words(key)) else {
-            return Ok(Self { slot: 0, problem: Some("such a key has no slot".into()) });
-        };
-        let shown: Box<HotSlot> =
-            sys::map_value(slots, &slot).map_err(|source| failed_named("hot", slot, source))?;
         let words: Box<HotWordsValue> = sys::map_value(words, &u32::from(service.cache))
             .map_err(|source| failed_named("hot_words", service.cache, source))?;
-        let copy = &shown.copies[(shown.version & 1) as usize];
         let now_ns = sys::monotonic_ns();
-        Ok(Self { slot, problem: problem(copy, &words, service, key, now_ns) })
+        // Which worker's key it is nobody says here: that of the first area, if none shows it.
+        let mut first = None;
+        let areas = service.hot_areas();
+        for area in (0..areas).filter_map(|number| HotArea::new(number, areas)) {
+            let (Some(slot), Some(words_of_key)) =
+                (area.slot_of(service.cache, key), key_words(key))
+            else {
+                break;
+            };
+            let shown: Box<HotSlot> =
+                sys::map_value(slots, &slot).map_err(|source| failed_named("hot", slot, source))?;
+            let copy = &shown.copies[(shown.version & 1) as usize];
+            let problem = problem(copy, &words, service, words_of_key, now_ns);
+            let found = Self { slot, problem };
+            if is_of(copy, service, words_of_key) {
+                return Ok(found);
+            }
+            first.get_or_insert(found);
+        }
+        let none = || Self { slot: 0, problem: Some("such a key has no slot".into()) };
+        Ok(first.unwrap_or_else(none))
     }
 
     pub fn slot(&self) -> String {
@@ -43,6 +57,13 @@ impl Shown {
             ),
         }
     }
+}
+
+/// Whether it is a copy of this key.
+fn is_of(copy: &HotCopy, service: &Service, key: [u64; 4]) -> bool {
+    copy.key_bytes != 0
+        && copy.key == key
+        && (copy.cache, copy.cache_generation) == (service.cache, service.cache_generation)
 }
 
 fn problem(
