@@ -15,8 +15,6 @@ use std::time::{Duration, Instant};
 
 use nautilus_shm::control_region::{ControlReader, HistogramId, SUPERVISOR_PROCESS, WORKERS_MAX};
 use nautilus_shm::metrics::{Counter, table};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 
 use supervised::{CACHE_PORT, CLIENT, SERVER, Supervised, ask, ip, privileged, wait_until};
 use tcp::Client;
@@ -34,28 +32,7 @@ fn node() -> Supervised {
 
 fn start(node: &mut Supervised) {
     node.start();
-    await_workers(node);
-}
-
-/// Pids of the workers that serve, in the order of their numbers.
-fn active(node: &Supervised) -> Vec<i32> {
-    let status = node.status().unwrap_or_default();
-    let lines = status.lines().filter_map(|line| line.strip_prefix("active worker "));
-    lines
-        .filter(|line| line.contains("Serving"))
-        .filter_map(|line| line.split(' ').next()?.parse().ok())
-        .collect()
-}
-
-fn await_workers(node: &Supervised) {
-    wait_until("both workers serve, with a standby each", PATIENCE, || {
-        active(node).len() == 2
-            && node.status().is_some_and(|text| text.matches("Ready").count() == 2)
-    });
-}
-
-fn kill_worker(pid: i32) {
-    kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+    node.await_workers(2);
 }
 
 fn cache_client(node: &Supervised) -> UdpSocket {
@@ -134,8 +111,8 @@ fn a_worker_without_a_queue_serves_its_keys() {
             let value = format!("VALUE k{key} 0 1\r\n{round}\r\nEND\r\n");
             assert_eq!(ask(&flow, &format!("get k{key}\r\n")), value);
         }
-        kill_worker(active(&node)[1 - round]);
-        await_workers(&node);
+        Supervised::kill_worker(node.serving()[1 - round]);
+        node.await_workers(2);
     }
     node.stop();
 }
@@ -161,31 +138,31 @@ fn both_workers_outlive_their_supervisor_and_are_taken_back() {
         }
     };
     set(1);
-    let before = active(&node);
+    let before = node.serving();
     let sockets = node.shared_sockets();
     node.kill_supervisor();
     all("no supervisor", 1);
     set(2);
     start(&mut node);
-    assert_eq!(active(&node), before, "the same workers");
+    assert_eq!(node.serving(), before, "the same workers");
     assert_eq!(node.shared_sockets(), sockets, "no rebind");
     all("a new supervisor", 2);
 
     // One of them dies while there is no supervisor: the other one holds its sockets.
     node.kill_supervisor();
-    kill_worker(before[1]);
+    Supervised::kill_worker(before[1]);
     wait_until("the worker is gone", PATIENCE, || {
         !std::path::Path::new(&format!("/proc/{}/exe", before[1])).exists()
     });
     start(&mut node);
-    assert_eq!(active(&node)[0], before[0]);
+    assert_eq!(node.serving()[0], before[0]);
     assert_eq!(node.shared_sockets(), sockets, "no rebind");
     all("one worker was new", 2);
     set(3);
     for worker in [0, 1] {
-        kill_worker(active(&node)[worker]);
+        Supervised::kill_worker(node.serving()[worker]);
         all("a worker was killed", 3);
-        await_workers(&node);
+        node.await_workers(2);
     }
     node.stop();
 }
@@ -315,12 +292,12 @@ fn workers_are_killed_in_turn_and_nothing_acknowledged_is_lost() {
             .collect();
         for number in 0..kills {
             let before = rounds.load(Ordering::Relaxed);
-            let victims = active(&node);
+            let victims = node.serving();
             match number % 5 {
-                4 => victims.iter().for_each(|pid| kill_worker(*pid)),
-                _ => kill_worker(victims[number % 2]),
+                4 => victims.iter().for_each(|pid| Supervised::kill_worker(*pid)),
+                _ => Supervised::kill_worker(victims[number % 2]),
             }
-            await_workers(&node);
+            node.await_workers(2);
             wait_until("clients go on", PATIENCE, || {
                 rounds.load(Ordering::Relaxed) > before + 20
                     || clients.iter().any(std::thread::ScopedJoinHandle::is_finished)

@@ -253,11 +253,40 @@ impl Supervised {
 
     /// Pid of the worker that serves, by its socket.
     pub fn active(&self) -> Option<u32> {
-        let pids = fs::read_dir(self.run_dir()).ok()?.flatten().filter_map(|entry| {
+        let exists = |pid: &u32| Path::new(&format!("/proc/{pid}/exe")).exists();
+        self.socket_pids().into_iter().max_by_key(exists)
+    }
+
+    /// Pids that socket files of workers carry.
+    fn socket_pids(&self) -> Vec<u32> {
+        let files = fs::read_dir(self.run_dir()).into_iter().flatten().flatten();
+        let pid = |entry: fs::DirEntry| {
             let name = entry.file_name().into_string().ok()?;
             name.strip_prefix("worker-")?.strip_suffix(".sock")?.parse().ok()
+        };
+        files.filter_map(pid).collect()
+    }
+
+    /// Pids of the workers that serve, in the order of their numbers.
+    pub fn serving(&self) -> Vec<i32> {
+        let status = self.status().unwrap_or_default();
+        let lines = status.lines().filter_map(|line| line.strip_prefix("active worker "));
+        lines
+            .filter(|line| line.contains("Serving"))
+            .filter_map(|line| line.split(' ').next()?.parse().ok())
+            .collect()
+    }
+
+    /// Waits until so many workers serve, with a standby each.
+    pub fn await_workers(&self, count: usize) {
+        wait_until("every worker serves, with a standby", Duration::from_secs(20), || {
+            self.serving().len() == count
+                && self.status().is_some_and(|text| text.matches("Ready").count() == count)
         });
-        pids.max_by_key(|pid: &u32| Path::new(&format!("/proc/{pid}/exe")).exists())
+    }
+
+    pub fn kill_worker(pid: i32) {
+        kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
     }
 
     fn ask(&self, verb: Verb) -> Option<(ReplyHeader, Vec<u8>, Vec<OwnedFd>)> {
@@ -388,7 +417,12 @@ impl Drop for Supervised {
             let _ = child.kill();
             let _ = child.wait();
         }
-        if let Some(pid) = self.active() {
+        // Several workers outlive a supervisor that several workers had.
+        let is_worker = |pid: &u32| {
+            let program = fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
+            program.file_name().is_some_and(|name| name == "nautilus-worker")
+        };
+        for pid in self.socket_pids().into_iter().filter(is_worker) {
             let _ = kill(Pid::from_raw(pid as i32), Signal::SIGKILL);
         }
         if std::thread::panicking()
