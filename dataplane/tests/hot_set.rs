@@ -72,6 +72,7 @@ fn a_hot_key_is_never_behind_its_acknowledged_value() {
             let set = format!("set key 0 0 8\r\n{number:08}\r\n");
             assert_eq!(ask(&client, &set), "STORED\r\n");
             assert_eq!(ask(&client, "get key\r\n"), value_of(number));
+            assert_eq!(ask(&client, "mg key v f\r\n"), format!("VA 8 f0\r\n{number:08}\r\n"));
         }
         wait_until("changed values are shown", Duration::from_secs(5), || {
             hot_hits(&region) > before + 50
@@ -80,6 +81,7 @@ fn a_hot_key_is_never_behind_its_acknowledged_value() {
             0 => {
                 assert_eq!(ask(&client, "delete key\r\n"), "DELETED\r\n");
                 assert_eq!(ask(&client, "get key\r\n"), "END\r\n", "deleted");
+                assert_eq!(ask(&client, "mg key v\r\n"), "EN\r\n", "deleted");
             }
             1 => {
                 assert_eq!(ask(&client, "flush_all\r\n"), "OK\r\n");
@@ -109,6 +111,74 @@ fn a_hot_key_is_never_behind_its_acknowledged_value() {
         warm(&client, &region, &value_of(number));
     }
     println!("{number} changes of a hot key, {} answers from XDP", hot_hits(&region));
+    node.stop();
+}
+
+/// `u` changes no answer and makes the request the worker's: both must say the same, byte for byte.
+#[test]
+#[ignore = "privileged: makes network namespaces and a node"]
+fn a_hot_key_is_answered_by_mg_as_the_worker_does() {
+    if !privileged("a_hot_key_is_answered_by_mg_as_the_worker_does") {
+        return;
+    }
+    let mut node = Supervised::new(&format!("{CACHE}true\n"));
+    let _far_end = Supervised::inside(&node.client_ns, || {
+        let ifindex = nix::net::if_::if_nametoindex("c0").unwrap();
+        PassProgram::load().unwrap().attach(ifindex).unwrap()
+    });
+    node.start();
+    let client = client(&node);
+    let region = node.attach().unwrap();
+    // The supervisor copies the counters ten times a second.
+    let settled = || {
+        std::thread::sleep(Duration::from_millis(300));
+        hot_hits(&region)
+    };
+    for (key, flags, value) in [
+        ("k", 0_u32, ""),
+        ("md:nasdaq:AAPL:bbo", 7, "an odd number of bytes!"),
+        ("a-key-of-the-longest-length-32-b", u32::MAX, &"v".repeat(130)),
+        ("three-digits", 65_536, &"w".repeat(171)),
+    ] {
+        let set = format!("set {key} {flags} 0 {}\r\n{value}\r\n", value.len());
+        assert_eq!(ask(&client, &set), "STORED\r\n");
+        // Made hot by `mg` alone.
+        let before = hot_hits(&region);
+        wait_until("the key is hot", Duration::from_secs(10), || {
+            (0..50)
+                .for_each(|_| assert!(ask(&client, &format!("mg {key} v\r\n")).starts_with("VA ")));
+            hot_hits(&region) > before + 20
+        });
+        let sets = [
+            "",
+            " v",
+            " f",
+            " c",
+            " s",
+            " t",
+            " k",
+            " q",
+            " O",
+            " v f",
+            " v c",
+            " v f c",
+            " f v",
+            " v f k q",
+            " v t f c s k",
+            " k O0123456789abcdef v",
+            " s c f t O1 v q",
+            " Oan-opaque-of-thirty-one-bytes-! v f",
+        ];
+        let before = settled();
+        for flags in sets {
+            let hot = ask(&client, &format!("mg {key}{flags}\r\n"));
+            let worker = ask(&client, &format!("mg {key}{flags} u\r\n"));
+            assert_eq!(hot, worker, "mg {key}{flags}");
+        }
+        // A request beyond 96 bytes is the worker's.
+        let fit = sets.iter().filter(|flags| 3 + key.len() + flags.len() + 2 <= 96).count() as u64;
+        assert_eq!(settled() - before, fit, "answered by XDP, each once");
+    }
     node.stop();
 }
 

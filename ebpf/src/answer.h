@@ -8,7 +8,7 @@
 #ifndef NAUTILUS_ANSWER_H
 #define NAUTILUS_ANSWER_H
 
-#include "hot.h"
+#include "meta.h"
 
 #define ANSWER_TTL 64
 #define MAC_MASK 0xffffffffffff
@@ -65,36 +65,40 @@ static __always_inline void write_ipv6(const struct flow *flow, void *ip, __u16 
 }
 
 /* Words as long as they fit, then the rest of the last one: the frame ends where the text does. */
-static __always_inline void write_text(const struct hot_reply *reply, void *text, void *end)
+static __always_inline void write_text(const struct hot_reply *reply, void *to, void *end)
 {
+	const __u8 *from = (const __u8 *)reply->text + (reply->copied_from & 0x3f);
+	__u32 bytes = reply->copied_bytes;
 	__u64 rest = 0;
 
 #pragma unroll
-	for (int i = 0; i < HOT_REPLY_WORDS; i++) {
-		rest = reply->text[i];
-		if (text + 8 > end)
+	for (int i = 0; i <= HOT_REPLY_WORDS; i++) {
+		rest = WORD(from + 8 * i);
+		if (to + 8 > end)
 			break;
-		*(__u64 *)text = rest;
-		text += 8;
+		WORD(to) = rest;
+		to += 8;
 	}
-	if (reply->text_bytes & 4 && text + 4 <= end) {
-		*(__u32 *)text = rest;
+	if (bytes & 4 && to + 4 <= end) {
+		*(__u32 *)to = rest;
 		rest >>= 32;
-		text += 4;
+		to += 4;
 	}
-	if (reply->text_bytes & 2 && text + 2 <= end) {
-		*(__u16 *)text = rest;
+	if (bytes & 2 && to + 2 <= end) {
+		*(__u16 *)to = rest;
 		rest >>= 16;
-		text += 2;
+		to += 2;
 	}
-	if (reply->text_bytes & 1 && text + 1 <= end)
-		*(__u8 *)text = rest;
+	if (bytes & 1 && to + 1 <= end)
+		*(__u8 *)to = rest;
 }
 
 /* False when the driver has no room before the packet, which is then as it was. */
-static __always_inline bool answer(struct xdp_md *ctx, const struct flow *flow, const struct hot_get *get,
-				   const struct hot_reply *reply, __u32 frame_bytes)
+static __always_inline bool answer(struct xdp_md *ctx, const struct flow *flow,
+				   const struct hot_scratch *scratch, __u32 frame_bytes)
 {
+	const struct hot_get *get = &scratch->get;
+	const struct hot_reply *reply = &scratch->reply;
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
 	bool tagged = flow->network != sizeof(struct ethhdr);
 	__u32 udp_bytes = sizeof(struct udphdr) + FRAME_HEADER_BYTES + reply->text_bytes;
@@ -114,6 +118,10 @@ static __always_inline bool answer(struct xdp_md *ctx, const struct flow *flow, 
 	if (data + sizeof(struct ethhdr) + sizeof(struct vlan_tag) > end ||
 	    udp + sizeof(struct udphdr) + FRAME_HEADER_BYTES > end)
 		return true;
+	__u32 text_at = (flow->transport & HOT_TRANSPORT_MASK) + META_AT;
+	/* Before the headers, over which its first word may reach. */
+	if (get->meta)
+		meta_write_head(scratch, data, end, text_at);
 	if (flow->family == 4) {
 		if (ip + sizeof(struct iphdr) > end)
 			return true;
@@ -133,7 +141,7 @@ static __always_inline bool answer(struct xdp_md *ctx, const struct flow *flow, 
 		sum = 0xffff; /* the same number; 0 would say that none was made (RFC 768) */
 	*(__u64 *)udp = ports | (__u64)length << 32 | (__u64)sum << 48;
 	*(__u64 *)(udp + sizeof(struct udphdr)) = get->id | (__u64)bpf_htons(1) << 32;
-	write_text(reply, udp + sizeof(struct udphdr) + FRAME_HEADER_BYTES, end);
+	write_text(reply, data + ((text_at + reply->head_bytes) & HEAD_MASK), end);
 	return true;
 }
 

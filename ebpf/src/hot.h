@@ -1,7 +1,7 @@
 /* The hot set: a request that it may answer, the slot of its key, and whether what the slot holds may
  * be used. Reads the packet and never changes it; `false` anywhere sends the request on to the worker.
  *
- * A request is `get KEY\r\n` in one datagram with sound checksums, IPv4 without options or IPv6
+ * A request is `get KEY\r\n`, or an `mg` (meta.h), in one datagram with sound checksums, IPv4 without options or IPv6
  * without extension headers, untagged or with one 802.1Q tag. Everything else memcached knows is the
  * worker's, and so is every wrong checksum: it counts them.
  *
@@ -40,14 +40,51 @@ struct hot_get {
 	__u32 key_bytes;
 	__u32 ports; /* source and destination as they stood */
 	__u16 id; /* of the request, in its own order */
+	bool meta; /* an `mg` */
+	__u32 meta_bytes; /* of its text */
 };
 
 /* What the slot says the answer is. */
 struct hot_reply {
-	__u64 text[HOT_REPLY_WORDS];
-	__u32 text_bytes;
-	__u16 text_sum;
+	__u64 text[HOT_REPLY_WORDS + 8]; /* as the slot has it, for a `get`; room for what is read too much */
+	__u32 stored_bytes; /* of it */
+	__u32 text_bytes; /* of the answer */
+	__u16 text_sum; /* of the answer */
+	/* What an `mg` needs beside it. */
+	__u16 value_sum;
+	__u8 line_bytes;
+	__u8 value_bytes;
+	__u8 flags_bytes;
+	__u8 version_bytes;
+	bool expires;
+	__u32 copied_from; /* what of the text is in the answer, behind its head */
+	__u32 copied_bytes;
+	__u32 head_bytes; /* of the answer's first line, which ends at head_end of the scratch */
+	__u32 head_end;
+	__u64 flags[HOT_FLAGS_WORDS];
+	__u64 version[HOT_VERSION_WORDS];
 };
+
+/* What is known of one packet at a time: more than the stack holds, and at places that only the request
+ * says (meta.h).
+ */
+struct hot_scratch {
+	struct hot_get get;
+	struct hot_reply reply;
+	__u8 request[144];
+	__u8 head[304];
+	/* Of the flags: kept here, where the verifier does not follow each value of theirs. */
+	volatile __u32 pos;
+	volatile __u32 q;
+	volatile __u32 seen;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct hot_scratch);
+} hot_scratches SEC(".maps");
 
 /* Everything about the frame around the request that an answer from here does not have. */
 static __always_inline bool hot_headers(const struct flow *flow, void *data, void *end)
@@ -70,6 +107,20 @@ static __always_inline bool hot_headers(const struct flow *flow, void *data, voi
 	if ((void *)ip + sizeof(struct iphdr) > end)
 		return false;
 	return sum_fold(sum_of(ip[0]) + sum_of(ip[1]) + *(__u32 *)(ip + 2)) == 0xffff;
+}
+
+/* Addresses, protocol and ports. An IPv4 address stands as ::ffff:a.b.c.d, whose prefix adds 0xffff:
+ * nothing.
+ */
+static __always_inline __u64 hot_fixed_sum(struct hot_get *get, const struct flow *flow)
+{
+	__u64 fixed_sum = bpf_htons(IPPROTO_UDP) + (__u64)get->ports;
+
+#pragma unroll
+	for (int i = 0; i < 4; i++)
+		fixed_sum += (__u64)flow->source.words[i] + flow->destination.words[i];
+	get->fixed_sum = fixed_sum;
+	return fixed_sum;
 }
 
 /* Reads a request with the key in four words that end at its end: what stands before a short key,
@@ -116,16 +167,12 @@ static __always_inline bool hot_read(struct hot_get *get, const struct flow *flo
 		get->key[i] = word;
 		key_sum += sum_of(word);
 	}
+	get->meta = false;
 	get->key_bytes = key_bytes;
 	get->ports = header;
 	get->id = frame;
 
-	/* An IPv4 address stands as ::ffff:a.b.c.d, whose prefix adds 0xffff: nothing. */
-	__u64 fixed_sum = bpf_htons(IPPROTO_UDP) + (__u64)get->ports;
-#pragma unroll
-	for (int i = 0; i < 4; i++)
-		fixed_sum += (__u64)flow->source.words[i] + flow->destination.words[i];
-	get->fixed_sum = fixed_sum;
+	__u64 fixed_sum = hot_fixed_sum(get, flow);
 	if (!checksum)
 		return flow->family == 4; /* RFC 768: none was made. RFC 8200, 8.1: not so in IPv6. */
 	/* The words end at the key's end; a key of odd length began between two bytes of a word. */
@@ -206,7 +253,7 @@ static __always_inline bool hot_valid(__u16 cache, __u8 channel, __u32 epoch, __
 	return until_ns == ~0ull || (until_ns && bpf_ktime_get_ns() < until_ns);
 }
 
-/* Copies the slot of the key to the stack and checks it. Nothing else has been touched, so the worker
+/* Copies the slot of the key and checks it. Nothing else has been touched, so the worker
  * can still have the request.
  */
 static __always_inline bool hot_find(struct hot_reply *reply, const struct hot_get *get,
@@ -234,6 +281,19 @@ static __always_inline bool hot_find(struct hot_reply *reply, const struct hot_g
 		channel = copy->channel;
 		reply->text_bytes = copy->reply_bytes;
 		reply->text_sum = copy->reply_sum;
+		if (get->meta) {
+			reply->value_sum = copy->value_sum;
+			reply->line_bytes = copy->line_bytes;
+			reply->value_bytes = copy->value_bytes;
+			reply->flags_bytes = copy->flags_bytes;
+			reply->version_bytes = copy->version_bytes;
+#pragma unroll
+			for (int i = 0; i < HOT_FLAGS_WORDS; i++)
+				reply->flags[i] = copy->flags[i];
+#pragma unroll
+			for (int i = 0; i < HOT_VERSION_WORDS; i++)
+				reply->version[i] = copy->version[i];
+		}
 #pragma unroll
 		for (int i = 0; i < HOT_REPLY_WORDS; i++)
 			reply->text[i] = copy->reply[i];
@@ -249,7 +309,11 @@ static __always_inline bool hot_find(struct hot_reply *reply, const struct hot_g
 	barrier_var(text_bytes);
 	if (!text_bytes || text_bytes > HOT_REPLY_BYTES_MAX)
 		return false;
-	reply->text_bytes = text_bytes;
+	reply->text_bytes = reply->stored_bytes = text_bytes;
+	reply->copied_from = 0;
+	reply->copied_bytes = text_bytes;
+	reply->head_bytes = 0;
+	reply->expires = expiry_ns;
 	return hot_valid(service->cache, channel, epoch, expiry_ns);
 }
 

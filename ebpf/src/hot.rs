@@ -30,7 +30,8 @@ pub(crate) use shown::Shown;
 pub use words::HotWords;
 
 use crate::intf::{
-    HOT_CACHES, HOT_KEY_BYTES_MAX, HOT_REPLY_BYTES_MAX, HOT_SLOTS, HotCopy, HotSlot,
+    HOT_CACHES, HOT_FLAGS_WORDS, HOT_KEY_BYTES_MAX, HOT_REPLY_BYTES_MAX, HOT_SLOTS,
+    HOT_VERSION_WORDS, HotCopy, HotSlot,
 };
 use crate::steering::{SteeringError, check_hot_map};
 use mapping::Mapping;
@@ -40,6 +41,12 @@ const COPY_WORDS: usize = size_of::<HotCopy>() / 8;
 const KEY_WORDS: usize = HOT_KEY_BYTES_MAX / 8;
 /// Words of a copy before its reply.
 const HEAD_WORDS: usize = COPY_WORDS - HOT_REPLY_BYTES_MAX / 8;
+
+/// The word of a copy with the key's length.
+const KEY_BYTES_WORD: usize = std::mem::offset_of!(HotCopy, key_bytes) / 8;
+
+/// What follows a value in its reply.
+const TAIL: &[u8] = b"\r\nEND\r\n";
 
 /// Why a value cannot be hot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -81,6 +88,19 @@ pub struct HotValue<'a> {
     /// Ones'-complement sum of `reply_text` from an even offset on (RFC 1071), folded to 16 bits and
     /// not inverted, in the byte order in which the text's words were loaded.
     pub reply_sum: u16,
+    /// What meta requests are told, where they may be answered from it.
+    pub meta: Option<HotMeta>,
+}
+
+/// What a meta request may ask of a value beside its bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HotMeta {
+    /// Where in the reply the value begins, whose line end and `END` line end the reply.
+    pub line_bytes: usize,
+    /// The client's flags.
+    pub flags: u32,
+    /// The value's version.
+    pub version: u64,
 }
 
 /// What a slot answers, without the text.
@@ -125,6 +145,60 @@ fn head_words(copy: HotCopy) -> [u64; HEAD_WORDS] {
     std::array::from_fn(|word| words[word])
 }
 
+/// What a copy says for meta requests; all 0: nothing.
+#[derive(Clone, Copy, Default)]
+struct MetaWords {
+    value_sum: u16,
+    line_bytes: u8,
+    value_bytes: u8,
+    flags: ([u64; HOT_FLAGS_WORDS], u8),
+    version: ([u64; HOT_VERSION_WORDS], u8),
+}
+
+impl MetaWords {
+    /// Nothing where the reply is not that of a value.
+    fn of(meta: &HotMeta, reply: &[u8]) -> Self {
+        let value = reply.strip_suffix(TAIL).and_then(|front| front.get(meta.line_bytes..));
+        let Some(value) = value.filter(|_| (1..=255).contains(&meta.line_bytes)) else {
+            return Self::default();
+        };
+        let (pairs, last) = reply[meta.line_bytes..][..value.len() + 2].as_chunks::<2>();
+        let pairs = pairs.iter().map(|pair| u32::from(u16::from_ne_bytes(*pair)));
+        let last = last.first().map_or(0, |byte| u16::from_ne_bytes([*byte, 0]).into());
+        let sum = pairs.sum::<u32>() + last;
+        let sum = (sum & 0xffff) + (sum >> 16);
+        Self {
+            value_sum: ((sum & 0xffff) + (sum >> 16)) as u16,
+            line_bytes: meta.line_bytes as u8,
+            value_bytes: value.len() as u8,
+            flags: digits(meta.flags.into()),
+            version: digits(meta.version),
+        }
+    }
+}
+
+/// A number in decimal digits, first digit first, and how many.
+fn digits<const WORDS: usize>(mut number: u64) -> ([u64; WORDS], u8) {
+    let mut text = [0; 20];
+    let mut at = text.len();
+    loop {
+        at -= 1;
+        text[at] = b'0' + (number % 10) as u8;
+        number /= 10;
+        if number == 0 {
+            break;
+        }
+    }
+    let digits = &text[at..];
+    let word = |index: usize| {
+        let mut word = [0; 8];
+        let part = digits.chunks(8).nth(index).unwrap_or_default();
+        word[..part.len()].copy_from_slice(part);
+        u64::from_ne_bytes(word)
+    };
+    (std::array::from_fn(word), digits.len() as u8)
+}
+
 /// The `hot` map, mapped to be written. Dropping it unmaps it; the slots stay as they are.
 #[derive(Debug)]
 pub struct HotSlots {
@@ -161,6 +235,8 @@ impl HotSlots {
         if value.cache >= HOT_CACHES {
             return Err(HotError::Cache { cache: value.cache });
         }
+        let meta =
+            value.meta.map(|meta| MetaWords::of(&meta, value.reply_text)).unwrap_or_default();
         let head = head_words(HotCopy {
             expiry_ns: value.expiry_ns,
             key,
@@ -171,6 +247,14 @@ impl HotSlots {
             reply_sum: value.reply_sum,
             channel: value.channel,
             key_bytes: value.key.len() as u8,
+            value_sum: meta.value_sum,
+            line_bytes: meta.line_bytes,
+            value_bytes: meta.value_bytes,
+            flags_bytes: meta.flags.1,
+            version_bytes: meta.version.1,
+            reserved: 0,
+            flags: meta.flags.0,
+            version: meta.version.0,
             reply: [0; HOT_REPLY_BYTES_MAX / 8],
         });
         self.replace(slot, |copy| {
@@ -195,11 +279,10 @@ impl HotSlots {
     pub fn empty(&mut self, slot: u32) {
         let (version, copies) = self.slot(slot);
         let current = copies[(version.load(Ordering::Relaxed) & 1) as usize];
-        if current[HEAD_WORDS - 1].load(Ordering::Relaxed) == 0 {
+        if current[KEY_BYTES_WORD].load(Ordering::Relaxed) == 0 {
             return;
         }
-        // The word with the key's length.
-        self.replace(slot, |copy| copy[HEAD_WORDS - 1].store(0, Ordering::Relaxed));
+        self.replace(slot, |copy| copy[KEY_BYTES_WORD].store(0, Ordering::Relaxed));
     }
 
     fn replace(&mut self, slot: u32, fill: impl FnOnce(&[AtomicU64])) {
@@ -238,5 +321,20 @@ impl HotSlots {
             key,
             key_bytes: copy.key_bytes,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn digits_are_those_of_the_number() {
+        for number in [0, 9, 10, 12_345_678, 123_456_789, u64::from(u32::MAX), u64::MAX] {
+            let (words, count) = digits::<HOT_VERSION_WORDS>(number);
+            let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
+            assert_eq!(bytes[..usize::from(count)], *number.to_string().as_bytes());
+            assert!(bytes[usize::from(count)..].iter().all(|byte| *byte == 0));
+        }
     }
 }

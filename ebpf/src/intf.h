@@ -64,6 +64,9 @@
  */
 #define HOT_REPLY_BYTES_MAX 208
 #define HOT_REPLY_WORDS (HOT_REPLY_BYTES_MAX / 8)
+/* Words of the client's flags (32 bits) and the version (64 bits) in decimal digits. */
+#define HOT_FLAGS_WORDS 2
+#define HOT_VERSION_WORDS 3
 /* How often a slot is copied before the worker gets the request. Too low: a key that is being written
  * costs a detour. Too high: a writer that publishes without pause holds up the queue.
  */
@@ -214,27 +217,37 @@ struct hot_copy {
 	__u16 reply_sum; /* ones'-complement sum of the text, which starts at an even offset (RFC 1071) */
 	__u8 channel; /* 0: the clients' own */
 	__u8 key_bytes; /* 1..HOT_KEY_BYTES_MAX; 0 is an empty slot */
-	__u64 reply[HOT_REPLY_WORDS]; /* everything after the UDP frame header */
+	__u16 value_sum; /* as reply_sum, of the value and the line end behind it */
+	__u8 line_bytes; /* of the reply before its value; 0: no meta request is answered from it */
+	__u8 value_bytes;
+	__u8 flags_bytes; /* digits of the client's flags */
+	__u8 version_bytes; /* digits of the version */
+	__u16 reserved; /* 0 */
+	__u64 flags[HOT_FLAGS_WORDS]; /* digits, then zeroes */
+	__u64 version[HOT_VERSION_WORDS]; /* digits, then zeroes */
+	__u64 reply[HOT_REPLY_WORDS]; /* everything after the UDP frame header, as `get` is told */
 };
-_Static_assert(sizeof(struct hot_copy) == 264, "hot_copy");
+_Static_assert(sizeof(struct hot_copy) == 312, "hot_copy");
 _Static_assert(offsetof(struct hot_copy, key) == 8, "hot_copy.key");
 _Static_assert(offsetof(struct hot_copy, cache_generation) == 40, "hot_copy.cache_generation");
 _Static_assert(offsetof(struct hot_copy, epoch) == 44, "hot_copy.epoch");
 _Static_assert(offsetof(struct hot_copy, cache) == 48, "hot_copy.cache");
 _Static_assert(offsetof(struct hot_copy, channel) == 54, "hot_copy.channel");
-_Static_assert(offsetof(struct hot_copy, reply) == 56, "hot_copy.reply");
+_Static_assert(offsetof(struct hot_copy, value_sum) == 56, "hot_copy.value_sum");
+_Static_assert(offsetof(struct hot_copy, flags) == 64, "hot_copy.flags");
+_Static_assert(offsetof(struct hot_copy, version) == 80, "hot_copy.version");
+_Static_assert(offsetof(struct hot_copy, reply) == 104, "hot_copy.reply");
 
 /* Value of `hot`. Readers use copies[version & 1] and believe it when the version is the same
- * afterwards; the one writer fills the other copy and then stores version + 1. Nine cache lines: the
- * version shares its line with the head of the first copy, and a hit on a reply up to 192 bytes
- * touches four or five.
+ * afterwards; the one writer fills the other copy and then stores version + 1. Ten cache lines, of which
+ * a hit on a reply up to 192 bytes touches five or six.
  */
 struct hot_slot {
 	__u64 version;
 	struct hot_copy copies[2];
-	__u64 reserved[5]; /* 0 */
+	__u64 reserved; /* 0 */
 };
-_Static_assert(sizeof(struct hot_slot) == 576, "hot_slot");
+_Static_assert(sizeof(struct hot_slot) == 640, "hot_slot");
 _Static_assert(sizeof(struct hot_slot) % 64 == 0, "a slot begins a cache line");
 _Static_assert(offsetof(struct hot_slot, copies) == 8, "hot_slot.copies");
 
@@ -289,7 +302,7 @@ _Static_assert(offsetof(struct hot_words, channels) == 64, "hot_words.channels")
 	X(source_port, "UDP to a replying service from port 0 or from the port of a replying service: a loop")
 
 #define TX_VERDICTS(X) \
-	X(hot_hit, "a get of a hot key from a source that may read: answered")
+	X(hot_hit, "a get or mg of a hot key from a source that may read: answered")
 
 #define REDIRECT_VERDICTS(X) \
 	X(redirected, "handed to the AF_XDP socket of the arriving queue")

@@ -45,6 +45,10 @@ pub const HOT_CHANNELS: usize = 256;
 pub const HOT_KEY_BYTES_MAX: usize = 32;
 /// Bytes of the longest reply text in the hot set.
 pub const HOT_REPLY_BYTES_MAX: usize = 208;
+/// Words of the client's flags in decimal digits.
+pub const HOT_FLAGS_WORDS: usize = 2;
+/// Words of a version in decimal digits.
+pub const HOT_VERSION_WORDS: usize = 3;
 /// Whether this build's program answers from the hot set. Elsewhere BPF cannot promise that loads stay
 /// in order, and every request goes to the worker.
 pub const HOT_PATH: bool = cfg!(target_arch = "x86_64");
@@ -295,6 +299,22 @@ pub struct HotCopy {
     pub channel: u8,
     /// 1 to [`HOT_KEY_BYTES_MAX`]; 0 is an empty slot.
     pub key_bytes: u8,
+    /// As `reply_sum`, of the value and the line end behind it.
+    pub value_sum: u16,
+    /// Bytes of the reply before its value; 0: no meta request is answered from it.
+    pub line_bytes: u8,
+    /// Bytes of the value.
+    pub value_bytes: u8,
+    /// Digits of the client's flags.
+    pub flags_bytes: u8,
+    /// Digits of the version.
+    pub version_bytes: u8,
+    /// 0.
+    pub reserved: u16,
+    /// Those digits, then zeroes.
+    pub flags: [u64; HOT_FLAGS_WORDS],
+    /// Those digits, then zeroes.
+    pub version: [u64; HOT_VERSION_WORDS],
     /// The text after the UDP frame header.
     pub reply: [u64; HOT_REPLY_BYTES_MAX / 8],
 }
@@ -309,7 +329,7 @@ pub struct HotSlot {
     /// The published copy and the next.
     pub copies: [HotCopy; 2],
     /// 0; fills the last cache line.
-    pub reserved: [u64; 5],
+    pub reserved: u64,
 }
 
 /// One feed channel in [`HotWordsValue`].
@@ -372,9 +392,11 @@ plain! {
     Served, 4;
     Judged, 56, destination at 16, epoch at 32, permissions at 40, limit at 48;
     Tally, 16, byte_count at 8;
-    HotCopy, 264, key at 8, cache_generation at 40, epoch at 44, cache at 48, reply_bytes at 50,
-        reply_sum at 52, channel at 54, key_bytes at 55, reply at 56;
-    HotSlot, 576, copies at 8, reserved at 536;
+    HotCopy, 312, key at 8, cache_generation at 40, epoch at 44, cache at 48, reply_bytes at 50,
+        reply_sum at 52, channel at 54, key_bytes at 55, value_sum at 56, line_bytes at 58,
+        value_bytes at 59, flags_bytes at 60, version_bytes at 61, reserved at 62, flags at 64,
+        version at 80, reply at 104;
+    HotSlot, 640, copies at 8, reserved at 632;
     HotChannel, 16, epoch at 8;
     HotWordsValue, 4160, flush_epoch at 8, reserved at 16, channels at 64;
     u32, 4;

@@ -26,7 +26,9 @@ mod test_run;
 mod verdict;
 
 pub use explain::{Explainer, Explanation, FRAME_BYTES_MAX, Names, Step};
-pub use hot::{HotArea, HotError, HotHeld, HotHits, HotSlots, HotValue, HotWords, slot_of};
+pub use hot::{
+    HotArea, HotError, HotHeld, HotHits, HotMeta, HotSlots, HotValue, HotWords, slot_of,
+};
 pub use link::XdpLink;
 pub use pass::PassProgram;
 pub use prefix::{PrefixError, SourcePrefix};

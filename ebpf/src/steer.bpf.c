@@ -3,7 +3,7 @@
  *   frame -> link -> IP header -> our MAC? -> served address? -> fragment? -> transport -> our port?
  *     each "no" or "cannot tell" leaves to the kernel (XDP_PASS), untouched
  *   our port -> source sane, listed, within its limit? -> lengths true? -> stamp -> socket of the queue
- *     each "no" is a drop                                       \-> get of a hot key? -> answered (XDP_TX)
+ *     each "no" is a drop                                       \-> get or mg of a hot key? -> answered (XDP_TX)
  *
  * Default deny holds for our ports only. The source list is consulted before anything else about a
  * packet for us is judged, so a forbidden source is always counted as one, however odd its packet.
@@ -98,13 +98,17 @@ static __always_inline enum verdict redirect(struct xdp_md *ctx, const struct in
 static __always_inline bool answer_from_hot_set(struct xdp_md *ctx, const struct flow *flow, void *data,
 						void *end, __u32 frame_bytes, const struct service *service)
 {
-	struct hot_get get;
-	struct hot_reply reply;
+	__u32 zero = 0;
+	struct hot_scratch *scratch = bpf_map_lookup_elem(&hot_scratches, &zero);
 
-	if (!hot_read(&get, flow, data, end))
+	if (!scratch)
 		return false;
-	__u32 slot = hot_index(&get, service);
-	if (!hot_find(&reply, &get, service, slot) || !answer(ctx, flow, &get, &reply, frame_bytes))
+	struct hot_get *get = &scratch->get;
+	if (!hot_read(get, flow, data, end) && !meta_read(ctx, scratch, flow, data, end))
+		return false;
+	__u32 slot = hot_index(get, service);
+	if (!hot_find(&scratch->reply, get, service, slot) || (get->meta && !meta_head(scratch)) ||
+	    !answer(ctx, flow, scratch, frame_bytes))
 		return false;
 	__u32 cpu = bpf_get_smp_processor_id();
 	struct hot_hits_row *row = bpf_map_lookup_elem(&hot_hits, &cpu);

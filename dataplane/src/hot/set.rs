@@ -3,7 +3,9 @@
 use std::os::fd::BorrowedFd;
 
 use nautilus_ebpf::intf::HOT_REPLY_BYTES_MAX;
-use nautilus_ebpf::{HotArea, HotHits, HotSlots, HotValue as Shown, HotWords, SteeringError};
+use nautilus_ebpf::{
+    HotArea, HotHits, HotMeta, HotSlots, HotValue as Shown, HotWords, SteeringError,
+};
 use nautilus_shm::table::{HOT_KEY_BYTES_MAX, Hit, HotKey, HotSet, HotValue};
 
 use super::Admission;
@@ -92,6 +94,11 @@ impl HotSet for XdpHotSet {
                 key,
                 reply_text: &text[..bytes],
                 reply_sum: value.text_sum,
+                meta: Some(HotMeta {
+                    line_bytes: line,
+                    flags: value.flags,
+                    version: value.version,
+                }),
             };
             self.slots.publish(slot, &shown).is_ok()
         };

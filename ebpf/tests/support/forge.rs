@@ -29,7 +29,7 @@ impl<'map> Slot<'map> {
 
     /// In both copies.
     pub fn with_reply_bytes(mut self, reply_bytes: u16) -> Self {
-        for copy in [8, 272] {
+        for copy in [8, 320] {
             self.bytes[copy + 50..copy + 52].copy_from_slice(&reply_bytes.to_ne_bytes());
         }
         self

@@ -33,6 +33,7 @@ pub fn value<'a>(key: &'a [u8], reply_text: &'a [u8]) -> HotValue<'a> {
         key,
         reply_text,
         reply_sum: checksum::sum(&[reply_text]).to_be(),
+        meta: None,
     }
 }
 

@@ -10,8 +10,13 @@ use super::meta_get::{Effects, Facts, Found, find};
 use super::reads::{write_echoes, write_meta_miss, write_meta_value};
 use super::sink::{Line, Sink};
 use super::table::Item;
-use crate::memcached::parse::{Meta, MetaVerb};
+use crate::memcached::parse::{self, Meta, MetaVerb};
 use crate::memcached::reply::text_sum;
+
+/// Whether XDP answers such a request from a hot slot (`ebpf/src/meta.h`).
+fn may_be_hot(meta: &Meta<'_>) -> bool {
+    parse::flags(meta.flags).all(|(flag, _)| b"vfcskqtO".contains(&flag))
+}
 
 impl<W: Words, H: HotSet> Core<W, H> {
     pub(super) fn meta<S>(
@@ -89,6 +94,12 @@ impl<W: Words, H: HotSet> Core<W, H> {
         }
         let facts = Facts { wins, ..facts };
         write_meta_value(&self.table, meta, &item, hit, &facts, sink);
+        if H::IS_THERE && !meta.is_no_use && may_be_hot(meta) {
+            let hash = self.hash(key);
+            if self.table.hot_mut().asked(hash.bits(), key, hit) {
+                self.table.show(key, hit);
+            }
+        }
     }
 
     /// Makes an empty value and tells this client to fill it. One change, so that no other client can
