@@ -15,6 +15,7 @@ use nautilus_dataplane::port::sim::SimWorld;
 use nautilus_dataplane::port::{Burst, Port, SimPort, Transmit};
 
 use nautilus_dataplane::worker::{Apps, Caches, Clock, Forwarded, Worker};
+use nautilus_ebpf::intf::Permissions;
 use nautilus_shm::cells::PollPolicy;
 use nautilus_shm::front_region::{ANSWER_BYTES_MAX, COMMAND_BYTES_MAX, FrontRegion};
 use nautilus_shm::sync::{AtomicU64, Outcome, watch_stores};
@@ -209,6 +210,10 @@ struct At<'a> {
 }
 
 impl Backend for At<'_> {
+    fn refusal(&mut self) -> Option<&'static [u8]> {
+        None
+    }
+
     fn read(&mut self, key: &[u8], with_version: bool, out: &mut Vec<u8>) -> bool {
         let mut value = [0; 2048];
         match self.table.get(key, self.now_ns, &mut value) {
@@ -226,7 +231,8 @@ impl Backend for At<'_> {
     }
 
     fn forward(&mut self, _: usize, command: &[u8]) -> bool {
-        self.link.forward(Target { place: 0, generation: 0 }, self.number, command)
+        let target = Target { place: 0, generation: 0 };
+        self.link.forward(target, self.number, Permissions::ALL, command)
     }
 }
 
