@@ -71,8 +71,8 @@ stage_fmt() { cargo fmt --all --check; }
 # With and without the feature of the tests that let programs die or err.
 stage_clippy() {
   cargo clippy --workspace --all-targets --locked -- -D warnings
-  cargo clippy --locked -p nautilus-dataplane -p nautilus-tests --all-targets \
-    --features nautilus-dataplane/kill-points,nautilus-tests/kill-points -- -D warnings
+  local packages=(-p nautilus-dataplane -p nautilus-tests)
+  cargo clippy --locked "${packages[@]}" --all-targets --features nautilus-tests/kill-points -- -D warnings
 }
 
 stage_shellcheck() {
