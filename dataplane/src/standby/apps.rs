@@ -291,7 +291,7 @@ impl<'a> NodeApps<'a> {
                 let Some(cache) = self.caches.at(app - CACHES) else { return };
                 cache.app.handle(now_ns, &One(datagram), &mut peers.answers(from));
                 if let Some(outbox) = cache.app.outbox() {
-                    outbox.drain(|to, parcel| peers.send_on(to, parcel));
+                    peers.send_all(outbox);
                 }
             }
             // It is never sent on twice: all workers know whose it is.

@@ -186,7 +186,7 @@ impl ServedCache<'_> {
     ) {
         self.app.handle(now_ns, burst, tx);
         if let (Some(outbox), Some(peers)) = (self.app.outbox(), peers) {
-            outbox.drain(|to, parcel| peers.send_on(to, parcel));
+            peers.send_all(outbox);
         }
     }
 

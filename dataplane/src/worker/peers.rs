@@ -13,9 +13,10 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nautilus_shm::message_ring::{MessageConsumer, MessageProducer};
 use nautilus_shm::metrics::{MetricBank, table};
-use nautilus_shm::worker_rings::{WORKER_RING_WORDS, WorkerRings};
+use nautilus_shm::worker_rings::{WORKER_RING_WORDS, WorkerRing, WorkerRings};
 use nix::unistd::{read, write};
 
+use crate::app::cache::Outbox;
 use crate::limits::REPLY_PAYLOAD_BYTES_MAX;
 use crate::port::parcel::{self, PARCEL_HEADER_BYTES};
 use crate::port::{Datagram, Filled, Path, SendError, Transmit};
@@ -33,8 +34,10 @@ const MESSAGES_A_TURN: usize = 16;
 /// may have asked somebody else since.
 const AGE_NS_MAX: u64 = 1_000_000_000;
 
-/// Longest message: a datagram of the largest frame.
-const MESSAGE_BYTES_MAX: usize = PARCEL_HEADER_BYTES + crate::limits::CHUNK_BYTES_LARGE as usize;
+/// Longest message: the largest datagram there is, which only a kernel socket brings.
+const MESSAGE_BYTES_MAX: usize = PARCEL_HEADER_BYTES + 65_507;
+
+const _: () = assert!(MESSAGE_BYTES_MAX <= WorkerRing::MESSAGE_BYTES_MAX, "it fits a ring");
 
 /// What was taken from a ring.
 #[derive(Clone, Copy, Debug)]
@@ -99,8 +102,15 @@ impl Peers {
         self.woke();
     }
 
+    /// Sends on what an application has for others.
+    #[inline]
+    pub fn send_all(&mut self, outbox: &mut Outbox) {
+        self.dropped += outbox.take_dropped();
+        outbox.drain(|to, parcel| self.send_on(to, parcel));
+    }
+
     /// Sends a parcel on to be handled.
-    pub fn send_on(&mut self, to: usize, parcel: &[u8]) {
+    fn send_on(&mut self, to: usize, parcel: &[u8]) {
         self.push(to, TAG_DATAGRAM, &[parcel]);
     }
 

@@ -16,7 +16,8 @@ use crate::memcached::parse::{MetaVerb, words};
 use crate::port::Datagram;
 use crate::port::parcel::{self, PARCEL_HEADER_BYTES};
 
-/// Bytes that wait to be sent on after one burst. Too low: writes of a burst are dropped. Too high:
+/// Bytes that wait to be sent on after one burst: a burst of the largest frames, or a few of the largest
+/// datagrams there are, which only kernel sockets bring. Too low: writes of a burst are dropped. Too high:
 /// memory that is never touched.
 const OUTBOX_BYTES: usize = 192 << 10;
 
@@ -88,8 +89,8 @@ pub(super) fn whose<W: Words, H: HotSet>(
 pub struct Outbox {
     bytes: Vec<u8>,
     parcels: Vec<(usize, std::ops::Range<usize>)>,
-    /// Datagrams that found no room.
-    pub dropped: u64,
+    /// Datagrams that found no room and are not counted yet.
+    dropped: u64,
 }
 
 impl Default for Outbox {
@@ -123,10 +124,15 @@ impl Outbox {
         self.parcels.push((to, start..self.bytes.len()));
     }
 
-    /// Whether there is none.
+    /// Whether there is none, and none was dropped.
     #[inline]
     pub fn is_empty(&self) -> bool {
-        self.parcels.is_empty()
+        self.parcels.is_empty() && self.dropped == 0
+    }
+
+    /// Datagrams that found no room since the last call.
+    pub fn take_dropped(&mut self) -> u64 {
+        std::mem::take(&mut self.dropped)
     }
 
     /// Gives every parcel to `send`, with the worker that it is for, in order, and forgets them.

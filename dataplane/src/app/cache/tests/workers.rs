@@ -117,6 +117,22 @@ fn what_follows_a_change_in_its_datagram_goes_with_it() {
 }
 
 #[test]
+fn what_finds_no_room_to_be_sent_on_is_counted() {
+    let mut workers = Workers::new();
+    let set =
+        [format!("set {} 0 0 60000\r\n", workers.key_of(1)).as_bytes(), &[b'v'; 60_000], b"\r\n"]
+            .concat();
+    let mut replies = Replies::default();
+    let burst = Requests(vec![datagram(&set); 5]);
+    workers.caches[0].handle(1, &burst, &mut replies);
+    let outbox = workers.caches[0].outbox().unwrap();
+    let (mut sent, dropped) = (0, outbox.take_dropped());
+    outbox.drain(|_, _| sent += 1);
+    assert_eq!((sent, dropped, replies.0.len()), (3, 2, 0));
+    assert!(workers.caches[0].outbox().is_none());
+}
+
+#[test]
 fn a_flush_is_the_first_workers() {
     let mut workers = Workers::new();
     for worker in [0, 1] {
