@@ -264,16 +264,21 @@ mod tests {
         (0..2).map(|_| EventFd::from_flags(flags).unwrap().into()).collect()
     }
 
-    fn pair() -> [Peers; 2] {
+    /// The ends of both workers of a node, and those of their standbys.
+    fn workers_and_standbys() -> ([Peers; 2], [Peers; 2]) {
         let rings = WorkerRings::create(c"nautilus-workers", 2).unwrap();
         let rings: &WorkerRings = Box::leak(Box::new(rings));
         let wakes = wakes();
-        [0, 1].map(|me| {
-            let wakes = wakes.iter().map(|wake| wake.try_clone().unwrap()).collect();
-            let mut peers = Peers::new(rings, me, wakes);
-            peers.take_over(1);
-            peers
-        })
+        let ends = |me| {
+            Peers::new(rings, me, wakes.iter().map(|wake| wake.try_clone().unwrap()).collect())
+        };
+        let mut workers = [0, 1].map(ends);
+        workers.iter_mut().for_each(|peers| peers.take_over(1));
+        (workers, [0, 1].map(ends))
+    }
+
+    fn pair() -> [Peers; 2] {
+        workers_and_standbys().0
     }
 
     fn datagram(rx_ns: u64, payload: &[u8]) -> Datagram<'_> {
@@ -381,7 +386,8 @@ mod tests {
 
     #[test]
     fn a_successor_goes_on_where_its_predecessor_stopped() {
-        let [mut zero, mut one] = pair();
+        // Standbys map the rings long before they take over.
+        let ([mut zero, mut one], [mut next_zero, mut next_one]) = workers_and_standbys();
         let mut buffer = vec![0; Peers::BUFFER_BYTES];
         for payload in [b"a", b"b", b"c"] {
             zero.send_on_whole(1, &datagram(0, payload));
@@ -396,10 +402,10 @@ mod tests {
                 }
             },
         );
-        zero.take_over(2);
-        zero.send_on_whole(1, &datagram(0, b"d"));
-        one.take_over(2);
-        one.take(
+        next_zero.take_over(2);
+        next_zero.send_on_whole(1, &datagram(0, b"d"));
+        next_one.take_over(2);
+        next_one.take(
             &mut buffer,
             || 1,
             |_, received| {
