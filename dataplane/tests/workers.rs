@@ -167,6 +167,100 @@ fn both_workers_outlive_their_supervisor_and_are_taken_back() {
     node.stop();
 }
 
+/// The key of the best bid/offer of a stock of the generator, below 26.
+fn bbo(venue: &str, symbol: u8) -> String {
+    format!("md:{venue}:ZAA{}:bbo", char::from(b'A' + symbol))
+}
+
+/// A replay of the seeded generator that goes on with heartbeats until it is dropped.
+struct Replay(std::process::Child);
+
+impl Replay {
+    fn start(node: &Supervised, port: u16) -> Self {
+        let port = port.to_string();
+        let child = std::process::Command::new("ip")
+            .args(["netns", "exec", &node.client_ns, env!("CARGO_BIN_EXE_nautilus-replay")])
+            .args(["--generate", "--seed", "7", "--symbols", "4", "--messages", "4000"])
+            .args(["--pace", "20000/s", "--no-end", "--heartbeat-ms", "50", "--max-seconds", "60"])
+            .args(["--interface", "c0", "--port", &port])
+            .spawn();
+        Self(child.unwrap())
+    }
+}
+
+impl Drop for Replay {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A feed's packets come to one queue, whoever owns its keys: they reach the owner, and every worker reads
+/// what it publishes, or nothing once the owner is dead.
+#[test]
+#[ignore = "privileged: makes network namespaces and a node"]
+fn a_feed_is_applied_by_its_owner_whatever_queue_it_comes_to() {
+    if !privileged("a_feed_is_applied_by_its_owner_whatever_queue_it_comes_to") {
+        return;
+    }
+    let venues = [("nasdaq", 26_477), ("psx", 26_478), ("bx", 26_479), ("itch", 26_480)];
+    let feeds: String = (1..)
+        .zip(venues)
+        .map(|(channel, (venue, port))| {
+            format!(
+                "[[feed]]\nvenue = \"{venue}\"\ngroup = \"233.54.12.111\"\nport = {port}\n\
+                 channel = {channel}\nmax_orders = 16384\n"
+            )
+        })
+        .collect();
+    let mut node = Supervised::new(&format!("{EXTRA}{feeds}"));
+    ip(&format!("-n {} link del s0", node.server_ns));
+    node.make_link(0, 2);
+    start(&mut node);
+    let flows: Vec<UdpSocket> = (0..8).map(|_| cache_client(&node)).collect();
+    let keys: Vec<String> =
+        venues.iter().flat_map(|(venue, _)| (0..4).map(move |symbol| bbo(venue, symbol))).collect();
+    // Every flow has the same answer, and it is a value.
+    let all_read = || {
+        keys.iter().all(|key| {
+            let get = format!("get {key}\r\n");
+            let answers: Vec<String> = flows.iter().map(|flow| ask(flow, &get)).collect();
+            answers[0].starts_with("VALUE") && answers.iter().all(|answer| *answer == answers[0])
+        })
+    };
+    let replay =
+        || -> Vec<Replay> { venues.iter().map(|(_, port)| Replay::start(&node, *port)).collect() };
+    let region = node.attach().unwrap();
+    let mut replays = Vec::new();
+    // The kernel chooses the queue of each flow; a replay is a new one, and a new session.
+    let sent = (0..20).find_map(|_| {
+        replays = replay();
+        wait_until("every venue is read by every flow", PATIENCE, all_read);
+        std::thread::sleep(Duration::from_millis(50));
+        Some(sum(&region, table::SENT_ON)).filter(|sent| *sent > 50)
+    });
+    println!("sent on {sent:?}, taken on {}", sum(&region, table::TAKEN_ON));
+    assert!(sent.is_some(), "80 flows came to the queues of their feeds' owners");
+
+    // The books died with their owners: nothing of before is read, by any worker.
+    for pid in node.serving() {
+        Supervised::kill_worker(pid);
+    }
+    node.await_workers(2);
+    for (flow, key) in flows.iter().cycle().zip(&keys) {
+        assert_eq!(
+            ask(flow, &format!("get {key}\r\n")),
+            "END\r\n",
+            "{key} after its owner's death"
+        );
+    }
+    drop(replays);
+    let replays = replay();
+    wait_until("new sessions are read by every flow", PATIENCE, all_read);
+    drop(replays);
+    node.stop();
+}
+
 /// What is known of a key that one client writes.
 #[derive(Clone, Copy, Debug, Default)]
 struct Known {
