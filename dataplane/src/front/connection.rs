@@ -12,7 +12,9 @@
 //! What it holds is bounded: input by one command and [`INPUT_BYTES_HIGH`] behind it (its owner stops
 //! reception there), output by [`OUTPUT_BYTES_HIGH`] and one value (no command is begun above it).
 
-use super::protocol::{self, END, Next, UNKNOWN_OUTCOME};
+use crate::memcached::parse::words;
+
+use super::protocol::{self, END, Next, Touch, UNKNOWN_OUTCOME};
 
 /// Output at which no further command is begun. Too low: large answers take many turns. Too high: slow
 /// clients hold memory.
@@ -56,7 +58,7 @@ pub enum Waits {
     End,
 }
 
-/// The `get` at the front of the input, as far as it is answered.
+/// The `get`, or `gat` of keys of several workers, at the front of the input, as far as it is answered.
 #[derive(Clone, Copy, Debug, Default)]
 struct Get {
     /// Place in its keys.
@@ -231,19 +233,16 @@ impl Connection {
                         None => bytes,
                     }
                 }
+                Next::GetAndTouch { touch, bytes } => {
+                    match self.get_and_touch(&touch, &rest[..bytes], backend) {
+                        Some(waits) => return (at, waits),
+                        None => bytes,
+                    }
+                }
                 Next::Forward { bytes, skip } => {
-                    if self.in_flight >= IN_FLIGHT_MAX {
-                        return (at, Waits::Answers);
+                    if let Some(waits) = self.forward(&rest[..bytes], backend) {
+                        return (at, waits);
                     }
-                    let worker = backend.worker_of(&rest[..bytes]);
-                    if self.in_flight > 0 && worker != self.at_worker {
-                        return (at, Waits::Answers);
-                    }
-                    if !backend.forward(worker, &rest[..bytes]) {
-                        return (at, Waits::Room);
-                    }
-                    self.at_worker = worker;
-                    self.in_flight += 1;
                     self.skip = skip;
                     bytes
                 }
@@ -261,6 +260,78 @@ impl Connection {
             at += used;
             (self.needs, self.searched) = (0, 0);
         }
+    }
+
+    /// Hands a command over; `None` when it is.
+    fn forward(&mut self, command: &[u8], backend: &mut impl Backend) -> Option<Waits> {
+        if self.in_flight >= IN_FLIGHT_MAX {
+            return Some(Waits::Answers);
+        }
+        let worker = backend.worker_of(command);
+        if self.in_flight > 0 && worker != self.at_worker {
+            return Some(Waits::Answers);
+        }
+        if !backend.forward(worker, command) {
+            return Some(Waits::Room);
+        }
+        self.at_worker = worker;
+        self.in_flight += 1;
+        None
+    }
+
+    /// Asks the worker for one key of the `get` at the front, which goes on at `behind`; says what it
+    /// waits for.
+    fn ask(&mut self, command: &[u8], behind: usize, backend: &mut impl Backend) -> Waits {
+        if let Some(waits) = self.forward(command, backend) {
+            return waits;
+        }
+        self.get.asked = true;
+        self.get.at = behind;
+        Waits::Answers
+    }
+
+    /// Says the end of a `get`.
+    fn end_get(&mut self) {
+        if !self.get.failed {
+            self.output.extend_from_slice(END);
+        }
+        self.get = Get::default();
+        self.mark();
+    }
+
+    /// Has a `gat` answered by the worker of its keys, or key by key by the workers of each; `None` when that
+    /// is done.
+    fn get_and_touch(
+        &mut self,
+        touch: &Touch<'_>,
+        command: &[u8],
+        backend: &mut impl Backend,
+    ) -> Option<Waits> {
+        let mut one = Vec::new();
+        if self.get.at == 0 {
+            let mut owners = words(touch.keys).map(|key| {
+                touch.write(key, &mut one);
+                backend.worker_of(&one)
+            });
+            let first = owners.next();
+            if owners.all(|owner| Some(owner) == first) {
+                return self.forward(command, backend);
+            }
+        }
+        if self.in_flight > 0 {
+            return Some(Waits::Answers);
+        }
+        if !self.get.failed
+            && let Some((key, behind)) = protocol::next_key(touch.keys, self.get.at)
+        {
+            if self.output.len() >= OUTPUT_BYTES_HIGH {
+                return Some(Waits::Output);
+            }
+            touch.write(key, &mut one);
+            return Some(self.ask(&one, behind, backend));
+        }
+        self.end_get();
+        None
     }
 
     /// Answers a `get`; `None` when it is answered to its end.
@@ -288,23 +359,11 @@ impl Connection {
             if !backend.read(key, with_version, &mut self.output) {
                 let mut command = Vec::new();
                 protocol::write_get(key, with_version, &mut command);
-                let worker = backend.worker_of(&command);
-                if !backend.forward(worker, &command) {
-                    return Some(Waits::Room);
-                }
-                self.at_worker = worker;
-                self.in_flight += 1;
-                self.get.asked = true;
-                self.get.at = behind;
-                return Some(Waits::Answers);
+                return Some(self.ask(&command, behind, backend));
             }
             self.get.at = behind;
         }
-        if !self.get.failed {
-            self.output.extend_from_slice(END);
-        }
-        self.get = Get::default();
-        self.mark();
+        self.end_get();
         None
     }
 }

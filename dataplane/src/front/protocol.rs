@@ -2,7 +2,8 @@
 //! memcached protocol.
 //!
 //! A read is executed by the front on shared memory; everything else goes to the worker as it came, with
-//! its data, and so do lines that are wrong: the worker knows what memcached says to them.
+//! its data, and so do lines that are wrong: the worker knows what memcached says to them. A `gat` of keys
+//! of several workers goes to each key by key.
 
 use nautilus_shm::table::{KEY_BYTES_MAX, ReadHit, VALUE_BYTES_MAX};
 
@@ -49,6 +50,13 @@ pub enum Next<'a> {
         /// Length of the line with its end.
         bytes: usize,
     },
+    /// A read of several valid keys that changes when they expire.
+    GetAndTouch {
+        /// What to ask for.
+        touch: Touch<'a>,
+        /// Length of the line with its end.
+        bytes: usize,
+    },
     /// A command for the worker.
     Forward {
         /// Its length with its data.
@@ -60,6 +68,42 @@ pub enum Next<'a> {
     Quit,
     /// A line that does not end. The connection is closed without an answer, as memcached does.
     Endless,
+}
+
+/// A `gat` or `gats`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Touch<'a> {
+    /// The command word.
+    verb: &'a [u8],
+    /// As it came: a valid time.
+    expiry: &'a [u8],
+    /// Divided by spaces.
+    pub keys: &'a [u8],
+}
+
+impl<'a> Touch<'a> {
+    /// `line` begins with the verb, blanks apart. `None`: wrong, or one key, which is its worker's to answer.
+    fn of_several(line: &'a [u8]) -> Option<Self> {
+        let mut arguments = words(line);
+        let (verb, expiry) = (arguments.next()?, arguments.next()?);
+        let mut count = 0;
+        let valid = arguments.all(|key| {
+            count += 1;
+            key.len() <= KEY_BYTES_MAX
+        });
+        let behind_verb = &line[behind(line, verb)..];
+        let keys = &behind_verb[behind(behind_verb, expiry)..];
+        let of_several = valid && count > 1 && number::signed(expiry).is_some();
+        of_several.then_some(Self { verb, expiry, keys })
+    }
+
+    /// Writes the command that asks for one key.
+    pub fn write(&self, key: &[u8], out: &mut Vec<u8>) {
+        out.clear();
+        for part in [self.verb, b" ", self.expiry, b" ", key, b"\r\n"] {
+            out.extend_from_slice(part);
+        }
+    }
 }
 
 /// Looks at the next command of `text`, whose first `searched` bytes are known to hold no line feed.
@@ -85,6 +129,12 @@ pub fn next(text: &[u8], searched: usize) -> Next<'_> {
         Some(b"gets") => return read(&line[line.len().min(behind(line, b"gets"))..], true, bytes),
         Some(b"get") => return read(&line[line.len().min(behind(line, b"get"))..], false, bytes),
         Some(b"quit") => return Next::Quit,
+        Some(b"gat" | b"gats") => {
+            return match Touch::of_several(line) {
+                Some(touch) => Next::GetAndTouch { touch, bytes },
+                None => Next::Forward { bytes, skip: 0 },
+            };
+        }
         Some(b"set") => set_data(rest),
         Some(b"add" | b"replace" | b"append" | b"prepend" | b"cas") => data(rest.nth(3)),
         Some(b"ms") => data(rest.nth(1)),
@@ -239,6 +289,22 @@ mod tests {
         let large = format!("set k 0 0 {}\r\n", VALUE_BYTES_MAX + 1);
         let expected = Next::Forward { bytes: large.len(), skip: VALUE_BYTES_MAX + 3 };
         assert_eq!(next(large.as_bytes(), 0), expected);
+    }
+
+    #[test]
+    fn a_gat_of_several_keys_is_taken_apart_and_put_together() {
+        let Next::GetAndTouch { touch, bytes: 20 } = next(b" gats  -1 a  bc  d\r\nx", 0) else {
+            panic!("it is one")
+        };
+        assert_eq!(touch.keys, b" a  bc  d");
+        let mut command = b"old".to_vec();
+        touch.write(b"bc", &mut command);
+        assert_eq!(command, b"gats -1 bc\r\n");
+        let long = format!("gat 1 a {}\r\n", "k".repeat(KEY_BYTES_MAX + 1));
+        for others in ["gat\r\n", "gat 1\r\n", "gat 1 a\r\n", "gat x a b\r\n", &long] {
+            let forwarded = Next::Forward { bytes: others.len(), skip: 0 };
+            assert_eq!(next(others.as_bytes(), 0), forwarded, "{others}");
+        }
     }
 
     #[test]

@@ -54,6 +54,18 @@ impl Model {
                 out.extend(END);
                 return out;
             }
+            // Which keys were touched is told by what a value ends with.
+            Request::GetAndTouch { keys, .. } => {
+                let mut out = Vec::new();
+                for key in words(keys) {
+                    self.item(key, &mut out);
+                    if let Some(value) = self.items.get_mut(key) {
+                        value.push(b'T');
+                    }
+                }
+                out.extend(END);
+                return out;
+            }
             _ => (b"", true),
         };
         if silent { Vec::new() } else { answer.to_vec() }
@@ -85,6 +97,10 @@ impl Backend for Model {
     }
 
     fn forward(&mut self, worker: usize, command: &[u8]) -> bool {
+        if let Parsed::Request(Request::GetAndTouch { keys, .. }, _) = parse(command) {
+            let last = |key: &[u8]| usize::from(self.two_workers && key[key.len() - 1] % 2 == 1);
+            assert!(words(keys).all(|key| last(key) == worker), "{}", text(command));
+        }
         let is_alone = self.queue.is_empty() || worker == self.at_worker;
         assert!(is_alone, "answers of two workers come in any order");
         self.at_worker = worker;
@@ -136,6 +152,8 @@ fn command() -> impl Strategy<Value = Vec<u8>> {
         2 => key.prop_map(|key| format!("delete {key}\r\n").into_bytes()),
         6 => prop::collection::vec(key, 1..5)
             .prop_map(|keys| format!("get {}\r\n", keys.join(" ")).into_bytes()),
+        3 => prop::collection::vec(key, 1..5)
+            .prop_map(|keys| format!("gat 100 {}\r\n", keys.join(" ")).into_bytes()),
         1 => Just(b"version\r\n".to_vec()),
         1 => Just(b"junk of any kind\r\n".to_vec()),
         1 => Just(b"set a 0 0 x\r\n".to_vec()),
