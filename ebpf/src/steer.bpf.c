@@ -20,7 +20,7 @@
 char LICENSE[] SEC("license") = "Dual MIT/GPL";
 
 /* Longest frame a UMEM chunk holds, Ethernet header included; set before loading. */
-const volatile __u32 frame_bytes_max = 1792;
+const volatile __u32 frame_bytes_max = 1776;
 
 static __always_inline bool same_address(const struct address *a, const struct address *b)
 {

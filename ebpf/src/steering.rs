@@ -100,7 +100,7 @@ pub struct Options {
 impl Default for Options {
     /// A 2,048-byte chunk less 256 bytes of headroom.
     fn default() -> Self {
-        Self { frame_bytes_max: 2048 - 256 }
+        Self { frame_bytes_max: 2048 - 272 }
     }
 }
 

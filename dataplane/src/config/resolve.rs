@@ -383,7 +383,7 @@ mod tests {
 
         let jumbo = HostFacts { mtu_max: 9000, ..host() };
         let error = Resolved::new(NodeConfig::default(), &jumbo).unwrap_err();
-        assert!(error.to_string().contains("lower the MTU to 3818 or less"), "{error}");
+        assert!(error.to_string().contains("lower the MTU to 3802 or less"), "{error}");
 
         let mut config = NodeConfig::default();
         config.worker.core = Auto::Is(Cores::One(7));

@@ -23,8 +23,9 @@ use nautilus_shm::clock;
 const RX_META_BYTES: usize = 16;
 
 /// Where in a frame the payload of what we send begins: behind the room the kernel uses for the
-/// metadata of received packets, and the longest headers.
-const PAYLOAD_OFFSET: usize = 336;
+/// metadata of received packets, and the longest headers. Words of values are copied whole, and the
+/// headers of IPv4 begin near the start of a cache line.
+const PAYLOAD_OFFSET: usize = 368;
 const _: () = assert!(PAYLOAD_OFFSET >= crate::limits::XDP_HEADROOM_BYTES as usize + 22 + 40 + 8);
 const _: () = assert!(
     PAYLOAD_OFFSET + 1472 <= crate::limits::CHUNK_BYTES_SMALL as usize,

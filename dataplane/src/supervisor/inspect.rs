@@ -171,7 +171,7 @@ mod tests {
         says(&Link { slave_kind: "bond".into(), ..link() }, "`ip link set dev eth0 nomaster`");
         says(&Link { kind: "vlan".into(), parent: 2, vlan: 7, ..link() }, "(ifindex 2)");
         says(&Link { xdp_mode: 2, xdp_program: 9, ..link() }, "program 9 (generic)");
-        says(&Link { mtu: 9000, ..link() }, "`ip link set dev eth0 mtu 3818`");
+        says(&Link { mtu: 9000, ..link() }, "`ip link set dev eth0 mtu 3802`");
         says(&Link { mac: [0; 6], ..link() }, "no Ethernet address");
         says(&Link { loopback: true, ..link() }, "port.kind = \"socket\"");
         let missing = inspect(&wanted(Auto::Auto), None, 0).unwrap_err();

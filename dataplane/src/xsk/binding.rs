@@ -169,7 +169,7 @@ fn register(fd: &OwnedFd, umem: &Umem) -> Result<(), XskError> {
         addr: umem.mapping().base().as_ptr() as u64,
         len: spec.frame_bytes() as u64,
         chunk_size: spec.chunk_bytes,
-        headroom: 0,
+        headroom: crate::limits::UMEM_HEADROOM_BYTES,
         flags: 0,
         tx_metadata_len: 0,
     };

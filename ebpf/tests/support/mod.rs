@@ -42,7 +42,7 @@ pub const FEED_PORT: u16 = 26477;
 /// What is on `CACHE_PORT`.
 pub const HOT_SERVICE: Service = Service::hot_cache(2, hot::HOT_CACHE, hot::HOT_GENERATION);
 /// Longest frame for a socket.
-pub const FRAME_BYTES_MAX: u32 = 1792;
+pub const FRAME_BYTES_MAX: u32 = 1776;
 
 /// The source list: prefix, allowed.
 pub const SOURCES: &[(&str, bool)] = &[
