@@ -153,7 +153,7 @@ fn memcached_gives_the_same_answers_to_streams() {
                 _ => 1 + random.below(200_000) as usize,
             };
             let head = match random.below(4) {
-                0 => format!("ms key1 {bytes} T100 k\r\n"),
+                0 => format!("ms key1 {bytes} T100000 k\r\n"),
                 1 => format!("append key1 0 0 {bytes}\r\n"),
                 _ => format!("set key1 1 0 {bytes}\r\n"),
             };
