@@ -3,10 +3,10 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use nautilus_shm::sampled_hits::{FRONT_HIT_RING, HIT_RINGS, Sampler};
+use nautilus_shm::sampled_hits::{HIT_RINGS, READER_HIT_RING, Sampler};
 use nautilus_shm::table::{TableReader, TableRegion};
 
-const OF_READERS: usize = HIT_RINGS - FRONT_HIT_RING - 1;
+const OF_READERS: usize = HIT_RINGS - READER_HIT_RING;
 
 /// Readers that this process has made. Relaxed: nothing else follows from it.
 static MADE: AtomicUsize = AtomicUsize::new(0);
@@ -24,10 +24,7 @@ impl Telling {
     pub fn new() -> Self {
         let begin = std::process::id() as usize;
         let number = begin.wrapping_add(MADE.fetch_add(1, Ordering::Relaxed));
-        Self {
-            ring: FRONT_HIT_RING + 1 + number % OF_READERS,
-            sampler: Sampler::new(number as u64),
-        }
+        Self { ring: READER_HIT_RING + number % OF_READERS, sampler: Sampler::new(number as u64) }
     }
 
     /// A read at `now_ns` has found `key`.

@@ -1,19 +1,20 @@
-//! Hits that readers tell the worker of: which keys are read by those who cannot write the table, so that
-//! the eviction does not take them for unused.
+//! Hits that a key's worker is told of: which keys are read by those who cannot write them, so that the
+//! eviction does not take them for unused, and what clients ask other workers for can turn hot.
 //!
 //! ```text
-//!   front      -> ring 0  \
-//!   a reader   -> ring 1   >  one memfd a cache, apart from its table  -> worker: a bounded look between bursts
-//!   a reader   -> ring 2  /       entry: the key's hash
+//!   front          -> ring 0  \
+//!   other workers  -> ring 1   >  one memfd a cache, apart from its table  -> worker: a bounded look between bursts
+//!   a reader       -> ring 2  /       entry: the key's hash
 //! ```
 //!
-//! Writers: the front and the cache's readers, each a ring of its own as far as there are enough; two in
-//! one ring lose some of each other's entries. Reader: the active worker, which maps it read-only and writes
-//! nothing into it, so that nobody waits for anybody. A ring that is not looked at in time is written over.
+//! Writers: the front, the workers that read a shard of another's, and the cache's readers, each a ring of
+//! its own as far as there are enough; two in one ring, as the workers are, lose some of each other's
+//! entries. Readers: the active workers, each of which looks for its own keys, and writes nothing of what
+//! it looks at, so that nobody waits for anybody. A ring that is not looked at in time is written over.
 //!
 //! Nothing in here is believed: any entry is a hash that a key has or has not, any index is taken modulo the
-//! ring. At worst a reader makes keys look used, which it could as well do by reading them, and keeps others
-//! from telling. So one memory serves all readers of a cache, and they are not kept apart from each other.
+//! ring. At worst a reader makes keys look used or asked for, which it could as well do by asking for them,
+//! and keeps others from telling. So one memory serves all of a cache, and they are not kept apart.
 
 mod sampler;
 
@@ -33,8 +34,14 @@ pub const HITS_MAGIC: u64 = u64::from_le_bytes(*b"NE-HITS ");
 /// heads ten thousand times a second.
 pub const HIT_RINGS: usize = 16;
 
-/// The front's ring; the others are the readers'.
+/// The front's ring.
 pub const FRONT_HIT_RING: usize = 0;
+
+/// The ring of all workers that read a shard of another's.
+pub const WORKER_HIT_RING: usize = 1;
+
+/// The first of the readers' rings, which are all the others.
+pub const READER_HIT_RING: usize = 2;
 
 /// Entries of a ring, a power of two. Too low: what comes while the worker sleeps is written over. Too high:
 /// what it then finds is old. (Under loom each multiplies the interleavings.)
@@ -118,7 +125,7 @@ impl HitRegion {
         Self::checked(Region::create(c"nautilus-hits", &spec())?)
     }
 
-    /// Maps a received descriptor: for writing by those who tell, read-only by the worker.
+    /// Maps a received descriptor: for writing by those who tell.
     pub fn attach(fd: OwnedFd, access: Access) -> Result<Self, RegionError> {
         Self::checked(Region::attach(fd, &spec(), access)?)
     }

@@ -12,18 +12,18 @@
 //! | --- | --- |
 //! | `core.rs` | executing a request; `store.rs`, `arithmetic.rs`, `meta.rs`, `stats.rs` are its parts |
 //! | `table.rs`, `reads.rs`, `meta_get.rs` | requests that only read, over any table |
+//! | `several.rs` | a `get` of several keys, or of another worker's |
 //! | `sharing.rs` | a table that several workers write |
 //! | `rights.rs` | what a request needs its source to be allowed |
 //! | `sink.rs`, `datagrams.rs` | where an answer goes: a stream, datagrams |
-//! | `counts.rs` | what is counted |
+//! | `counts.rs`, `totals.rs` | what is counted here, and by the whole node |
 //! | `feed_keys.rs` | what feeds publish |
 //! | `engine.rs` | the way of a request without a network, to be measured |
 
 use nautilus_ebpf::intf::Permissions;
-use nautilus_shm::metrics::MetricBank;
 use nautilus_shm::metrics::labels::CacheError;
 use nautilus_shm::table::{
-    Guess, Hit, HotSet, KeyHash, ReadError, TableReader, TableWriter, VALUE_BYTES_MAX, Words,
+    Guess, Hit, HotSet, KeyHash, TableReader, TableWriter, VALUE_BYTES_MAX, Words,
 };
 
 use super::App;
@@ -31,7 +31,7 @@ use crate::access::AccessList;
 use crate::limits::BURST_DATAGRAMS_MAX;
 use crate::memcached::FrameHeader;
 use crate::memcached::frame::{FRAME_HEADER_BYTES, FRAME_TEXT_BYTES_MAX, REPLY_FRAMES_MAX};
-use crate::memcached::parse::{self, Next, Request, words};
+use crate::memcached::parse::{self, Next, Request};
 use crate::memcached::reply::{value_line_bytes, write_value_line};
 use crate::net::Endpoint;
 use crate::port::{Burst, Datagram, Filled, Transmit};
@@ -46,6 +46,7 @@ mod meta;
 mod meta_get;
 pub mod reads;
 pub mod rights;
+mod several;
 pub mod sharing;
 pub mod sink;
 mod stats;
@@ -53,6 +54,7 @@ mod store;
 pub mod table;
 #[cfg(test)]
 mod tests;
+mod totals;
 
 use core::Core;
 pub use counts::{CacheCounts, Outcome};
@@ -60,11 +62,7 @@ use datagrams::{Pieces, Reply};
 pub use sharing::Outbox;
 use sharing::{Sharing, Whose, whose};
 use sink::{Sink, Stream};
-use table::{Look, ReadTable, Wants};
-
-/// Keys of one request that are looked up together. Too low: waits for memory are not overlapped. Too
-/// high: the first lines are gone from the cache when they are used.
-const LOOKUPS_TOGETHER: usize = 32;
+pub use totals::Banks;
 
 /// Buckets of seven items that one housekeeping looks at for items to expire, ten thousand times a
 /// second. Too low: a full table takes long to give memory back. Too high: requests wait behind it.
@@ -129,15 +127,21 @@ impl<W: Words, H: HotSet> CacheApp<W, H> {
         }
     }
 
-    /// The same on a part of a table, the rest of which `reader` reads.
-    pub fn with_others(mut self, reader: TableReader<W>) -> Self {
-        self.sharing = Some(Sharing::new(reader));
+    /// The same on a part of a table, that of worker `number`, the rest of which `reader` reads.
+    pub fn with_others(mut self, reader: TableReader<W>, number: u32) -> Self {
+        self.sharing = Some(Sharing::new(reader, number.into()));
         self
     }
 
     /// The same for the sources of a list, where the port does not know what they may do.
     pub fn with_access(self, access: AccessList) -> Self {
         Self { access, ..self }
+    }
+
+    /// The same, counting where the whole node does.
+    pub fn with_banks(mut self, banks: Banks) -> Self {
+        self.core.banks = banks;
+        self
     }
 
     /// Datagrams for other workers, to be sent on after each burst; none where there are no others.
@@ -172,10 +176,9 @@ impl<W: Words, H: HotSet> CacheApp<W, H> {
         &self.core.counts
     }
 
-    /// Adds what was counted since the last call to the process's metrics.
-    pub fn publish(&mut self, bank: &MetricBank<'_>) {
-        let table = &self.core.table;
-        self.core.counts.publish(bank, table.counts(), &table.usage());
+    /// Adds what was counted since the last call to this process's bank.
+    pub fn publish(&mut self) {
+        self.core.publish();
     }
 
     /// Executes one request of a stream from a source with these permissions and gives the pieces of its
@@ -246,6 +249,12 @@ impl<W: Words, H: HotSet> CacheApp<W, H> {
                     Whose::Read(owner) => {
                         let (table, pieces) = (&mut sharing.table, &mut self.pieces);
                         if let Ok(lookups) = reads::answer(table, now_ns, &request, pieces) {
+                            if let Request::Meta(meta) = &request
+                                && lookups.hits_count > 0
+                                && !meta.is_no_use
+                            {
+                                sharing.found(now_ns, meta.key.bytes());
+                            }
                             self.core.count_meta_read(&request, lookups);
                             self.send(&mut datagrams_left, reply);
                             text = text.get(taken..).unwrap_or_default();
@@ -364,63 +373,6 @@ impl<W: Words, H: HotSet> CacheApp<W, H> {
         let (table, pieces) = (&self.core.table, &mut self.pieces);
         reads::write_value(table, key, &hit.into(), hit, with_version, pieces);
         Sink::<TableWriter<W, H>>::text(pieces, END);
-    }
-
-    /// Answers a `get` of any keys into the pieces. A worker is returned that has to answer instead,
-    /// because its part of the table cannot be read at this moment.
-    fn get_several(&mut self, now_ns: u64, keys: &[u8], with_version: bool) -> Option<usize> {
-        let mut words = words(keys);
-        let nothing = (self.core.hash(b""), Guess::default());
-        let mut together = [(&b""[..], nothing); LOOKUPS_TOGETHER];
-        loop {
-            let mut count = 0;
-            for (place, key) in together.iter_mut().zip(words.by_ref()) {
-                *place = (key, (self.core.hash(key), Guess::default()));
-                self.core.table.prefetch_bucket(place.1.0);
-                count += 1;
-            }
-            if count == 0 {
-                break;
-            }
-            for (_, (hash, guess)) in &mut together[..count] {
-                *guess = self.core.table.prefetch_cell(*hash);
-            }
-            for (_, (hash, guess)) in &together[..count] {
-                self.core.table.prefetch_rest(*hash, *guess);
-            }
-            for &(key, place) in &together[..count] {
-                if self.sharing.is_some() && !self.core.table.owns(place.0) {
-                    let Ok(()) = self.get_anothers(now_ns, key, with_version) else {
-                        return Some(self.core.table.shard_index(place.0) as usize);
-                    };
-                } else if let Some(hit) = self.look_up(now_ns, place, key, with_version) {
-                    let (table, pieces) = (&self.core.table, &mut self.pieces);
-                    reads::write_value(table, key, &(&hit).into(), &hit, with_version, pieces);
-                }
-            }
-        }
-        Sink::<TableWriter<W, H>>::text(&mut self.pieces, END);
-        None
-    }
-
-    /// Reads a key of another worker's into the pieces.
-    fn get_anothers(
-        &mut self,
-        now_ns: u64,
-        key: &[u8],
-        with_version: bool,
-    ) -> Result<(), ReadError> {
-        let Some(Sharing { table, .. }) = &mut self.sharing else { return Ok(()) };
-        let look = table.look(key, now_ns, Wants::default());
-        match look {
-            Look::Hit(item, value) => {
-                reads::write_value(table, key, &item, &value, with_version, &mut self.pieces);
-            }
-            Look::Miss | Look::Suspect(..) => {}
-            Look::Unavailable(error) => return Err(error),
-        }
-        self.core.count_look_up(matches!(look, Look::Hit(..)), with_version);
-        Ok(())
     }
 }
 

@@ -4,7 +4,6 @@
 use nautilus_shm::attach::CACHES_MAX;
 use nautilus_shm::clock::monotonic_ns;
 use nautilus_shm::control_region::ControlRegion;
-use nautilus_shm::metrics::MetricBank;
 use nautilus_shm::region::Access;
 use nautilus_shm::sampled_hits::HitRegion;
 use nautilus_shm::table::{SHARDS_MAX, SharedWords, TableReader, TableRegion, TableWriter};
@@ -13,6 +12,7 @@ use super::StandbyError;
 use super::changes::{Change, Outcome};
 use super::hot::HotSets;
 use crate::access::AccessList;
+use crate::app::cache::Banks;
 use crate::app::feed::{Feed, FeedSpec};
 use crate::app::{App, CacheApp};
 use crate::config::{self, FeedStart, NodeConfig};
@@ -77,8 +77,7 @@ impl PreparedCache {
         fds: &mut Fds,
     ) -> Result<Self, StandbyError> {
         let memory = TableRegion::attach(fds.take(&opened.memory_name())?, Access::ReadWrite)?;
-        // Readers write it, the worker only looks.
-        let hits = HitRegion::attach(fds.take(&opened.hits_name())?, Access::ReadOnly)?;
+        let hits = HitRegion::attach(fds.take(&opened.hits_name())?, Access::ReadWrite)?;
         let memory = SharedWords::new(memory.with_hits(hits));
         let table = TableReader::attach(memory.clone()).map_err(StandbyError::Table)?;
         let (mut lines, mut specs) = (Vec::new(), Vec::new());
@@ -104,12 +103,12 @@ impl PreparedCache {
     }
 
     /// Takes the worker's part of the table over from a dead predecessor and every channel with it.
-    pub fn take_over<'a>(
+    pub fn take_over(
         self,
-        region: &'a ControlRegion,
+        region: &'static ControlRegion,
         index: usize,
         realtime_offset_ns: i64,
-    ) -> Result<ServedCache<'a>, StandbyError> {
+    ) -> Result<ServedCache, StandbyError> {
         let Self { opened, number, is_alone, memory, access, hot, mut feed, lines } = self;
         if usize::from(opened.place) >= CACHES_MAX {
             return Err(StandbyError::Unexpected("a cache has no place"));
@@ -117,10 +116,12 @@ impl PreparedCache {
         let own = if is_alone { 0..SHARDS_MAX } else { number..number + 1 };
         let writer = TableWriter::attach_shards(memory.clone(), hot, own);
         let mut app = CacheApp::new(writer.map_err(StandbyError::Table)?, realtime_offset_ns)
-            .with_access(access);
+            .with_access(access)
+            .with_banks(Banks::of_node(region, index, usize::from(opened.place)));
         app.set_value_bytes_max(opened.section.max_value_bytes);
         if !is_alone {
-            app = app.with_others(TableReader::attach(memory).map_err(StandbyError::Table)?);
+            let reader = TableReader::attach(memory).map_err(StandbyError::Table)?;
+            app = app.with_others(reader, number);
         }
         if let Some(feed) = &mut feed {
             feed.begin(&mut app);
@@ -132,7 +133,6 @@ impl PreparedCache {
             app,
             feed,
             lines,
-            bank: region.cache_metrics(index, usize::from(opened.place)),
         })
     }
 }
@@ -164,17 +164,16 @@ fn channel_of(feed: &config::Feed) -> Result<ChannelSpec, StandbyError> {
 }
 
 /// One cache as the loop serves it, with the feeds that publish into it.
-pub(super) struct ServedCache<'a> {
+pub(super) struct ServedCache {
     place: usize,
     generation: u32,
     port: u16,
     pub app: NodeCache,
     pub feed: Option<Feed>,
     lines: Vec<Line>,
-    bank: MetricBank<'a>,
 }
 
-impl ServedCache<'_> {
+impl ServedCache {
     /// Handles requests and sends on what is for other workers.
     #[inline]
     pub fn handle(
@@ -230,17 +229,17 @@ impl Burst for One<'_> {
 }
 
 /// All caches of a worker by place.
-pub(super) struct ServedCaches<'a> {
-    places: [Option<Box<ServedCache<'a>>>; CACHES_MAX],
+pub(super) struct ServedCaches {
+    places: [Option<Box<ServedCache>>; CACHES_MAX],
     /// Ports by place, 0 for none: what every datagram is looked up in.
     ports: [u16; CACHES_MAX],
 }
 
-impl<'a> ServedCaches<'a> {
+impl ServedCaches {
     /// Takes every prepared cache over.
     pub fn take_over(
         prepared: Vec<PreparedCache>,
-        region: &'a ControlRegion,
+        region: &'static ControlRegion,
         index: usize,
         realtime_offset_ns: i64,
     ) -> Result<Self, StandbyError> {
@@ -255,7 +254,7 @@ impl<'a> ServedCaches<'a> {
     }
 
     /// Makes a change and returns what was in its place, to be dropped elsewhere: that may take long.
-    pub fn change(&mut self, change: Change<'a>) -> Outcome<'a> {
+    pub fn change(&mut self, change: Change) -> Outcome {
         match change {
             Change::Add(cache) => {
                 let place = cache.place;
@@ -283,7 +282,7 @@ impl<'a> ServedCaches<'a> {
     /// Place of the cache that a feed line publishes into.
     #[inline]
     pub fn by_feed_line(&self, destination: &Endpoint) -> Option<usize> {
-        let has_line = |cache: &Option<Box<ServedCache<'a>>>| {
+        let has_line = |cache: &Option<Box<ServedCache>>| {
             cache
                 .as_ref()
                 .is_some_and(|cache| cache.lines.iter().any(|line| line.endpoint == *destination))
@@ -293,12 +292,12 @@ impl<'a> ServedCaches<'a> {
 
     /// The cache of a place.
     #[inline]
-    pub fn at(&mut self, place: usize) -> Option<&mut ServedCache<'a>> {
+    pub fn at(&mut self, place: usize) -> Option<&mut ServedCache> {
         self.places.get_mut(place)?.as_deref_mut()
     }
 
     /// Every cache.
-    pub fn all(&mut self) -> impl Iterator<Item = &mut ServedCache<'a>> {
+    pub fn all(&mut self) -> impl Iterator<Item = &mut ServedCache> {
         self.places.iter_mut().flatten().map(Box::as_mut)
     }
 
@@ -313,15 +312,15 @@ impl<'a> ServedCaches<'a> {
         self.places.iter().flatten().filter_map(|cache| cache.feed.as_ref())
     }
 
-    /// Publishes what was counted, each in its own bank.
+    /// Publishes what was counted.
     pub fn publish(&mut self) {
         for cache in self.places.iter_mut().flatten() {
-            cache.app.publish(&cache.bank);
+            cache.app.publish();
         }
     }
 }
 
-impl Caches for ServedCaches<'_> {
+impl Caches for ServedCaches {
     type Memory = Memory;
     type Hot = Option<XdpHotSet>;
 

@@ -196,10 +196,40 @@ labels! {
         Mn ["mn"],
     }
 
+    /// What came of a change of a key.
+    CacheOutcome ["outcome"] {
+        /// A value was stored.
+        Stored ["stored"],
+        /// A delete found its key.
+        DeleteHit ["delete_hit"],
+        /// And did not.
+        DeleteMiss ["delete_miss"],
+        /// An increment found its key.
+        IncrHit ["incr_hit"],
+        /// And did not.
+        IncrMiss ["incr_miss"],
+        /// A decrement found its key.
+        DecrHit ["decr_hit"],
+        /// And did not.
+        DecrMiss ["decr_miss"],
+        /// A compare-and-swap stored.
+        CasHit ["cas_hit"],
+        /// It did not find its key.
+        CasMiss ["cas_miss"],
+        /// It found another version.
+        CasBadVersion ["cas_bad_version"],
+        /// A touch found its key.
+        TouchHit ["touch_hit"],
+        /// And did not.
+        TouchMiss ["touch_miss"],
+    }
+
     /// Who read a key that the worker was told of.
     HitPath ["path"] {
         /// Through the front.
         Front ["front"],
+        /// Through another worker, at whose queue the request arrived.
+        Worker ["worker"],
         /// By programs of this host that map the cache.
         Reader ["reader"],
     }

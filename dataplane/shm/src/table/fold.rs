@@ -1,8 +1,9 @@
-//! What readers tell of their hits, counted as uses ([`crate::sampled_hits`]).
+//! What others tell of their hits, counted as uses, and what other workers were asked for as asked for
+//! ([`crate::sampled_hits`]).
 
 use super::evict::FREQUENCY_MAX;
 use super::hash::KeyHash;
-use super::hot::HotSet;
+use super::hot::{HotKey, HotSet};
 use super::layout::{C_LINK, C_META, Shard, lower};
 use super::meta::{Meta, access_is_old, access_of, access_time, generation, link_word};
 use super::payload::Cursor;
@@ -10,7 +11,7 @@ use super::probe::{Item, buckets, is_item, slot_cell, slot_tag, slots};
 use super::reader::TableReader;
 use super::words::{Words, load, store};
 use super::writer::{TableWriter, shard_of, usable};
-use crate::sampled_hits::{FRONT_HIT_RING, HIT_RINGS};
+use crate::sampled_hits::{FRONT_HIT_RING, HIT_RINGS, WORKER_HIT_RING};
 use crate::sync::AtomicU64;
 
 /// Entries that are looked up together. Too low: waits for memory are not overlapped. Too high: requests
@@ -42,7 +43,7 @@ impl Folding {
 }
 
 impl<W: Words, H: HotSet> TableWriter<W, H> {
-    /// Counts hits that readers told of as uses: a bounded number, growing with the time since the last call
+    /// Counts hits that others told of as uses: a bounded number, growing with the time since the last call
     /// as far as a sleep of the run loop. No system call; nothing is written to the readers' memory.
     pub fn fold_sampled(&mut self, now_ns: u64) {
         let since_ns = now_ns.saturating_sub(self.folding.folded_ns);
@@ -78,31 +79,48 @@ impl<W: Words, H: HotSet> TableWriter<W, H> {
             self.prefetch_cell(KeyHash(*hash));
         }
         for &(ring, hash) in &told[..count] {
+            let hash = KeyHash(hash);
             // Every writer of the table sees every entry.
-            if !self.owns(KeyHash(hash)) {
+            if !self.owns(hash) {
                 continue;
             }
-            let counted = match (self.use_by_hash(KeyHash(hash), now_ns), ring) {
-                (false, _) => &mut self.counts.sampled_stray_count,
-                (true, FRONT_HIT_RING) => &mut self.counts.sampled_front_count,
-                (true, _) => &mut self.counts.sampled_readers_count,
+            let used = self.use_by_hash(hash, now_ns);
+            let counted = match (used, ring) {
+                (None, _) => &mut self.counts.sampled_stray_count,
+                (Some(_), FRONT_HIT_RING) => &mut self.counts.sampled_front_count,
+                (Some(_), WORKER_HIT_RING) => &mut self.counts.sampled_workers_count,
+                (Some(_), _) => &mut self.counts.sampled_readers_count,
             };
             *counted += 1;
+            if let Some(cell) = used
+                && H::IS_THERE
+                && ring == WORKER_HIT_RING
+            {
+                self.asked_elsewhere(hash, cell, now_ns);
+            }
         }
         count
     }
 
-    /// Counts a use of the value whose key has this hash, if there is one that may be used. Any hash will
-    /// do: only a slot of the table says which cell is an item's.
-    fn use_by_hash(&mut self, hash: KeyHash, now_ns: u64) -> bool {
+    /// Counts a use of the value whose key has this hash, if there is one that may be used, and returns its
+    /// first cell. Any hash will do: only a slot of the table says which cell is an item's.
+    fn use_by_hash(&mut self, hash: KeyHash, now_ns: u64) -> Option<u32> {
         let words = self.memory.words();
         let shard = shard_of(&self.shards, hash);
         let item = find_by_hash(words, shard, hash);
-        let Some(item) = item.filter(|item| usable(words, shard, item, now_ns)) else {
-            return false;
-        };
+        let item = item.filter(|item| usable(words, shard, item, now_ns))?;
         used_if_new(words, shard, &item, now_ns);
-        true
+        Some(item.cell)
+    }
+
+    /// Tells the hot set, as the worker does of a request that came to itself.
+    fn asked_elsewhere(&mut self, hash: KeyHash, cell: u32, now_ns: u64) {
+        let shard = shard_of(&self.shards, hash);
+        let Some(key) = HotKey::of(self.memory.words(), shard, cell) else { return };
+        let Some(hit) = self.peek(hash, key.bytes(), now_ns) else { return };
+        if self.hot.asked(hash.bits(), key.bytes(), &hit) {
+            self.show(key.bytes(), &hit);
+        }
     }
 }
 
@@ -165,7 +183,7 @@ mod tests {
     use super::*;
     use crate::clock::monotonic_ns;
     use crate::region::Access;
-    use crate::sampled_hits::HitRegion;
+    use crate::sampled_hits::{HitRegion, READER_HIT_RING};
 
     /// A table of 1 MiB, a reader of it, and who tells.
     fn table() -> (TableWriter<TableRegion>, TableReader<TableRegion>) {
@@ -218,6 +236,75 @@ mod tests {
             assert!(of_ring > 20_000 && of_other == 0, "{counts:?}");
             assert_eq!(none.sampled_front_count + none.sampled_readers_count, 0);
         }
+    }
+
+    /// Takes whatever is asked for three times.
+    #[derive(Default)]
+    struct Third {
+        asked: Vec<Vec<u8>>,
+        shown: Vec<(Vec<u8>, Vec<u8>)>,
+    }
+
+    impl HotSet for Third {
+        const IS_THERE: bool = true;
+        fn holds(&self, _: &[u8]) -> bool {
+            false
+        }
+        fn asked(&mut self, _: u64, key: &[u8], _: &Hit) -> bool {
+            self.asked.push(key.to_vec());
+            self.asked.iter().filter(|asked| *asked == key).count() == 3
+        }
+        fn housekeeping(&mut self, _: u64) {}
+        fn next_used(&mut self) -> Option<HotKey> {
+            None
+        }
+        fn publish(&mut self, key: &[u8], value: &HotValue<'_>) {
+            self.shown.push((key.to_vec(), value.value.to_vec()));
+        }
+        fn empty(&mut self, _: &[u8]) {}
+        fn set_channel(&mut self, _: u8, _: u64) {}
+        fn set_channel_epoch(&mut self, _: u8, _: u64) {}
+        fn set_flush_epoch(&mut self, _: u64) {}
+        fn set_valid_until(&mut self, _: u64) {}
+    }
+
+    #[test]
+    fn only_what_other_workers_are_asked_for_turns_hot() {
+        let hits = HitRegion::create().unwrap();
+        let of_worker =
+            HitRegion::attach(hits.fd().try_clone_to_owned().unwrap(), Access::ReadWrite).unwrap();
+        let region = TableRegion::create(1, false).unwrap();
+        let reader = region.fd().try_clone_to_owned().unwrap();
+        let reader = TableRegion::attach(reader, Access::ReadOnly).unwrap().with_hits(hits);
+        let memory = region.with_hits(of_worker);
+        let mut table = TableWriter::create_with(memory, 1, 5, Third::default()).unwrap();
+        let reader = TableReader::attach(reader).unwrap();
+        for key in [&b"worker"[..], b"reader", b"front"] {
+            let set = Mutation::new(key, Op::Set(b"value"));
+            table.apply(table.hash(key), &set, 1).unwrap();
+        }
+        for _ in 0..5 {
+            for (ring, key) in [
+                (WORKER_HIT_RING, &b"worker"[..]),
+                (READER_HIT_RING, b"reader"),
+                (FRONT_HIT_RING, b"front"),
+            ] {
+                reader.tell(ring, key);
+            }
+            // Of a key that is not there.
+            reader.tell(WORKER_HIT_RING, b"nothing");
+            table.fold_sampled(1);
+        }
+        let counts = table.counts();
+        let counted = [
+            counts.sampled_workers_count,
+            counts.sampled_readers_count,
+            counts.sampled_front_count,
+        ];
+        assert_eq!((counted, counts.sampled_stray_count), ([5, 5, 5], 5));
+        let Third { asked, shown } = table.hot_mut();
+        assert_eq!(*asked, vec![b"worker".to_vec(); 5]);
+        assert_eq!(*shown, [(b"worker".to_vec(), b"value".to_vec())]);
     }
 
     #[test]

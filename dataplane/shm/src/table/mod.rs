@@ -27,6 +27,7 @@ mod reader;
 #[cfg(not(loom))]
 mod region;
 mod sweep;
+mod usage;
 mod validity;
 mod versions;
 mod watch;
@@ -45,10 +46,11 @@ pub use mutation::{ApplyError, Marks, Mutation, Op};
 pub use reader::{DETACHED_AGE_NS, READER_RETRIES_MAX, ReadError, ReadHit, TableReader};
 #[cfg(not(loom))]
 pub use region::{CACHE_MAGIC, TableRegion};
+pub use usage::Usage;
 pub use validity::{ChannelState, NO_LEASE};
 pub use watch::Watch;
 pub use words::{SharedWords, Words, heap_words};
-pub use writer::{Guess, Hit, TableWriter, Usage, ValueReader, WriterCounts};
+pub use writer::{Guess, Hit, TableWriter, ValueReader, WriterCounts};
 
 #[cfg(test)]
 mod hot_test;

@@ -9,9 +9,9 @@ use super::hash::KeyHash;
 use super::hot::{HotKey, HotSet};
 use super::intent::recover;
 use super::layout::{
-    C_EXPIRY_NS, C_LENGTH, C_LINK, C_META, C_VERSION, C_WRITTEN, GROUP_CELLS, Layout, LayoutError,
-    S_BYTES, S_FREE_CELLS, S_FREE_RUNS, S_ITEMS, S_MAIN_ENDS, S_SMALL_ENDS, SHARDS_MAX, Shard,
-    T_CELLS, T_SEED, T_SHARDS, T_VALID_UNTIL_NS, upper, value_bytes,
+    C_EXPIRY_NS, C_LENGTH, C_LINK, C_META, C_VERSION, C_WRITTEN, Layout, LayoutError, S_MAIN_ENDS,
+    S_SMALL_ENDS, SHARDS_MAX, Shard, T_CELLS, T_SEED, T_SHARDS, T_VALID_UNTIL_NS, upper,
+    value_bytes,
 };
 use super::meta::{Meta, access_of, access_second};
 use super::payload::Cursor;
@@ -73,25 +73,14 @@ pub struct WriterCounts {
     pub expirations_count: u64,
     /// Uses that the front told of, a sample.
     pub sampled_front_count: u64,
+    /// Uses that other workers told of, a sample.
+    pub sampled_workers_count: u64,
     /// Uses that same-host readers told of, a sample.
     pub sampled_readers_count: u64,
     /// What was told of no value that is there: it went since, or the hash is made up.
     pub sampled_stray_count: u64,
     /// Times a ring was written over before it was looked at.
     pub sampled_overruns_count: u64,
-}
-
-/// What is in the table.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Usage {
-    /// Items, expired ones that nobody has asked for included.
-    pub items_count: u64,
-    /// Key and value bytes of the items.
-    pub payload_bytes: u64,
-    /// Cells in use, of [`Self::cells_count`].
-    pub used_cells_count: u64,
-    /// All cells.
-    pub cells_count: u64,
 }
 
 /// The writer of some shards of one table, or of all: an active worker. It keeps nothing of the table
@@ -214,30 +203,6 @@ impl<W: Words, H: HotSet> TableWriter<W, H> {
     /// What happened since the writer was made.
     pub fn counts(&self) -> WriterCounts {
         self.counts
-    }
-
-    /// What is in the shards that it owns. A few loads a shard.
-    pub fn usage(&self) -> Usage {
-        self.usage_of(self.owned.clone())
-    }
-
-    /// What is in the whole table, as of no single moment where others write, too.
-    pub fn table_usage(&self) -> Usage {
-        self.usage_of(0..self.layout.shards)
-    }
-
-    fn usage_of(&self, shards: Range<u32>) -> Usage {
-        let words = self.memory.words();
-        let mut usage = Usage::default();
-        for shard in &self.shards[shards.start as usize..shards.end as usize] {
-            usage.items_count += load(words, shard.base + S_ITEMS);
-            usage.payload_bytes += load(words, shard.base + S_BYTES);
-            let free_runs = load(words, shard.base + S_FREE_RUNS);
-            let free = load(words, shard.base + S_FREE_CELLS) + free_runs * u64::from(GROUP_CELLS);
-            usage.used_cells_count += u64::from(shard.cells) - free;
-            usage.cells_count += u64::from(shard.cells);
-        }
-        usage
     }
 
     /// The hash of a key in this table.

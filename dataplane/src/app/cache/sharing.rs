@@ -3,10 +3,12 @@
 //!
 //! ```text
 //!   request -> key of ours:      executed here
-//!           -> only reads:       from shared memory, as a same-host reader does
+//!           -> only reads:       from shared memory, as a same-host reader does; the owner is told of
+//!                                a share of the hits
 //!           -> else:             with all that follows it in its datagram to the owner, who answers
 //! ```
 
+use nautilus_shm::sampled_hits::{Sampler, WORKER_HIT_RING};
 use nautilus_shm::table::{HotSet, TableReader, TableWriter, Words};
 
 use super::table::SharedTable;
@@ -43,11 +45,22 @@ pub(super) struct Sharing<W> {
     pub table: SharedTable<W>,
     /// Datagrams for others.
     pub outbox: Outbox,
+    sampler: Sampler,
 }
 
 impl<W: Words> Sharing<W> {
-    pub fn new(reader: TableReader<W>) -> Self {
-        Self { table: SharedTable::new(reader), outbox: Outbox::default() }
+    /// `number` is the worker's.
+    pub fn new(reader: TableReader<W>, number: u64) -> Self {
+        let sampler = Sampler::new(number);
+        Self { table: SharedTable::new(reader), outbox: Outbox::default(), sampler }
+    }
+
+    /// Tells the owner of a key that it was asked for here, and found.
+    #[inline]
+    pub fn found(&mut self, now_ns: u64, key: &[u8]) {
+        if self.sampler.wants(now_ns) {
+            self.table.tell(WORKER_HIT_RING, key);
+        }
     }
 }
 
@@ -79,8 +92,8 @@ pub(super) fn whose<W: Words, H: HotSet>(
         }
         Request::Meta(meta) => changed(meta.key.bytes()),
         Request::MetaDebug { key } => owner(key.bytes()).map_or(Whose::Ours, Whose::Read),
-        // The owner of the cache: of its first shard.
-        Request::FlushAll { .. } if !table.owns_first() => Whose::Theirs(0),
+        // The owner of the cache, that is of its first shard. It alone remembers the last `stats reset`.
+        Request::FlushAll { .. } | Request::Stats { .. } if !table.owns_first() => Whose::Theirs(0),
         _ => Whose::Ours,
     }
 }

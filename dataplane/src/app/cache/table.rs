@@ -148,6 +148,12 @@ impl<W: Words> SharedTable<W> {
         Self { reader, value: vec![1; VALUE_BYTES_MAX].into() }
     }
 
+    /// [`TableReader::tell`].
+    #[inline]
+    pub fn tell(&self, ring: usize, key: &[u8]) {
+        self.reader.tell(ring, key);
+    }
+
     /// The value that was found last, of this length.
     pub fn bytes(&self, value_bytes: usize) -> &[u8] {
         &self.value[..value_bytes]

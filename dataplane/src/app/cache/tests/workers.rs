@@ -34,7 +34,7 @@ impl Workers {
         let caches = [0, 1].map(|worker| {
             let writer = TableWriter::attach_shards(memory.clone(), (), worker..worker + 1);
             CacheApp::new(writer.unwrap(), 0)
-                .with_others(TableReader::attach(memory.clone()).unwrap())
+                .with_others(TableReader::attach(memory.clone()).unwrap(), worker)
         });
         Self { caches, sent_on: 0 }
     }
@@ -169,6 +169,17 @@ fn a_gat_of_keys_of_several_workers_is_refused_whole() {
     assert_eq!(text(workers.ask(0, 1, gat.as_bytes())).as_bytes(), NOT_OURS);
     let gat = format!("gat 0 {one}\r\n");
     assert_eq!(text(workers.ask(0, 1, gat.as_bytes())), "END\r\n");
+}
+
+#[test]
+fn stats_are_the_first_workers_to_answer() {
+    let mut workers = Workers::new();
+    for worker in [0, 1] {
+        let before = workers.sent_on;
+        let said = text(workers.ask(worker, 1, b"stats\r\n"));
+        assert!(said.contains("STAT threads 2\r\n"), "{said}");
+        assert_eq!(workers.sent_on - before, worker);
+    }
 }
 
 fn command() -> impl Strategy<Value = String> {
