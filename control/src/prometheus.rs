@@ -78,9 +78,9 @@ pub fn render(nodes: &[NodeView]) -> String {
                         }
                     }
                 }
-                Owner::FrontCache => {
+                Owner::FrontCache | Owner::SupervisorCache => {
                     for cache in &snapshot.caches {
-                        let samples = cache.front.samples(Owner::FrontCache);
+                        let samples = cache.beside.samples(spec.owner);
                         let samples = samples.filter(|s| s.spec.name == spec.name);
                         let labels = format!(",cache=\"{}\"", escape(&cache.identity.id));
                         series(&mut text, samples, &node, &labels);
@@ -97,7 +97,7 @@ pub fn render(nodes: &[NodeView]) -> String {
                     histogram(&mut text, spec.name, &snapshot.histograms[index], &node, None);
                 }
                 // They have no histogram of their own.
-                Owner::Front | Owner::Cache | Owner::FrontCache => {}
+                Owner::Front | Owner::Cache | Owner::FrontCache | Owner::SupervisorCache => {}
                 Owner::Worker => {
                     for worker in &snapshot.workers {
                         let slot = Some(worker.slot);

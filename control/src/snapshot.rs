@@ -56,8 +56,8 @@ pub struct Cache {
     pub identity: CacheIdentity,
     /// What each worker slot counted of it.
     pub workers: Vec<(usize, MetricSnapshot)>,
-    /// What the front counted of it.
-    pub front: MetricSnapshot,
+    /// What front and supervisor counted of it, each in rows of its own.
+    pub beside: MetricSnapshot,
 }
 
 impl Cache {
@@ -170,11 +170,9 @@ fn caches(region: &ControlReader, workers: &[Worker]) -> Vec<Cache> {
             continue;
         }
         let of_worker = |worker: &Worker| (worker.slot, region.cache_metrics(worker.slot, place));
-        caches.push(Cache {
-            identity,
-            workers: workers.iter().map(of_worker).collect(),
-            front: region.cache_metrics(FRONT_PROCESS, place),
-        });
+        let mut beside = region.cache_metrics(FRONT_PROCESS, place);
+        beside.merge(&region.cache_metrics(SUPERVISOR_PROCESS, place));
+        caches.push(Cache { identity, workers: workers.iter().map(of_worker).collect(), beside });
     }
     caches
 }

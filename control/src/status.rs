@@ -122,7 +122,7 @@ pub struct CacheStatus {
     pub limit_bytes: u64,
     /// Items removed to make room, since it was made.
     pub evictions: u64,
-    /// Keys found by workers and front, since it was made.
+    /// Keys found in XDP, by workers and by the front, since it was made.
     pub hits: u64,
     /// Keys not found by workers and front, since it was made.
     pub misses: u64,
@@ -293,14 +293,16 @@ impl CacheStatus {
     }
 }
 
-/// Keys of a cache that workers and front found and did not find, since it was made. What XDP answers
-/// itself is not among them.
+/// Keys of a cache that XDP, workers and front found and did not find, since it was made.
 pub fn cache_lookups(cache: &Cache) -> (u64, u64) {
     let workers = cache.worker_metrics();
-    let sum =
-        |counter, by_front| workers.counter(counter).saturating_add(cache.front.counter(by_front));
-    let hits = sum(metrics::CACHE_HITS, metrics::FRONT_HITS);
-    (hits, sum(metrics::CACHE_MISSES, metrics::FRONT_MISSES))
+    let beside = |counter| cache.beside.counter(counter);
+    let hits = workers
+        .counter(metrics::CACHE_HITS)
+        .saturating_add(beside(metrics::FRONT_HITS))
+        .saturating_add(beside(metrics::CACHE_HOT_HITS));
+    let misses = workers.counter(metrics::CACHE_MISSES);
+    (hits, misses.saturating_add(beside(metrics::FRONT_MISSES)))
 }
 
 impl InterfaceStatus {

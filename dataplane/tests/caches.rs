@@ -145,6 +145,13 @@ fn the_same_keys_do_not_mix_by_any_path() {
         }
         hot_hits(&region) >= before + 90
     });
+    wait_until("hits in XDP are each cache's own", Duration::from_secs(5), || {
+        let of_cache =
+            |place| region.cache_metrics(SUPERVISOR_PROCESS, place).counter(table::CACHE_HOT_HITS);
+        let of_caches: Vec<u64> = (0..CACHES.len()).map(of_cache).collect();
+        of_caches.iter().all(|hits| *hits >= 25)
+            && of_caches.iter().sum::<u64>() == hot_hits(&region)
+    });
     assert_eq!(ask(&sockets[1], "set udp 0 0 3\r\nnew\r\n"), "STORED\r\n");
     assert_everywhere(&node, "udp", [values[0], Some("new"), values[2]]);
     assert_eq!(ask(&sockets[0], "delete udp\r\n"), "DELETED\r\n");

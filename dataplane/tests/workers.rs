@@ -96,6 +96,63 @@ fn every_flow_reaches_every_key() {
     node.stop();
 }
 
+/// The number behind a name in `stats`, as a flow is told.
+fn stat(flow: &UdpSocket, name: &str) -> u64 {
+    let said = ask(flow, "stats\r\n");
+    let value = said.lines().find_map(|line| line.strip_prefix(&format!("STAT {name} ")));
+    value.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("no {name} in {said}"))
+}
+
+#[test]
+#[ignore = "privileged: makes network namespaces and a node"]
+fn every_flow_is_told_what_the_whole_cache_counted() {
+    if !privileged("every_flow_is_told_what_the_whole_cache_counted") {
+        return;
+    }
+    const KEYS: u64 = 40;
+    let mut node = node();
+    start(&mut node);
+    let flows: Vec<UdpSocket> = (0..8).map(|_| cache_client(&node)).collect();
+    let mut tcp = Client::connect(&node.client_ns, server()).unwrap();
+    let mut gets = 0;
+    let names: Vec<String> = (0..KEYS).map(|key| format!("k{key}")).collect();
+    let values: String = names.iter().map(|name| format!("VALUE {name} 0 1\r\nv\r\n")).collect();
+    for round in 1..=3 {
+        for (name, flow) in names.iter().zip(flows.iter().cycle()) {
+            assert_eq!(ask(flow, &format!("set {name} 0 0 1\r\nv\r\n")), "STORED\r\n");
+            assert_eq!(ask(flow, &format!("get {name}\r\n")).matches("VALUE").count(), 1);
+            assert_eq!(ask(flow, "get none\r\n"), "END\r\n");
+        }
+        // By the front: reads of its own, and one command of keys of both workers.
+        let all = format!("{values}END\r\n");
+        tcp.ask(format!("get {}\r\n", names.join(" ")).as_bytes(), all.as_bytes());
+        tcp.ask(format!("gat 1000 {}\r\n", names.join(" ")).as_bytes(), all.as_bytes());
+        gets += 4 * KEYS;
+        let shows = |flow: &UdpSocket| {
+            [("cmd_set", round * KEYS), ("total_items", round * KEYS), ("cmd_gat", round * KEYS)]
+                .into_iter()
+                .chain([("touch_hits", round * KEYS), ("get_hits", gets - round * KEYS)])
+                .chain([("get_misses", round * KEYS), ("curr_items", KEYS), ("threads", 2)])
+                .all(|(name, value)| stat(flow, name) == value)
+        };
+        wait_until("what every process counted is shown to everybody", PATIENCE, || {
+            flows.iter().all(shows)
+        });
+        // The figures outlast who counted.
+        Supervised::kill_worker(node.serving()[round as usize % 2]);
+        node.await_workers(2);
+        for flow in &flows {
+            wait_until("they go on", PATIENCE, || shows(flow));
+        }
+    }
+    assert_eq!(ask(&flows[0], "stats reset\r\n"), "RESET\r\n");
+    for flow in &flows {
+        assert_eq!([stat(flow, "cmd_set"), stat(flow, "get_hits")], [0, 0]);
+        assert_eq!(stat(flow, "curr_items"), KEYS);
+    }
+    node.stop();
+}
+
 #[test]
 #[ignore = "privileged: makes network namespaces and a node"]
 fn a_worker_without_a_queue_serves_its_keys() {

@@ -72,11 +72,13 @@
  */
 #define HOT_READ_TRIES 3
 
-/* Value of `hot_hits`, one a CPU: answers from each slot. */
+/* Value of `hot_hits`, one a CPU: answers from each slot, and for each cache. */
 struct hot_hits_row {
 	__u64 slots[HOT_SLOTS];
+	__u64 caches[HOT_CACHES];
 };
-_Static_assert(sizeof(struct hot_hits_row) == 32768, "hot_hits_row");
+_Static_assert(sizeof(struct hot_hits_row) == 32896, "hot_hits_row");
+_Static_assert(offsetof(struct hot_hits_row, caches) == 32768, "hot_hits_row.caches");
 
 /* rx_meta.magic; the bytes read "NAUT" on a little-endian host. */
 #define RX_META_MAGIC 0x5455414e

@@ -39,6 +39,8 @@ pub const HOT_SLOTS: u32 = 4_096;
 pub const HOT_AREAS_MAX: u32 = 8;
 /// Caches of one node that can be answered from the hot set; length of `hot_words`.
 pub const HOT_CACHES: u16 = 16;
+/// Words of one CPU's row of `hot_hits`: answers from each slot, then for each cache.
+pub const HOT_HITS_ROW_WORDS: usize = HOT_SLOTS as usize + HOT_CACHES as usize;
 /// Feed channels of each; 0 means that clients own the key.
 pub const HOT_CHANNELS: usize = 256;
 /// Bytes of the longest key in the hot set.

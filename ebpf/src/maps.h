@@ -113,7 +113,7 @@ struct {
 	__type(value, struct hot_words);
 } hot_words SEC(".maps");
 
-/* How often each slot was answered from: a row a CPU, whose softirq is its one writer. Not a per-CPU map:
+/* How often each slot was answered from, and for each cache: a row a CPU, whose softirq is its one writer. Not a per-CPU map:
  * those cannot be mapped, and a worker that reads must not have to ask the kernel. As many entries as
  * there are possible CPUs, set before loading.
  */

@@ -112,8 +112,10 @@ static __always_inline bool answer_from_hot_set(struct xdp_md *ctx, const struct
 		return false;
 	__u32 cpu = bpf_get_smp_processor_id();
 	struct hot_hits_row *row = bpf_map_lookup_elem(&hot_hits, &cpu);
-	if (row)
+	if (row) {
 		++row->slots[slot & (HOT_SLOTS - 1)];
+		++row->caches[service->cache & (HOT_CACHES - 1)];
+	}
 	return true;
 }
 #endif

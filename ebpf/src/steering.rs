@@ -83,7 +83,7 @@ type Shape = (MapType, usize, usize, u32);
 const HOT_SHAPES: [Shape; HOT_FD_NAMES.len()] = [
     (MapType::Array, 4, size_of::<intf::HotSlot>(), intf::HOT_SLOTS),
     (MapType::Array, 4, size_of::<intf::HotWordsValue>(), intf::HOT_CACHES as u32),
-    (MapType::Array, 4, size_of::<u64>() * intf::HOT_SLOTS as usize, ONE_A_CPU),
+    (MapType::Array, 4, size_of::<u64>() * intf::HOT_HITS_ROW_WORDS, ONE_A_CPU),
 ];
 
 /// Entries of a map that has one for each possible CPU.

@@ -352,8 +352,8 @@ fn a_checksum_is_never_zero() {
 
 #[test]
 #[ignore = "privileged: loads XDP programs"]
-fn hits_are_counted_by_slot() {
-    let Some(mut rig) = rig("hits_are_counted_by_slot") else { return };
+fn hits_are_counted_by_slot_and_by_cache() {
+    let Some(mut rig) = rig("hits_are_counted_by_slot_and_by_cache") else { return };
     let hits = HotHits::map(rig.steering.hot_fds()[2]).unwrap();
     let (slot, other) = (slot_of(HOT_CACHE, KEY).unwrap(), slot_of(HOT_CACHE, b"h").unwrap());
     for _ in 0..3 {
@@ -364,6 +364,10 @@ fn hits_are_counted_by_slot() {
     rig.expect("no hit", &v4().bytes(), Redirected);
     let sum: u64 = (0..HOT_SLOTS).map(|slot| hits.of(slot)).sum();
     assert_eq!((hits.of(slot), hits.of(other), sum), (3, 1, 4));
+    let of_caches: Vec<u64> = (0..HOT_CACHES).map(|cache| hits.of_cache(cache)).collect();
+    let mut expected = vec![0; HOT_CACHES.into()];
+    expected[usize::from(HOT_CACHE)] = 4;
+    assert_eq!(of_caches, expected);
 }
 
 /// A successor finds what its predecessor published, and goes on where it was.

@@ -76,6 +76,8 @@ pub enum Owner {
     Cache,
     /// The front, in its bank of each cache.
     FrontCache,
+    /// The supervisor, in its bank of each cache.
+    SupervisorCache,
 }
 
 /// One row of the table.
@@ -188,6 +190,12 @@ pub struct MetricSlots([AtomicU64; METRIC_SLOTS]);
 // SAFETY: an array of shared words; the tail padding is never read.
 unsafe impl Shared for MetricSlots {}
 
+impl Default for MetricSlots {
+    fn default() -> Self {
+        Self([const { AtomicU64::new(0) }; METRIC_SLOTS])
+    }
+}
+
 impl MetricSlots {
     /// The writer's handle. The caller is the process, and the thread, that owns the bank.
     pub fn bank(&self) -> MetricBank<'_> {
@@ -226,6 +234,13 @@ impl MetricBank<'_> {
     #[inline(always)]
     pub fn set(&self, gauge: Gauge, value: u64) {
         self.slots[gauge.0].store(value, Ordering::Relaxed);
+    }
+
+    /// Adds every value to a snapshot.
+    pub fn add_to(&self, snapshot: &mut MetricSnapshot) {
+        for (sum, slot) in snapshot.0.iter_mut().zip(self.slots) {
+            *sum = sum.wrapping_add(slot.load(Ordering::Relaxed));
+        }
     }
 
     /// Begins anew, for another cache in the same place: counters of one cache never fall, those of a place
@@ -302,6 +317,11 @@ impl MetricSnapshot {
         })
     }
 
+    /// Begins anew.
+    pub fn clear(&mut self) {
+        self.0.fill(0);
+    }
+
     /// Adds the counters and gauges of another bank.
     pub fn merge(&mut self, other: &Self) {
         for (to, from) in self.0.iter_mut().zip(&other.0) {
@@ -367,8 +387,14 @@ mod tests {
                 ("nautilus_xdp_packets_total", "redirect/redirected".into(), 99.0),
             ]
         );
-        let owners =
-            [Owner::Worker, Owner::Supervisor, Owner::Front, Owner::Cache, Owner::FrontCache];
+        let owners = [
+            Owner::Worker,
+            Owner::Supervisor,
+            Owner::Front,
+            Owner::Cache,
+            Owner::FrontCache,
+            Owner::SupervisorCache,
+        ];
         let samples: usize = owners.map(|owner| snapshot.samples(owner).count()).iter().sum();
         assert_eq!(samples, METRIC_SLOTS);
     }

@@ -76,10 +76,10 @@ impl Prepared {
     /// Takes everything over from a dead predecessor.
     pub fn take_over(
         self,
-        region: &ControlRegion,
+        region: &'static ControlRegion,
         index: usize,
         generation: u64,
-    ) -> Result<NodeApps<'_>, StandbyError> {
+    ) -> Result<NodeApps, StandbyError> {
         let Self { echo_port, caches, mut front, mut peers } = self;
         if let Some(front) = &mut front {
             front.take_over(generation);
@@ -112,24 +112,24 @@ pub(super) fn realtime_offset_ns() -> i64 {
 }
 
 /// Echo, caches and feeds of one worker.
-pub(super) struct NodeApps<'a> {
+pub(super) struct NodeApps {
     echo_port: Option<u16>,
     echo: Echo,
     echoed_published: u64,
-    caches: ServedCaches<'a>,
-    changes: Option<Inbox<'a>>,
+    caches: ServedCaches,
+    changes: Option<Inbox>,
     feed_metrics: FeedMetrics,
     front: Option<Forwarded>,
     peers: Option<Peers>,
     /// What another worker sent, while it is handled.
     parcel: Box<[u8]>,
-    xdp_to_book: &'a Histogram,
-    bank: MetricBank<'a>,
+    xdp_to_book: &'static Histogram,
+    bank: MetricBank<'static>,
     published_ns: u64,
     wall_clock_ns: u64,
 }
 
-impl Apps for NodeApps<'_> {
+impl Apps for NodeApps {
     #[inline]
     fn route(&self, destination: &Endpoint) -> Option<usize> {
         let port = destination.port;
@@ -223,9 +223,9 @@ impl Apps for NodeApps<'_> {
     }
 }
 
-impl<'a> NodeApps<'a> {
+impl NodeApps {
     /// Caches that come and go are found here.
-    pub fn take_changes_from(&mut self, inbox: Inbox<'a>) {
+    pub fn take_changes_from(&mut self, inbox: Inbox) {
         self.changes = Some(inbox);
     }
 
@@ -358,7 +358,8 @@ mod tests {
         };
         let prepared = Prepared { echo_port: None, caches: vec![cache], front: None, peers: None };
         let region = ControlRegion::create(c"nautilus-control").unwrap();
-        let mut apps = prepared.take_over(&region, 2, 1).unwrap();
+        let region: &'static ControlRegion = Box::leak(Box::new(region));
+        let mut apps = prepared.take_over(region, 2, 1).unwrap();
         let mut handle = |destination, rx_ns| {
             let source = Endpoint::new([198, 18, 0, 2].into(), 9);
             let link = Link::default();

@@ -31,26 +31,26 @@ use crate::supervisor::handover::{Assignment, Fds, FromWorker, ToWorker};
 const LOOK: Duration = Duration::from_millis(1);
 
 /// What the loop is to do.
-pub(super) enum Change<'a> {
+pub(super) enum Change {
     /// Serve this cache.
-    Add(Box<ServedCache<'a>>),
+    Add(Box<ServedCache>),
     /// Serve the cache of this place and generation no more.
     Forget(u16, u32),
 }
 
 /// What the loop had in that place.
-pub(super) type Outcome<'a> = Option<Box<ServedCache<'a>>>;
+pub(super) type Outcome = Option<Box<ServedCache>>;
 
 /// The loop's ends.
-pub(super) struct Inbox<'a> {
-    changes: Receiver<Change<'a>>,
-    outcomes: SyncSender<Outcome<'a>>,
+pub(super) struct Inbox {
+    changes: Receiver<Change>,
+    outcomes: SyncSender<Outcome>,
 }
 
-impl<'a> Inbox<'a> {
+impl Inbox {
     /// Looks for a change and has it made. No system call, no lock, no allocation.
     #[inline]
-    pub fn look(&self, make: impl FnOnce(Change<'a>) -> Outcome<'a>) {
+    pub fn look(&self, make: impl FnOnce(Change) -> Outcome) {
         if let Ok(change) = self.changes.try_recv() {
             // There is room: the helper waits for it before it brings the next change.
             let _ = self.outcomes.try_send(make(change));
@@ -59,7 +59,7 @@ impl<'a> Inbox<'a> {
 }
 
 /// Both slots: the helper's ends and the loop's.
-pub(super) fn slots<'a>() -> (SyncSender<Change<'a>>, Receiver<Outcome<'a>>, Inbox<'a>) {
+pub(super) fn slots() -> (SyncSender<Change>, Receiver<Outcome>, Inbox) {
     let (to_loop, changes) = sync_channel(1);
     let (outcomes, from_loop) = sync_channel(1);
     (to_loop, from_loop, Inbox { changes, outcomes })
@@ -70,8 +70,8 @@ pub(super) struct Changes {
     pub region: &'static ControlRegion,
     pub config: NodeConfig,
     pub hot: HotSets,
-    pub to_loop: SyncSender<Change<'static>>,
-    pub from_loop: Receiver<Outcome<'static>>,
+    pub to_loop: SyncSender<Change>,
+    pub from_loop: Receiver<Outcome>,
 }
 
 impl Changes {
@@ -112,14 +112,14 @@ impl Changes {
         assignment: &Assignment,
         opened: &CacheOpened,
         fds: &Fds,
-    ) -> Result<Box<ServedCache<'static>>, StandbyError> {
+    ) -> Result<Box<ServedCache>, StandbyError> {
         let prepared = prepared(assignment, &self.config, &self.hot, opened, fds)?;
         let index = assignment.worker_index as usize;
         Ok(Box::new(prepared.take_over(self.region, index, realtime_offset_ns())?))
     }
 
     /// Hands a change to the loop and drops what it gives back.
-    fn hand(&self, change: Change<'static>, stop: &AtomicBool) -> Option<()> {
+    fn hand(&self, change: Change, stop: &AtomicBool) -> Option<()> {
         self.to_loop.try_send(change).ok()?;
         // Raised by this thread alone, or by a worker that ends.
         while !stop.load(Ordering::Relaxed) {

@@ -348,6 +348,9 @@ fn add(
         // Nobody counts there: no process has a cache in this place.
         context.resources.control.cache_metrics(process, opened.place.into()).clear();
     }
+    if let Some(counted) = &mut context.resources.hot_counted {
+        counted.begin(opened.place.into());
+    }
     let cache = OpenCache { opened: opened.clone(), state: CacheState::Creating, memory, sockets };
     context.resources.changes += 1;
     work.told_ns = monotonic_ns();

@@ -30,7 +30,7 @@ use nautilus_shm::region::RegionError;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
 use super::caches::{CacheOpenError, CacheOpened, OpenCache, open_all};
-use super::counters::Counted;
+use super::counters::{Counted, HotCounted};
 use super::front_resources::{FrontOpenError, FrontResources};
 use super::handover::{Fds, InterfaceOpened, QueueOpened};
 use super::inspect::{Refusal, inspect};
@@ -264,6 +264,8 @@ pub struct Resources {
     pub team: TeamResources,
     /// The steering program; none with the socket port.
     pub steering: Option<Steering>,
+    /// What that answered by itself.
+    pub hot_counted: Option<HotCounted>,
     /// Interfaces, in the order of the node file; empty with the socket port.
     pub interfaces: Vec<Opened>,
     /// The standby's own sockets, an entry an interface, where it cannot map those of `interfaces`.
@@ -291,6 +293,7 @@ impl Resources {
             front,
             team: TeamResources::open(resolved.config.worker.count as usize)?,
             steering: None,
+            hot_counted: None,
             interfaces: Vec::new(),
             fresh: None,
             memberships: Vec::new(),
@@ -320,6 +323,8 @@ impl Resources {
                 this.interfaces.push(opened);
                 notes.extend(said);
             }
+            let source = |source| OpenError::Steering { name: "(all)".into(), source };
+            this.hot_counted = Some(HotCounted::new(&steering).map_err(source)?);
             this.steering = Some(steering);
             this.join(&resolved.config)?;
         }

@@ -1,5 +1,5 @@
-//! How often the program answered from each slot: a row of counters a CPU. Writer: the program on that CPU.
-//! Readers: workers, by loads.
+//! How often the program answered from each slot, and for each cache: a row of counters a CPU. Writer: the
+//! program on that CPU. Readers: workers and the supervisor, by loads.
 
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::Ordering;
@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use libbpf_rs::MapInfo;
 
 use super::mapping::Mapping;
-use crate::intf::HOT_SLOTS;
+use crate::intf::{HOT_CACHES, HOT_HITS_ROW_WORDS, HOT_SLOTS};
 use crate::steering::{SteeringError, check_hot_map};
 
 /// The `hot_hits` map, mapped.
@@ -22,7 +22,7 @@ impl HotHits {
         check_hot_map(hits, 2)?;
         let info = MapInfo::new(hits)
             .map_err(|error| SteeringError::Descriptor(std::io::Error::other(error)))?;
-        let words = info.info.max_entries as usize * HOT_SLOTS as usize;
+        let words = info.info.max_entries as usize * HOT_HITS_ROW_WORDS;
         Ok(Self { mapping: Mapping::new(hits, words).map_err(SteeringError::Descriptor)? })
     }
 
@@ -30,7 +30,20 @@ impl HotHits {
     /// load a CPU; relaxed: a late figure is as good.
     #[inline]
     pub fn of(&self, slot: u32) -> u64 {
-        let rows = self.mapping.words().chunks_exact(HOT_SLOTS as usize);
-        rows.fold(0, |sum, row| sum.wrapping_add(row[slot as usize].load(Ordering::Relaxed)))
+        debug_assert!(slot < HOT_SLOTS);
+        self.sum(slot as usize)
+    }
+
+    /// Answers for a cache's index below [`HOT_CACHES`] since the program was loaded, whatever caches had
+    /// it.
+    pub fn of_cache(&self, cache: u16) -> u64 {
+        assert!(cache < HOT_CACHES, "cache {cache} has no hits");
+        self.sum(HOT_SLOTS as usize + usize::from(cache))
+    }
+
+    #[inline]
+    fn sum(&self, word: usize) -> u64 {
+        let rows = self.mapping.words().chunks_exact(HOT_HITS_ROW_WORDS);
+        rows.fold(0, |sum, row| sum.wrapping_add(row[word].load(Ordering::Relaxed)))
     }
 }

@@ -5,8 +5,8 @@
 //! Times are stored in nanoseconds and exported in seconds.
 
 use super::labels::{
-    CacheError, CacheVerb, ConnectionEnd, FeedError, FrameOwner, HitPath, Label, LabelSet,
-    NeighbourOutcome, RxDrop, TxDrop, XdpVerdict,
+    CacheError, CacheOutcome, CacheVerb, ConnectionEnd, FeedError, FrameOwner, HitPath, Label,
+    LabelSet, NeighbourOutcome, RxDrop, TxDrop, XdpVerdict,
 };
 use super::{Counter, CounterBy, Gauge, GaugeBy, Kind, MetricSpec, Owner, Unit, slot_of};
 
@@ -92,6 +92,7 @@ metric_table! {
     CACHE_ERRORS counter "nautilus_cache_errors_total" Events Cache by CacheError: "Requests refused";
     CACHE_HITS counter "nautilus_cache_hits_total" Events Cache: "Keys found by the worker; those found in XDP, by the front and by readers of this host are not in it";
     CACHE_MISSES counter "nautilus_cache_misses_total" Events Cache: "Keys not found, suspect ones included";
+    CACHE_OUTCOMES counter "nautilus_cache_outcomes_total" Events Cache by CacheOutcome: "What came of changes of keys";
     CACHE_SUSPECTS counter "nautilus_cache_suspects_total" Events Cache: "Keys found but suspect, answered as a miss";
     CACHE_SAMPLED_HITS counter "nautilus_cache_sampled_hits_total" Events Cache by HitPath: "Hits of others that they told the worker of, a sample: all of few, a random share of many";
     CACHE_SAMPLED_STRAY counter "nautilus_cache_sampled_stray_total" Events Cache: "Told hits of no key that is there: it went meanwhile, or never was";
@@ -124,6 +125,7 @@ metric_table! {
     FEED_CHANNELS gauge "nautilus_feed_channels" Channels Worker: "Channels configured";
     FEED_BOOKS gauge "nautilus_feed_books" Books Worker: "Order books held";
     FEED_ORDERS gauge "nautilus_feed_orders" Orders Worker: "Open orders in all books";
+    CACHE_HOT_HITS counter "nautilus_cache_hot_hits_total" Events SupervisorCache: "Keys found in XDP";
     // XDP, copied from the steering program's map by the supervisor.
     XDP_PACKETS counter "nautilus_xdp_packets_total" Packets Supervisor by XdpVerdict: "Frames by what the steering program did with them, and why";
     XDP_BYTES counter "nautilus_xdp_bytes_total" Bytes Supervisor by XdpVerdict: "Bytes of those frames";

@@ -11,6 +11,7 @@ use super::reads::{self, Lookups};
 use super::sink::Sink;
 use super::stats::Stats;
 use super::table::{Look, ReadTable, Wants};
+use super::totals::Banks;
 use super::{END, META_NOOP, OK, VERSION, rights};
 use crate::memcached::parse::words;
 use crate::memcached::{Refusal, Request, expiry};
@@ -26,6 +27,7 @@ pub(super) struct FeedOwned;
 pub(super) struct Core<W, H> {
     pub table: TableWriter<W, H>,
     pub counts: CacheCounts,
+    pub banks: Banks,
     pub realtime_offset_ns: i64,
     /// Where values are put together, as long as the longest. Touched when it is made, so that the loop
     /// faults no page in.
@@ -42,12 +44,19 @@ impl<W: Words, H: HotSet> Core<W, H> {
         Self {
             table,
             counts: CacheCounts::default(),
+            banks: Banks::alone(),
             realtime_offset_ns,
             scratch: vec![1; VALUE_BYTES_MAX].into(),
             value_bytes_max: VALUE_BYTES_MAX,
             flush_at_ns: None,
             stats: Stats::default(),
         }
+    }
+
+    /// Adds what is new to this process's bank.
+    pub fn publish(&mut self) {
+        let table = &self.table;
+        self.counts.publish(&self.banks.own(), table.counts(), &table.usage());
     }
 
     pub fn deadline_ns(&self, seconds: i64, now_ns: u64) -> u64 {

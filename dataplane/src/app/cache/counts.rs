@@ -1,7 +1,7 @@
-//! What the cache application counts: by verb, by error, and what came of it. `stats` shows the sums
-//! since the last `stats reset`; the metric bank is given what was added since the last publication.
+//! What the cache application counts: by verb, by error, and what came of it. Published in the process's
+//! bank of the cache, from where `stats` and everybody else has it ([`super::totals`]).
 
-use nautilus_shm::metrics::labels::{CacheError, CacheVerb, HitPath, Label};
+use nautilus_shm::metrics::labels::{CacheError, CacheOutcome, CacheVerb, HitPath, Label};
 use nautilus_shm::metrics::{MetricBank, table};
 use nautilus_shm::table::{Usage, WriterCounts};
 
@@ -31,6 +31,21 @@ pub enum Outcome {
 
 const OUTCOMES: usize = Outcome::TouchMiss as usize + 1;
 
+const OF_CHANGES: [(Outcome, CacheOutcome); CacheOutcome::ALL.len()] = [
+    (Outcome::Stored, CacheOutcome::Stored),
+    (Outcome::DeleteHit, CacheOutcome::DeleteHit),
+    (Outcome::DeleteMiss, CacheOutcome::DeleteMiss),
+    (Outcome::IncrHit, CacheOutcome::IncrHit),
+    (Outcome::IncrMiss, CacheOutcome::IncrMiss),
+    (Outcome::DecrHit, CacheOutcome::DecrHit),
+    (Outcome::DecrMiss, CacheOutcome::DecrMiss),
+    (Outcome::CasHit, CacheOutcome::CasHit),
+    (Outcome::CasMiss, CacheOutcome::CasMiss),
+    (Outcome::CasBadVersion, CacheOutcome::CasBadVersion),
+    (Outcome::TouchHit, CacheOutcome::TouchHit),
+    (Outcome::TouchMiss, CacheOutcome::TouchMiss),
+];
+
 /// Plain numbers, so that counting is one addition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Sums {
@@ -56,7 +71,6 @@ impl Default for Sums {
 pub struct CacheCounts {
     sums: Sums,
     published: Sums,
-    reset: Sums,
 }
 
 impl CacheCounts {
@@ -75,28 +89,19 @@ impl CacheCounts {
         self.sums.outcomes[outcome as usize] += 1;
     }
 
-    /// Requests of a verb since the last `stats reset`; a `get` of several keys counts once a key.
+    /// Requests of a verb; a `get` of several keys counts once a key.
     pub fn requests(&self, verb: CacheVerb) -> u64 {
-        self.sums.verbs[verb as usize] - self.reset.verbs[verb as usize]
+        self.sums.verbs[verb as usize]
     }
 
-    /// Refusals since the last `stats reset`.
+    /// Refusals.
     pub fn errors(&self, error: CacheError) -> u64 {
-        self.sums.errors[error as usize] - self.reset.errors[error as usize]
+        self.sums.errors[error as usize]
     }
 
-    /// What came of requests since the last `stats reset`.
+    /// What came of requests.
     pub fn outcomes(&self, outcome: Outcome) -> u64 {
-        self.sums.outcomes[outcome as usize] - self.reset.outcomes[outcome as usize]
-    }
-
-    /// What the table's writer counted since the last `stats reset`.
-    pub(super) fn writer(&self, writer: WriterCounts) -> WriterCounts {
-        since(writer, self.reset.writer)
-    }
-
-    pub(super) fn reset(&mut self, writer: WriterCounts) {
-        self.reset = Sums { writer, ..self.sums };
+        self.sums.outcomes[outcome as usize]
     }
 
     /// Adds what is new to the bank.
@@ -115,12 +120,15 @@ impl CacheCounts {
             (table::CACHE_MISSES, Outcome::Miss),
             (table::CACHE_SPLIT_REPLIES, Outcome::SplitReply),
         ];
-        for (metric, outcome) in outcomes {
+        let of_changes =
+            OF_CHANGES.map(|(outcome, label)| (table::CACHE_OUTCOMES.of(label), outcome));
+        for (metric, outcome) in outcomes.into_iter().chain(of_changes) {
             let count = sums.outcomes[outcome as usize] - published.outcomes[outcome as usize];
             bank.add(metric, count);
         }
         let new = since(writer, published.writer);
         bank.add(table::CACHE_SAMPLED_HITS.of(HitPath::Front), new.sampled_front_count);
+        bank.add(table::CACHE_SAMPLED_HITS.of(HitPath::Worker), new.sampled_workers_count);
         bank.add(table::CACHE_SAMPLED_HITS.of(HitPath::Reader), new.sampled_readers_count);
         bank.add(table::CACHE_SAMPLED_STRAY, new.sampled_stray_count);
         bank.add(table::CACHE_SAMPLED_OVERRUNS, new.sampled_overruns_count);
@@ -141,6 +149,7 @@ fn since(now: WriterCounts, then: WriterCounts) -> WriterCounts {
         suspects_count: now.suspects_count - then.suspects_count,
         expirations_count: now.expirations_count - then.expirations_count,
         sampled_front_count: now.sampled_front_count - then.sampled_front_count,
+        sampled_workers_count: now.sampled_workers_count - then.sampled_workers_count,
         sampled_readers_count: now.sampled_readers_count - then.sampled_readers_count,
         sampled_stray_count: now.sampled_stray_count - then.sampled_stray_count,
         sampled_overruns_count: now.sampled_overruns_count - then.sampled_overruns_count,

@@ -1,10 +1,11 @@
 //! `stats`: bounded texts of numbers that are kept anyway.
 
-use nautilus_shm::metrics::labels::{CacheError, CacheVerb, Label};
+use nautilus_shm::metrics::labels::{CacheError, CacheOutcome, CacheVerb, HitPath, Label};
+use nautilus_shm::metrics::{Counter, table as metrics};
 use nautilus_shm::table::{HotSet, KEY_BYTES_MAX, TableWriter, Words};
 
 use super::core::Core;
-use super::counts::{CELL_BYTES, Outcome};
+use super::counts::CELL_BYTES;
 use super::sink::{Line, Sink};
 use super::table::ReadTable;
 use super::{END, PACKAGE_VERSION};
@@ -36,6 +37,29 @@ impl Stats {
     }
 }
 
+/// Lines that show one counter each.
+fn totals() -> [(&'static [u8], Counter); 17] {
+    [
+        (b"evictions", metrics::CACHE_EVICTIONS),
+        (b"reclaimed", metrics::CACHE_EXPIRATIONS),
+        (b"suspect_misses", metrics::CACHE_SUSPECTS),
+        (b"sampled_hits_stray", metrics::CACHE_SAMPLED_STRAY),
+        (b"sampled_hits_overruns", metrics::CACHE_SAMPLED_OVERRUNS),
+        (b"total_items", metrics::CACHE_OUTCOMES.of(CacheOutcome::Stored)),
+        (b"delete_hits", metrics::CACHE_OUTCOMES.of(CacheOutcome::DeleteHit)),
+        (b"delete_misses", metrics::CACHE_OUTCOMES.of(CacheOutcome::DeleteMiss)),
+        (b"incr_hits", metrics::CACHE_OUTCOMES.of(CacheOutcome::IncrHit)),
+        (b"incr_misses", metrics::CACHE_OUTCOMES.of(CacheOutcome::IncrMiss)),
+        (b"decr_hits", metrics::CACHE_OUTCOMES.of(CacheOutcome::DecrHit)),
+        (b"decr_misses", metrics::CACHE_OUTCOMES.of(CacheOutcome::DecrMiss)),
+        (b"cas_hits", metrics::CACHE_OUTCOMES.of(CacheOutcome::CasHit)),
+        (b"cas_misses", metrics::CACHE_OUTCOMES.of(CacheOutcome::CasMiss)),
+        (b"cas_badval", metrics::CACHE_OUTCOMES.of(CacheOutcome::CasBadVersion)),
+        (b"touch_hits", metrics::CACHE_OUTCOMES.of(CacheOutcome::TouchHit)),
+        (b"touch_misses", metrics::CACHE_OUTCOMES.of(CacheOutcome::TouchMiss)),
+    ]
+}
+
 /// Writes one line.
 fn stat<T: ReadTable>(sink: &mut impl Sink<T>, name: &[u8], value: u64) {
     let mut line = Line::new(b"STAT ");
@@ -63,7 +87,8 @@ impl<W: Words, H: HotSet> Core<W, H> {
             b"items" => self.items(sink),
             b"slabs" => self.slabs(sink),
             b"reset" => {
-                self.counts.reset(self.table.counts());
+                self.publish();
+                self.banks.reset();
                 return sink.text(b"RESET\r\n");
             }
             _ => {}
@@ -71,13 +96,20 @@ impl<W: Words, H: HotSet> Core<W, H> {
         sink.text(END);
     }
 
+    /// Publishes what was counted here and looks at all that was published.
+    fn gather(&mut self) {
+        self.publish();
+        self.banks.gather();
+    }
+
     fn general<S>(&mut self, now_ns: u64, sink: &mut S)
     where
         S: Sink<TableWriter<W, H>>,
     {
+        self.gather();
         let started_ns = *self.stats.started_ns.get_or_insert(now_ns);
         let usage = self.table.table_usage();
-        let writer = self.counts.writer(self.table.counts());
+        let counted = |counter| self.banks.counted(counter);
         let realtime_s =
             (now_ns as i64).saturating_add(self.realtime_offset_ns).max(0) as u64 / 1_000_000_000;
         stat(sink, b"pid", self.stats.process.into());
@@ -87,42 +119,37 @@ impl<W: Words, H: HotSet> Core<W, H> {
         sink.text(PACKAGE_VERSION);
         sink.text(b"\r\n");
         stat(sink, b"pointer_size", 64);
-        stat(sink, b"threads", 1);
+        stat(sink, b"threads", u64::from(self.table.shards()));
         stat(sink, b"curr_items", usage.items_count);
         stat(sink, b"bytes", usage.used_cells_count * CELL_BYTES);
         stat(sink, b"limit_maxbytes", usage.cells_count * CELL_BYTES);
-        stat(sink, b"evictions", writer.evictions_count);
-        stat(sink, b"reclaimed", writer.expirations_count);
-        stat(sink, b"suspect_misses", writer.suspects_count);
-        // What `get_hits` and `cmd_get` lack: these paths tell of a part of their hits only.
-        sink.text(b"STAT get_hits_without xdp,front,readers\r\n");
-        stat(sink, b"sampled_hits_front", writer.sampled_front_count);
-        stat(sink, b"sampled_hits_readers", writer.sampled_readers_count);
-        stat(sink, b"sampled_hits_stray", writer.sampled_stray_count);
-        stat(sink, b"sampled_hits_overruns", writer.sampled_overruns_count);
+        for (name, counter) in totals() {
+            stat(sink, name, counted(counter));
+        }
+        let (in_xdp, of_front) = (counted(metrics::CACHE_HOT_HITS), counted(metrics::FRONT_HITS));
+        let front_misses = counted(metrics::FRONT_MISSES);
         for &verb in CacheVerb::ALL {
             let mut name = Line::new(b"cmd_");
             name.push(CacheVerb::SET.values[verb.index()][0].as_bytes());
-            stat(sink, name.text(), self.counts.requests(verb));
+            // What XDP and front answer they do not count by verb: `get` nearly always.
+            let elsewhere = match verb {
+                CacheVerb::Get => in_xdp + of_front + front_misses,
+                _ => 0,
+            };
+            stat(sink, name.text(), counted(metrics::CACHE_REQUESTS.of(verb)) + elsewhere);
         }
-        let outcomes: [(&[u8], Outcome); 14] = [
-            (b"total_items", Outcome::Stored),
-            (b"get_hits", Outcome::Hit),
-            (b"get_misses", Outcome::Miss),
-            (b"delete_hits", Outcome::DeleteHit),
-            (b"delete_misses", Outcome::DeleteMiss),
-            (b"incr_hits", Outcome::IncrHit),
-            (b"incr_misses", Outcome::IncrMiss),
-            (b"decr_hits", Outcome::DecrHit),
-            (b"decr_misses", Outcome::DecrMiss),
-            (b"cas_hits", Outcome::CasHit),
-            (b"cas_misses", Outcome::CasMiss),
-            (b"cas_badval", Outcome::CasBadVersion),
-            (b"touch_hits", Outcome::TouchHit),
-            (b"touch_misses", Outcome::TouchMiss),
-        ];
-        for (name, outcome) in outcomes {
-            stat(sink, name, self.counts.outcomes(outcome));
+        let hits = counted(metrics::CACHE_HITS);
+        stat(sink, b"get_hits", hits + in_xdp + of_front);
+        stat(sink, b"get_misses", counted(metrics::CACHE_MISSES) + front_misses);
+        stat(sink, b"get_hits_worker", hits);
+        stat(sink, b"get_hits_xdp", in_xdp);
+        stat(sink, b"get_hits_front", of_front);
+        // They tell of a part of their hits only.
+        sink.text(b"STAT get_hits_without readers\r\n");
+        for &path in HitPath::ALL {
+            let mut name = Line::new(b"sampled_hits_");
+            name.push(HitPath::SET.values[path.index()][0].as_bytes());
+            stat(sink, name.text(), counted(metrics::CACHE_SAMPLED_HITS.of(path)));
         }
     }
 
@@ -134,7 +161,7 @@ impl<W: Words, H: HotSet> Core<W, H> {
         stat(sink, b"maxbytes", usage.cells_count * CELL_BYTES);
         stat(sink, b"item_size_max", self.value_bytes_max as u64);
         stat(sink, b"key_size_max", KEY_BYTES_MAX as u64);
-        stat(sink, b"num_threads", 1);
+        stat(sink, b"num_threads", u64::from(self.table.shards()));
         stat(sink, b"reply_datagrams_max", crate::memcached::frame::REPLY_FRAMES_MAX as u64);
         sink.text(b"STAT evictions on\r\nSTAT cas_enabled yes\r\nSTAT flush_enabled yes\r\n");
     }
@@ -144,12 +171,12 @@ impl<W: Words, H: HotSet> Core<W, H> {
     where
         S: Sink<TableWriter<W, H>>,
     {
+        self.gather();
         let usage = self.table.table_usage();
-        let writer = self.counts.writer(self.table.counts());
         stat(sink, b"items:1:number", usage.items_count);
         stat(sink, b"items:1:mem_requested", usage.payload_bytes);
-        stat(sink, b"items:1:evicted", writer.evictions_count);
-        stat(sink, b"items:1:reclaimed", writer.expirations_count);
+        stat(sink, b"items:1:evicted", self.banks.counted(metrics::CACHE_EVICTIONS));
+        stat(sink, b"items:1:reclaimed", self.banks.counted(metrics::CACHE_EXPIRATIONS));
     }
 
     fn slabs<S>(&mut self, sink: &mut S)

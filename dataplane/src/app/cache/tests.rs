@@ -372,14 +372,14 @@ fn no_input_makes_it_panic_or_send_a_bad_frame() {
 fn publishing_adds_what_was_counted_since_the_last_time() {
     use nautilus_shm::control_region::ControlRegion;
     use nautilus_shm::metrics::table;
-    let region = ControlRegion::create(c"cache-counts").unwrap();
-    let bank = region.metrics(1);
-    let mut cache = cache();
+    let region: &'static _ = Box::leak(Box::new(ControlRegion::create(c"cache-counts").unwrap()));
+    let bank = region.cache_metrics(1, 2);
+    let mut cache = cache().with_banks(Banks::of_node(region, 1, 2));
     cache.begin_channel(3);
     Keyspace::put(&mut cache, b"md", b"1", 3, 1).unwrap();
     ask(&mut cache, "get md\r\n");
     for _ in 0..2 {
-        cache.publish(&bank);
+        cache.publish();
         assert_eq!(bank.counter(table::CACHE_SUSPECTS), 1);
         assert_eq!(bank.counter(table::CACHE_MISSES), 1);
         assert_eq!(bank.counter(table::CACHE_HITS), 0);
