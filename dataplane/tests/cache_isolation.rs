@@ -1,5 +1,6 @@
 //! What one cache suffers while another one is flooded with `stats`, values of 1 MiB and junk: prints its
-//! latencies with and without, and holds every answer and every memory limit. Needs root.
+//! latencies without, with, and while the same flood goes to a memcached beside the node, and holds every
+//! answer and every memory limit. Needs root.
 #![allow(missing_docs)]
 
 #[path = "support/supervised.rs"]
@@ -9,6 +10,7 @@ mod tcp;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, UdpSocket};
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -116,6 +118,87 @@ fn flood(
     })
 }
 
+/// `stats`, values of 1 MiB and junk, from three clients.
+struct Flood {
+    shared: (Arc<AtomicBool>, Arc<AtomicU64>),
+    threads: Vec<std::thread::JoinHandle<()>>,
+}
+
+impl Flood {
+    fn start(node: &Supervised, port: u16) -> Self {
+        let shared = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let mut threads = Vec::new();
+        let stats = over_udp(node, port);
+        stats.set_read_timeout(Some(Duration::from_micros(200))).unwrap();
+        threads.push(flood(&shared, move |_| {
+            let _ = stats.send(b"\0\x01\0\0\0\x01\0\0stats\r\n");
+            let _ = stats.recv(&mut [0; 1500]);
+        }));
+        let mut large = over_tcp(node, port);
+        threads.push(flood(&shared, move |round| {
+            let head = format!("set large{} 0 0 1048575\r\n", round % 64);
+            large.send(head.as_bytes());
+            large.send(&vec![b'v'; 1_048_575]);
+            large.ask(b"\r\n", b"STORED\r\n");
+        }));
+        let namespace = node.client_ns.clone();
+        let server = SocketAddr::new(SERVER.parse().unwrap(), port);
+        let junk = over_udp(node, port);
+        threads.push(flood(&shared, move |round| {
+            let bytes: Vec<u8> =
+                (0..1400u64).map(|at| ((at * 131 + round * 7919) >> 3) as u8).collect();
+            let _ = junk.send(&bytes);
+            if round % 64 == 0
+                && let Ok(mut client) = Client::connect(&namespace, server)
+            {
+                // It may be closed in the middle of it.
+                let _ = client.0.write_all(&bytes.repeat(200));
+                let _ = client.0.set_read_timeout(Some(Duration::from_millis(1)));
+                let _ = client.0.read(&mut [0; 4096]);
+            }
+            std::thread::sleep(Duration::from_micros(200));
+        }));
+        Self { shared, threads }
+    }
+
+    /// How much there was of it.
+    fn stop(self) -> u64 {
+        self.shared.0.store(true, Ordering::Relaxed);
+        self.threads.into_iter().for_each(|thread| thread.join().unwrap());
+        self.shared.1.load(Ordering::Relaxed)
+    }
+}
+
+/// In the node's namespace, on the kernel's path.
+struct Memcached(Child);
+
+impl Memcached {
+    /// `None` when it is not installed.
+    fn start(node: &Supervised, port: u16) -> Option<Self> {
+        let port_text = port.to_string();
+        Command::new("memcached").arg("-V").stdout(Stdio::null()).status().ok()?;
+        let process = Command::new("ip")
+            .args(["netns", "exec", &node.server_ns, "memcached", "-u", "nobody", "-t", "1"])
+            .args(["-m", "64", "-I", "2m", "-l", SERVER, "-p", &port_text, "-U", &port_text])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn();
+        let this = Self(process.unwrap());
+        wait_until("memcached", Duration::from_secs(10), || {
+            let server = SocketAddr::new(SERVER.parse().unwrap(), port);
+            Client::connect(&node.client_ns, server).is_ok()
+        });
+        Some(this)
+    }
+}
+
+impl Drop for Memcached {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 #[test]
 #[ignore = "privileged: makes network namespaces and a node"]
 fn a_flooded_cache_changes_no_answer_of_another() {
@@ -125,9 +208,6 @@ fn a_flooded_cache_changes_no_answer_of_another() {
     let mut node = Supervised::new(NODE);
     node.start();
     wait_until("a front", Duration::from_secs(10), || front_pid(&node).is_some());
-    let section = format!("id = \"flooded\"\nport = {FLOODED_PORT}\nmax_memory_mb = 16\n");
-    let (code, said) = node.request(&create_request(&section));
-    assert_eq!(code, Code::Ok, "{said}");
     let client = over_udp(&node, CACHE_PORT);
     for key in 0..KEYS {
         let set = format!("set key{key} 0 0 {}\r\n{}\r\n", value(key).len(), value(key));
@@ -135,42 +215,21 @@ fn a_flooded_cache_changes_no_answer_of_another() {
     }
     measure(&node, "alone");
 
-    let shared = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-    let mut threads = Vec::new();
-    let stats = over_udp(&node, FLOODED_PORT);
-    stats.set_read_timeout(Some(Duration::from_micros(200))).unwrap();
-    threads.push(flood(&shared, move |_| {
-        let _ = stats.send(b"\0\x01\0\0\0\x01\0\0stats\r\n");
-        let _ = stats.recv(&mut [0; 1500]);
-    }));
-    let mut large = over_tcp(&node, FLOODED_PORT);
-    threads.push(flood(&shared, move |round| {
-        let head = format!("set large{} 0 0 1048575\r\n", round % 64);
-        large.send(head.as_bytes());
-        large.send(&vec![b'v'; 1_048_575]);
-        large.ask(b"\r\n", b"STORED\r\n");
-    }));
-    let namespace = node.client_ns.clone();
-    let server = SocketAddr::new(SERVER.parse().unwrap(), FLOODED_PORT);
-    let junk = over_udp(&node, FLOODED_PORT);
-    threads.push(flood(&shared, move |round| {
-        let bytes: Vec<u8> =
-            (0..1400u64).map(|at| ((at * 131 + round * 7919) >> 3) as u8).collect();
-        let _ = junk.send(&bytes);
-        if round % 64 == 0
-            && let Ok(mut client) = Client::connect(&namespace, server)
-        {
-            // It may be closed in the middle of it.
-            let _ = client.0.write_all(&bytes.repeat(200));
-            let _ = client.0.set_read_timeout(Some(Duration::from_millis(1)));
-            let _ = client.0.read(&mut [0; 4096]);
-        }
-        std::thread::sleep(Duration::from_micros(200));
-    }));
-    let taken = measure(&node, "beside a flood");
-    shared.0.store(true, Ordering::Relaxed);
-    threads.into_iter().for_each(|thread| thread.join().unwrap());
-    let flooded = shared.1.load(Ordering::Relaxed);
+    // The same flood at a server of its own: what two busy cores cost anybody.
+    if let Some(_memcached) = Memcached::start(&node, FLOODED_PORT) {
+        let flood = Flood::start(&node, FLOODED_PORT);
+        measure(&node, "beside the flood of a memcached");
+        println!("{} of the flood", flood.stop());
+    } else {
+        println!("memcached is not installed (apt-get install memcached): nothing to compare with");
+    }
+
+    let section = format!("id = \"flooded\"\nport = {FLOODED_PORT}\nmax_memory_mb = 16\n");
+    let (code, said) = node.request(&create_request(&section));
+    assert_eq!(code, Code::Ok, "{said}");
+    let flood = Flood::start(&node, FLOODED_PORT);
+    let taken = measure(&node, "beside the flood of another cache");
+    let flooded = flood.stop();
 
     let longest = taken.last().copied().unwrap_or_default();
     assert!(longest < LONGEST, "{longest:?}");
