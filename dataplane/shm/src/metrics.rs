@@ -192,7 +192,7 @@ unsafe impl Shared for MetricSlots {}
 
 impl Default for MetricSlots {
     fn default() -> Self {
-        Self([const { AtomicU64::new(0) }; METRIC_SLOTS])
+        Self(std::array::from_fn(|_| AtomicU64::new(0)))
     }
 }
 
