@@ -28,10 +28,16 @@ pub const INPUT_BYTES_HIGH: usize = 64 << 10;
 /// one connection fills the ring.
 const IN_FLIGHT_MAX: u32 = 64;
 
+/// Keys of one `get` that are asked of memory together. Too low: waits are not overlapped. Too high: the
+/// first lines are gone from the cache when they are used.
+pub const KEYS_TOGETHER: usize = 16;
+
 /// Who executes commands.
 pub trait Backend {
     /// What is to be said instead of reading, where the source may not.
     fn refusal(&mut self) -> Option<&'static [u8]>;
+    /// Hears which keys are read next, at most [`KEYS_TOGETHER`] of them.
+    fn ahead(&mut self, keys: &[u8]);
     /// Appends the item of `key` to `out`, nothing for a miss. `false`: cannot be read here at the
     /// moment, the worker is to be asked.
     fn read(&mut self, key: &[u8], with_version: bool, out: &mut Vec<u8>) -> bool;
@@ -350,12 +356,19 @@ impl Connection {
             self.mark();
             return None;
         }
+        let mut told = 0;
         while !self.get.failed
             && let Some((key, behind)) = protocol::next_key(keys, self.get.at)
         {
             if self.output.len() >= OUTPUT_BYTES_HIGH {
                 return Some(Waits::Output);
             }
+            // One key alone has been asked for already.
+            if told == 0 && keys[behind..].len() > 1 {
+                told = KEYS_TOGETHER;
+                backend.ahead(&keys[self.get.at..]);
+            }
+            told = told.saturating_sub(1);
             if !backend.read(key, with_version, &mut self.output) {
                 let mut command = Vec::new();
                 protocol::write_get(key, with_version, &mut command);

@@ -2,13 +2,14 @@
 
 use nautilus_ebpf::intf::Permissions;
 use nautilus_shm::sampled_hits::{FRONT_HIT_RING, Sampler};
-use nautilus_shm::table::{ReadError, TableReader, TableRegion, VALUE_BYTES_MAX};
+use nautilus_shm::table::{Ahead, ReadError, TableReader, TableRegion, VALUE_BYTES_MAX};
 
-use super::connection::Backend;
+use super::connection::{Backend, KEYS_TOGETHER};
 use super::link::Target;
 use super::links::Links;
 use super::protocol;
 use crate::app::cache::rights;
+use crate::memcached::parse::words;
 
 /// The front's read-only view of a cache.
 pub struct Reads {
@@ -31,6 +32,26 @@ impl Reads {
         let value = vec![0; VALUE_BYTES_MAX].into();
         let sampler = Sampler::new(0);
         Self { table, sampler, value, now_ns: 0, hits: 0, misses: 0, forbidden: 0 }
+    }
+
+    /// [`TableReader::prefetch`].
+    #[inline]
+    pub fn ask_bucket(&self, key: &[u8]) -> Ahead {
+        self.table.prefetch(key)
+    }
+
+    /// [`TableReader::prefetch_cell`].
+    #[inline]
+    pub fn ask_cell(&self, ahead: Ahead) {
+        self.table.prefetch_cell(ahead);
+    }
+
+    fn ahead(&self, keys: &[u8]) {
+        let mut asked = [None; KEYS_TOGETHER];
+        for (key, asked) in words(keys).zip(&mut asked) {
+            *asked = Some(self.ask_bucket(key));
+        }
+        asked.into_iter().flatten().for_each(|ahead| self.ask_cell(ahead));
     }
 
     #[inline]
@@ -78,6 +99,10 @@ impl Backend for At<'_, '_> {
         let refusal = rights::refusal(self.permissions, Permissions::READ);
         self.reads.forbidden += u64::from(refusal.is_some());
         refusal
+    }
+
+    fn ahead(&mut self, keys: &[u8]) {
+        self.reads.ahead(keys);
     }
 
     #[inline]

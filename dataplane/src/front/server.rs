@@ -6,6 +6,9 @@
 //!     +-------------------------------------------------------------------------------------------+
 //! ```
 //!
+//! Completions are handled some at a time: the keys that they begin with are asked of memory together,
+//! before any of it is waited for.
+//!
 //! One thread; it owns every connection. While commands are at the worker it looks at the answer ring,
 //! first spinning, then between short sleeps: the worker makes no system call to wake it.
 
@@ -59,6 +62,7 @@ const STALL_NS: u64 = 30_000_000_000;
 /// Memory of one connection from which it is ended when the front's memory is used up.
 const HELD_BYTES_FAIR: usize = 64 << 10;
 
+mod ahead;
 mod listeners;
 
 /// Where the place of the cache stands in the index of a listener's token.
@@ -72,6 +76,8 @@ pub struct Server<'a> {
     settings: Settings,
     clients: Clients,
     counts: Counts,
+    /// Completions that are handled next; empty between two turns.
+    events: Vec<Event>,
     /// Clients that wait for room in the request ring, oldest first.
     blocked: Vec<u32>,
     /// Sockets and listeners that are not armed.
@@ -94,6 +100,7 @@ impl<'a> Server<'a> {
             settings,
             clients: Clients::default(),
             counts: Counts::default(),
+            events: Vec::new(),
             blocked: Vec::new(),
             unarmed,
             now_ns: monotonic_ns(),
@@ -118,12 +125,10 @@ impl<'a> Server<'a> {
                 cache.reads.now_ns = self.now_ns;
             }
             // What completes from here on belongs to the next turn: it came after the clock was read.
-            while left > 0
-                && let Some(event) = self.ring.next_event()
-            {
-                left -= 1;
-                busy = true;
-                self.handle(event);
+            while left > 0 {
+                let count = self.together(left);
+                busy |= count > 0;
+                left = if count == 0 { 0 } else { left - count };
             }
             for cache in self.caches.all() {
                 busy |= cache.datagrams.turn(&mut cache.reads, &mut self.links);
