@@ -189,7 +189,7 @@ impl Default for Port {
     fn default() -> Self {
         Self {
             kind: PortKind::Xdp,
-            frames: 4096,
+            frames: 2048,
             chunk_bytes: Auto::Auto,
             huge_pages: Auto::Auto,
             zero_copy: false,

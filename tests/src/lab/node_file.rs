@@ -74,7 +74,7 @@ impl NodeFile {
             cache_memory_mb: 64,
             hot_set: true,
             cache_readers: Vec::new(),
-            frames: 4096,
+            frames: 2048,
         }
     }
 
