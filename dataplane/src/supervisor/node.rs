@@ -45,7 +45,7 @@ mod wait;
 
 /// Longest sleep of the loop. Too low: the supervisor takes time from other processes of its core.
 /// Too high: a worker waits that long for an unknown neighbour.
-const TICK_MS: u16 = 10;
+const TICK_MS: u16 = 25;
 
 /// How often counters of the kernel are copied into the metric bank.
 const COPY_NS: u64 = 100_000_000;
