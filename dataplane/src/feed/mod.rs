@@ -12,7 +12,9 @@
 pub mod book;
 pub mod channel;
 pub mod counters;
+pub mod held;
 pub mod itch;
+pub mod lines;
 pub mod metrics;
 pub mod moldudp64;
 pub mod record;
