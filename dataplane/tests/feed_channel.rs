@@ -29,6 +29,7 @@ fn spec(start: Start) -> ChannelSpec {
         channel: 3,
         start,
         silence_limit_ns: SILENCE_NS,
+        hold_limit_ns: 0,
         books: BookLimits { orders_max: 8, levels_max: 4, hash_seed: 1 },
     }
 }
@@ -288,7 +289,7 @@ fn metrics_are_the_sum_of_the_channels_and_go_on_after_a_successor() {
 
     let lines = [Endpoint::v4([233, 54, 12, 111], 26_477), Endpoint::v4([233, 54, 12, 45], 26_477)];
     let specs = [3, 4].map(|channel| FeedSpec {
-        line: lines[usize::from(channel) - 3],
+        lines: vec![lines[usize::from(channel) - 3]],
         channel: ChannelSpec { channel, ..spec(Start::Session) },
     });
     let region = ControlRegion::create(c"feed-test").unwrap();

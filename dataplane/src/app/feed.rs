@@ -1,7 +1,7 @@
 //! The feed application: datagrams of several channels into one keyspace.
 //!
 //! ```text
-//!   burst -> by (group, port) -> Channel -> Keyspace (cache table)
+//!   burst -> by (group, port) -> line of a Channel -> Keyspace (cache table)
 //! ```
 //!
 //! The worker that runs it owns every channel here; the keyspace is written by it alone.
@@ -11,18 +11,27 @@ use crate::feed::channel::{Channel, ChannelSpec};
 use crate::net::Endpoint;
 use crate::port::{Burst, Transmit};
 
-/// A channel and the multicast group and port it is received on.
-#[derive(Clone, Copy, Debug)]
+/// A channel and the multicast groups and ports it is received on.
+#[derive(Clone, Debug)]
 pub struct FeedSpec {
-    /// Group and port.
-    pub line: Endpoint,
+    /// Group and port of each line, A first; at most [`crate::feed::lines::LINES_MAX`].
+    pub lines: Vec<Endpoint>,
     /// What the channel is.
     pub channel: ChannelSpec,
 }
 
+/// Where a line is received, whose it is, and which of its channel's.
+#[derive(Clone, Copy)]
+struct Line {
+    endpoint: Endpoint,
+    channel: usize,
+    index: usize,
+}
+
 /// Every channel of a node, without the keyspace: for a loop whose keyspace is shared with the cache.
 pub struct Feed {
-    channels: Vec<(Endpoint, Channel)>,
+    channels: Vec<Channel>,
+    lines: Vec<Line>,
     unknown_line: u64,
 }
 
@@ -30,19 +39,24 @@ impl Feed {
     /// Makes the channels. Panics when two share a line or a channel number, which configuration
     /// refuses earlier.
     pub fn new(specs: &[FeedSpec]) -> Self {
-        for (index, spec) in specs.iter().enumerate() {
-            for other in &specs[..index] {
-                assert_ne!(spec.line, other.line, "two channels on one line");
+        let mut lines: Vec<Line> = Vec::new();
+        for (channel, spec) in specs.iter().enumerate() {
+            for other in &specs[..channel] {
                 assert_ne!(spec.channel.channel, other.channel.channel, "a channel number twice");
             }
+            for (index, endpoint) in spec.lines.iter().enumerate() {
+                let is_taken = lines.iter().any(|line| line.endpoint == *endpoint);
+                assert!(!is_taken, "a line twice: {endpoint:?}");
+                lines.push(Line { endpoint: *endpoint, channel, index });
+            }
         }
-        let channels = specs.iter().map(|spec| (spec.line, Channel::new(spec.channel))).collect();
-        Self { channels, unknown_line: 0 }
+        let channel = |spec: &FeedSpec| Channel::with_lines(spec.channel, spec.lines.len());
+        Self { channels: specs.iter().map(channel).collect(), lines, unknown_line: 0 }
     }
 
     /// The channels, in the order of their specifications.
     pub fn channels(&self) -> impl Iterator<Item = &Channel> {
-        self.channels.iter().map(|(_, channel)| channel)
+        self.channels.iter()
     }
 
     /// Datagrams for a group and port that no channel has.
@@ -53,7 +67,7 @@ impl Feed {
     /// Takes every channel over. A worker calls this when it becomes active, before it serves a read:
     /// what its predecessor published may be older than it says.
     pub fn begin<K: Keyspace>(&mut self, keyspace: &mut K) {
-        for (_, channel) in &mut self.channels {
+        for channel in &mut self.channels {
             channel.begin(keyspace);
         }
     }
@@ -62,16 +76,19 @@ impl Feed {
     pub fn handle<K: Keyspace>(&mut self, burst: &impl Burst, keyspace: &mut K) {
         for index in 0..burst.len() {
             let datagram = burst.get(index);
-            match self.channels.iter_mut().find(|(line, _)| *line == datagram.destination) {
-                Some((_, channel)) => channel.handle(datagram.rx_ns, datagram.payload, keyspace),
-                None => self.unknown_line += 1,
-            }
+            let line = self.lines.iter().find(|line| line.endpoint == datagram.destination);
+            let Some(Line { channel, index, .. }) = line.copied() else {
+                self.unknown_line += 1;
+                continue;
+            };
+            let channel = &mut self.channels[channel];
+            channel.handle_from(index, datagram.rx_ns, datagram.payload, keyspace);
         }
     }
 
     /// Bounded work between bursts. Same rules as [`App::housekeeping`].
     pub fn housekeeping<K: Keyspace>(&mut self, now_ns: u64, keyspace: &mut K) {
-        for (_, channel) in &mut self.channels {
+        for channel in &mut self.channels {
             channel.housekeeping(now_ns, keyspace);
         }
     }

@@ -23,15 +23,25 @@ pub struct Counters {
     pub truncated_packets: u64,
     /// Packets dropped because their sequence number is 0 or runs over.
     pub bad_sequences: u64,
-    /// Packets in which nothing was new.
+    /// Packets in which nothing was new, be it applied or held.
     pub duplicate_packets: u64,
     /// Packets of an earlier session.
     pub stale_packets: u64,
+    /// Packets that came before their turn and were held.
+    pub held_packets: u64,
+    /// Holes before held packets that were filled in time.
+    pub healed_holes: u64,
+    /// Holes given up, and so gaps, because their limit was over.
+    pub late_holes: u64,
+    /// Holes given up because no more could be held.
+    pub full_holes: u64,
+    /// Holes given up because another session began.
+    pub session_holes: u64,
     /// Gaps.
     pub gaps: u64,
     /// Messages missing in those gaps.
     pub gap_messages: u64,
-    /// Messages that had been applied already.
+    /// Messages that had been applied already, or are held.
     pub duplicate_messages: u64,
     /// Messages of a type this version of ITCH does not have.
     pub unknown_messages: u64,
@@ -74,6 +84,11 @@ impl Counters {
             bad_sequences,
             duplicate_packets,
             stale_packets,
+            held_packets,
+            healed_holes,
+            late_holes,
+            full_holes,
+            session_holes,
             gaps,
             gap_messages,
             duplicate_messages,
@@ -100,6 +115,11 @@ impl Counters {
         self.bad_sequences += bad_sequences;
         self.duplicate_packets += duplicate_packets;
         self.stale_packets += stale_packets;
+        self.held_packets += held_packets;
+        self.healed_holes += healed_holes;
+        self.late_holes += late_holes;
+        self.full_holes += full_holes;
+        self.session_holes += session_holes;
         self.gaps += gaps;
         self.gap_messages += gap_messages;
         self.duplicate_messages += duplicate_messages;

@@ -1,7 +1,9 @@
 //! Market data: MoldUDP64 in, ITCH 5.0 decoded, books by order, best bid/offer and last trade out.
 //!
 //! ```text
-//!   datagram -> moldudp64 (framing) -> session (sequence, gaps)
+//!   datagram -> moldudp64 (framing) -> lines (what each line brings)
+//!                                        |
+//!                                     arbitration (one stream of several lines; session: sequence, gaps)
 //!                                        |
 //!                                     itch (fields) -> book (orders, levels) -> record -> Keyspace
 //! ```
@@ -9,6 +11,7 @@
 //! Everything here is plain data and arithmetic: no socket, no clock, and nothing is allocated after
 //! a channel has been made. The application that drives it is [`crate::app::feed`].
 
+pub mod arbitration;
 pub mod book;
 pub mod channel;
 pub mod counters;
@@ -17,6 +20,7 @@ pub mod itch;
 pub mod lines;
 pub mod metrics;
 pub mod moldudp64;
+pub mod publisher;
 pub mod record;
 pub mod session;
 pub mod symbol;

@@ -1,4 +1,4 @@
-//! Sequencing of one line: which messages to apply, and whether the books can be believed.
+//! Sequencing of one channel: which messages to apply, and whether the books can be believed.
 //!
 //! ```text
 //!             session starts at 1             gap, bad message, no room
@@ -14,6 +14,8 @@
 //! same: last trades and decoded fields stay current for whoever asks for suspect data.
 //! [`Start::Any`] is for replayed captures that begin in mid-session: the late join is then accepted,
 //! and every record carries the *partial* flag, because the book lacks what was resting before.
+//!
+//! A packet ahead of its turn does not come here at once: see [`super::arbitration`].
 //!
 //! Packets of the session before the present one are late copies and are dropped: without that, one
 //! reordered packet would throw the books away.
@@ -31,7 +33,7 @@ pub enum Start {
     Any,
 }
 
-/// Why the books of a line cannot be believed.
+/// Why the books of a channel cannot be believed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Doubt {
     /// Nothing has been received.
@@ -75,7 +77,7 @@ pub struct Outcome {
     pub step: Step,
 }
 
-/// The state of one line. Written by the worker that owns the session.
+/// The state of one channel. Written by the worker that owns the session.
 #[derive(Clone, Debug)]
 pub struct Sequencer {
     start: Start,
@@ -88,7 +90,7 @@ pub struct Sequencer {
 }
 
 impl Sequencer {
-    /// A line that has received nothing.
+    /// A channel that has received nothing.
     pub fn new(start: Start) -> Self {
         Self {
             start,
@@ -149,32 +151,64 @@ impl Sequencer {
             outcome.new_session = true;
         }
         if packet.sequence > self.expected {
-            outcome.gap_messages = packet.sequence - self.expected;
-            self.distrust(Doubt::Gap);
-            self.expected = packet.sequence;
+            outcome.gap_messages = self.skip_to(packet.sequence);
         }
         match packet.kind {
             Kind::Heartbeat => {}
-            Kind::EndOfSession => self.ended = true,
-            Kind::Messages(count) => {
-                // Neither subtraction wraps: `expected >= sequence` from here on.
-                let behind = self.expected - packet.sequence;
-                let skip = behind.min(u64::from(count)) as u16;
-                outcome.duplicate_messages = u64::from(skip);
-                if skip < count {
-                    outcome.step = Step::Apply { skip, sequence: self.expected };
-                    self.expected = packet.next_sequence();
-                }
+            Kind::EndOfSession => self.end(),
+            Kind::Messages(_) => {
+                let (duplicates, step) = self.advance(packet.sequence, packet.next_sequence());
+                outcome.duplicate_messages = duplicates;
+                outcome.step = step;
             }
         }
         outcome
+    }
+
+    /// Whether a packet belongs to a session that has not been seen.
+    pub fn is_of_new_session(&self, packet: &Packet<'_>) -> bool {
+        self.session != Some(packet.session) && self.previous != Some(packet.session)
+    }
+
+    /// Whether a packet of the present session leaves a hole before it.
+    pub fn is_ahead(&self, packet: &Packet<'_>) -> bool {
+        self.session == Some(packet.session) && packet.sequence > self.expected
+    }
+
+    /// The end of the present session has been announced.
+    pub fn end(&mut self) {
+        self.ended = true;
+    }
+
+    /// Gives up what is missing before `sequence`, which is ahead, and returns how many messages that is.
+    pub fn skip_to(&mut self, sequence: u64) -> u64 {
+        debug_assert!(sequence > self.expected);
+        let gap_messages = sequence - self.expected;
+        self.distrust(Doubt::Gap);
+        self.expected = sequence;
+        gap_messages
+    }
+
+    /// Goes on by the messages `sequence..next_sequence` of a packet that is not ahead. Returns how many
+    /// of them had been applied, and what to do with the rest.
+    pub fn advance(&mut self, sequence: u64, next_sequence: u64) -> (u64, Step) {
+        debug_assert!(sequence <= self.expected);
+        // A packet has fewer than 2^16 messages.
+        let count = next_sequence - sequence;
+        let skip = (self.expected - sequence).min(count) as u16;
+        if u64::from(skip) == count {
+            return (count, Step::Nothing);
+        }
+        let step = Step::Apply { skip, sequence: self.expected };
+        self.expected = next_sequence;
+        (u64::from(skip), step)
     }
 
     fn begin(&mut self, packet: &Packet<'_>) {
         self.previous = self.session;
         self.session = Some(packet.session);
         self.ended = false;
-        // A line that joins late has no gap before it, only a late join.
+        // A channel that joins late has no gap before it, only a late join.
         self.expected = packet.sequence;
         self.partial = packet.sequence != 1 && self.start == Start::Any;
         self.doubt = match (packet.sequence, self.start) {

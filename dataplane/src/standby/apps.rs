@@ -337,6 +337,7 @@ mod tests {
             channel: 1,
             start: Start::Session,
             silence_limit_ns: SILENCE_LIMIT_NS,
+            hold_limit_ns: 0,
             books,
         };
         let table = TableWriter::create(TableRegion::create(4, false).unwrap(), 1, 1).unwrap();
@@ -353,7 +354,7 @@ mod tests {
             memory,
             access: AccessList::everybody(),
             hot: None,
-            feed: Some(Feed::new(&[FeedSpec { line, channel }])),
+            feed: Some(Feed::new(&[FeedSpec { lines: vec![line], channel }])),
             lines: vec![Line { endpoint: line, worker: 0, is_ours: true }],
         };
         let prepared = Prepared { echo_port: None, caches: vec![cache], front: None, peers: None };

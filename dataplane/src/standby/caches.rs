@@ -30,6 +30,9 @@ use crate::worker::{Caches, Peers};
 /// Silence after which a feed's keys are suspect: three of MoldUDP64's heartbeats, one a second.
 pub(super) const SILENCE_LIMIT_NS: u64 = 3_000_000_000;
 
+/// Time in which a hole in the sequence of a feed may be filled.
+const HOLD_LIMIT_NS: u64 = 5_000_000;
+
 /// Open orders per price level on average; a day of NASDAQ has more.
 const ORDERS_PER_LEVEL: u32 = 4;
 
@@ -87,7 +90,7 @@ impl PreparedCache {
             let (endpoint, is_ours) = (Endpoint::new(feed.group, feed.port), worker == number);
             lines.push(Line { endpoint, worker: worker as usize, is_ours });
             if is_ours {
-                specs.push(FeedSpec { line: endpoint, channel: channel_of(feed)? });
+                specs.push(FeedSpec { lines: vec![endpoint], channel: channel_of(feed)? });
             }
         }
         Ok(Self {
@@ -159,6 +162,7 @@ fn channel_of(feed: &config::Feed) -> Result<ChannelSpec, StandbyError> {
         channel: feed.channel,
         start,
         silence_limit_ns: SILENCE_LIMIT_NS,
+        hold_limit_ns: HOLD_LIMIT_NS,
         books,
     })
 }

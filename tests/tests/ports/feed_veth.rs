@@ -203,11 +203,12 @@ impl FeedOnCache {
             channel: 1,
             start: Start::Session,
             silence_limit_ns: 600_000_000_000,
+            hold_limit_ns: 5_000_000,
             books: BOOKS,
         };
         let table = TableWriter::create(TableRegion::create(8, false).unwrap(), 1, 7).unwrap();
         let mut cache = CacheApp::new(table, 0);
-        let mut feed = Feed::new(&[FeedSpec { line, channel }]);
+        let mut feed = Feed::new(&[FeedSpec { lines: vec![line], channel }]);
         feed.begin(&mut cache);
         Self { feed, cache }
     }

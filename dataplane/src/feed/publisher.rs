@@ -1,0 +1,301 @@
+//! The books of one channel and what of them is published.
+//!
+//! ```text
+//!  messages in order -> decode -> books -> changed locates -> records -> Keyspace
+//!                                                               |
+//!                             LiveUntil / Suspect <-------------+ a refused write
+//! ```
+//!
+//! Which messages those are, and when their sequence leaves a doubt, is [`super::channel`]'s matter.
+
+use super::book::{Bbo, Books};
+use super::channel::{ChannelSpec, LEASE_NS};
+use super::counters::Counters;
+use super::itch::{DecodeError, Message};
+use super::moldudp64::{Packet, Session};
+use super::record::{BboRecord, FLAG_PARTIAL, Key, LastRecord, Origin, Value};
+use super::session::Doubt;
+use crate::app::{ChannelState, Keyspace};
+
+/// Failed writes tried again per housekeeping turn. Too low: a channel is suspect longer after the
+/// keyspace was full. Too high: one turn delays the packets behind it.
+const RETRIES: usize = 16;
+
+/// What the keyspace holds under one key of this session.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Stored {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// What was meant to be there.
+    Current,
+    /// An older value, because a write failed.
+    Older,
+}
+
+/// The publishing state of one stock locate.
+#[derive(Clone, Copy, Default)]
+struct Publication {
+    epoch: u32,
+    /// Whether the locate is in the list of changes.
+    listed: bool,
+    /// Whether the locate is in the list of writes to try again.
+    retried: bool,
+    /// The packet being applied changed the book, or the trade.
+    book_changed: bool,
+    trade_changed: bool,
+    book_sequence: u64,
+    book_exchange_ns: u64,
+    trade_sequence: u64,
+    bbo: Bbo,
+    stored: [Stored; 2],
+}
+
+/// Books and their records. Written by the worker that owns the channel.
+pub struct Publisher {
+    spec: ChannelSpec,
+    books: Books,
+    publications: Box<[Publication]>,
+    epoch: u32,
+    /// Locates the present packet changed, and those with a write to try again.
+    changed: Vec<u16>,
+    retries: Vec<u16>,
+    /// Keys that hold an older value than they should.
+    older: u32,
+    /// The books hold only what was added since a late join.
+    partial: bool,
+    live_until_ns: u64,
+    pub(super) counters: Counters,
+}
+
+impl Publisher {
+    /// Empty books of a suspect channel. Allocates all it will ever need and touches it.
+    pub fn new(spec: ChannelSpec) -> Self {
+        // Not all zero, so that the pages are written here and not faulted in by the run loop.
+        let publication = Publication { listed: true, ..Publication::default() };
+        Self {
+            books: Books::new(spec.books),
+            publications: vec![publication; 1 << 16].into_boxed_slice(),
+            epoch: 1,
+            changed: Vec::with_capacity(1 << 16),
+            retries: Vec::with_capacity(1 << 16),
+            older: 0,
+            partial: false,
+            live_until_ns: 0,
+            counters: Counters::default(),
+            spec,
+        }
+    }
+
+    /// The books.
+    pub fn books(&self) -> &Books {
+        &self.books
+    }
+
+    /// The last instant at which the channel's keys may be believed, 0 when it is suspect.
+    pub fn live_until_ns(&self) -> u64 {
+        self.live_until_ns
+    }
+
+    /// Forgets everything of the session before.
+    pub fn begin_session<K: Keyspace>(&mut self, partial: bool, keyspace: &mut K) {
+        self.counters.sessions += 1;
+        self.set_suspect(keyspace);
+        keyspace.begin_channel(self.spec.channel);
+        self.books.clear();
+        self.epoch += 1;
+        self.retries.clear();
+        self.older = 0;
+        self.partial = partial;
+    }
+
+    /// Tries failed writes again, a bounded number of them.
+    pub fn retry<K: Keyspace>(&mut self, now_ns: u64, session: Session, keyspace: &mut K) {
+        for _ in 0..RETRIES.min(self.retries.len()) {
+            let Some(locate) = self.retries.pop() else { break };
+            self.publications[usize::from(locate)].retried = false;
+            for value in [Value::Bbo, Value::Last] {
+                if self.publications[usize::from(locate)].stored[value as usize] == Stored::Older {
+                    self.write(locate, value, now_ns, session, keyspace);
+                }
+            }
+        }
+    }
+
+    fn publication(&mut self, locate: u16) -> &mut Publication {
+        let publication = &mut self.publications[usize::from(locate)];
+        if publication.epoch != self.epoch {
+            *publication = Publication { epoch: self.epoch, ..Publication::default() };
+        }
+        publication
+    }
+
+    /// Applies the messages of a packet after the first `skip`, the first of them with number
+    /// `first_sequence`. Returns the first reason why the books cannot be believed from now on.
+    pub fn apply(&mut self, packet: &Packet<'_>, skip: u16, first_sequence: u64) -> Option<Doubt> {
+        let mut doubt = None;
+        let blocks = packet.messages().skip(usize::from(skip)).flatten();
+        for (sequence, bytes) in (first_sequence..).zip(blocks) {
+            self.counters.messages += 1;
+            let message = match Message::decode(bytes) {
+                Ok(message) => message,
+                Err(DecodeError::UnknownType { .. }) => {
+                    self.counters.unknown_messages += 1;
+                    continue;
+                }
+                Err(DecodeError::Empty | DecodeError::WrongLength { .. }) => {
+                    self.counters.malformed_messages += 1;
+                    doubt = doubt.or(Some(Doubt::Malformed));
+                    continue;
+                }
+            };
+            let (effect, problem) = self.books.apply(&message);
+            if let Some(problem) = problem {
+                self.counters.count(problem);
+                if problem.spoils() {
+                    doubt = doubt.or(Some(Doubt::Book(problem)));
+                }
+            }
+            if !effect.book && !effect.trade {
+                continue;
+            }
+            let publication = self.publication(effect.locate);
+            if effect.book {
+                publication.book_changed = true;
+                publication.book_sequence = sequence;
+                publication.book_exchange_ns = message.common().timestamp.0;
+            }
+            if effect.trade {
+                publication.trade_changed = true;
+                publication.trade_sequence = sequence;
+            }
+            if !publication.listed {
+                publication.listed = true;
+                // Within capacity: a locate is in the list at most once.
+                self.changed.push(effect.locate);
+            }
+        }
+        doubt
+    }
+
+    /// Writes the records of every book that the packet changed.
+    pub fn publish<K: Keyspace>(&mut self, rx_ns: u64, session: Session, keyspace: &mut K) {
+        while let Some(locate) = self.changed.pop() {
+            let bbo = self.books.bbo(locate);
+            let publication = self.publication(locate);
+            let trade = publication.trade_changed;
+            let moved = publication.bbo != bbo
+                || publication.stored[Value::Bbo as usize] != Stored::Current;
+            let book = publication.book_changed && moved;
+            publication.listed = false;
+            publication.book_changed = false;
+            publication.trade_changed = false;
+            if book {
+                self.write(locate, Value::Bbo, rx_ns, session, keyspace);
+            }
+            if trade {
+                self.write(locate, Value::Last, rx_ns, session, keyspace);
+            }
+        }
+    }
+
+    /// Writes one record as the books stand now.
+    fn write<K: Keyspace>(
+        &mut self,
+        locate: u16,
+        value: Value,
+        capture_ns: u64,
+        session: Session,
+        keyspace: &mut K,
+    ) {
+        let symbol = self.books.symbol(locate);
+        let key = symbol.and_then(|symbol| Key::new(&self.spec.venue, symbol, value));
+        let (Some(symbol), Some(key)) = (symbol, key) else {
+            self.counters.unnamed += 1;
+            return;
+        };
+        let publication = &mut self.publications[usize::from(locate)];
+        let mut origin = Origin {
+            locate,
+            flags: if self.partial { FLAG_PARTIAL } else { 0 },
+            source_sequence: publication.book_sequence,
+            capture_ns,
+            exchange_ns: publication.book_exchange_ns,
+            symbol,
+            session,
+        };
+        let channel = self.spec.channel;
+        let result = match value {
+            Value::Bbo => {
+                publication.bbo = self.books.bbo(locate);
+                let record = BboRecord { origin, bbo: publication.bbo };
+                keyspace.put(key.as_bytes(), &record.encode(), channel, capture_ns)
+            }
+            Value::Last => {
+                let trade = self.books.last_trade(locate);
+                origin.source_sequence = publication.trade_sequence;
+                origin.exchange_ns = trade.map_or(0, |trade| trade.exchange_ns);
+                keyspace.put(
+                    key.as_bytes(),
+                    &LastRecord { origin, trade }.encode(),
+                    channel,
+                    capture_ns,
+                )
+            }
+        };
+        let stored = &mut publication.stored[value as usize];
+        let before = *stored;
+        *stored = match (result, before) {
+            (Ok(()), _) => Stored::Current,
+            // A first write that failed left no key behind: a miss is honest.
+            (Err(_), Stored::Nothing) => Stored::Nothing,
+            (Err(_), _) => Stored::Older,
+        };
+        match result {
+            Ok(()) => self.counters.published += 1,
+            Err(_) => self.counters.publish_failures += 1,
+        }
+        self.older -= u32::from(before == Stored::Older);
+        if *stored == Stored::Older {
+            self.older += 1;
+            self.set_suspect(keyspace);
+            if !std::mem::replace(&mut self.publications[usize::from(locate)].retried, true) {
+                self.retries.push(locate);
+            }
+        }
+    }
+
+    /// Says that the keys cannot be believed, unless that was said last.
+    pub fn set_suspect<K: Keyspace>(&mut self, keyspace: &mut K) {
+        if self.live_until_ns != 0 {
+            self.live_until_ns = 0;
+            self.counters.suspects += 1;
+            keyspace.set_channel(self.spec.channel, ChannelState::Suspect);
+        }
+    }
+
+    /// Renews the lease of a channel without a doubt. It ends with the silence limit at `silent_ns`, and
+    /// while a hole is held open with the limit of that: the keys turn suspect then without a store.
+    pub fn renew<K: Keyspace>(
+        &mut self,
+        now_ns: u64,
+        silent_ns: u64,
+        hole_deadline_ns: Option<u64>,
+        keyspace: &mut K,
+    ) {
+        if self.older != 0 {
+            return;
+        }
+        let lease_ns = hole_deadline_ns.unwrap_or(now_ns.saturating_add(LEASE_NS));
+        let until_ns = silent_ns.min(lease_ns);
+        let is_due = match hole_deadline_ns {
+            Some(_) => until_ns != self.live_until_ns,
+            // Half a lease is left: no store yet.
+            None => until_ns > self.live_until_ns.saturating_add(LEASE_NS / 2),
+        };
+        if is_due || self.live_until_ns == 0 {
+            self.live_until_ns = until_ns;
+            keyspace.set_channel(self.spec.channel, ChannelState::LiveUntil(until_ns));
+        }
+    }
+}
