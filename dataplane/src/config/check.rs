@@ -3,7 +3,8 @@
 use nautilus_shm::attach::CACHES_MAX;
 use nautilus_shm::worker_rings::NODE_WORKERS_MAX;
 
-use super::{Auto, Cache, NodeConfig};
+use super::{Auto, Cache, FeedLine, NodeConfig};
+use crate::feed::arbitration::HOLD_LIMIT_NS_MAX;
 use crate::limits::{CHUNK_BYTES_LARGE, CHUNK_BYTES_SMALL, QUEUES_MAX};
 
 /// One refused value: where, and what is wrong with it.
@@ -24,6 +25,9 @@ const CORE_MAX: u32 = 1023;
 
 /// Groups joined per interface; the kernel's own default bound is 20 (`igmp_max_memberships`).
 const FEEDS_MAX: usize = 16;
+
+/// Lines of one feed, its own group and port among them.
+pub const FEED_LINES_MAX: usize = crate::feed::lines::LINES_MAX;
 
 /// Bounds of `supervisor.hang_limit_ms`. Lower, and every moment without a core is a hang.
 const HANG_LIMIT_MS_MIN: u64 = 100;
@@ -235,10 +239,6 @@ fn check_services(config: &NodeConfig) -> Result<(), Problem> {
     for (index, feed) in config.feed.iter().enumerate() {
         let key = |name: &str| format!("feed[{index}].{name}");
         id(&key("venue"), &feed.venue)?;
-        port(&key("port"), feed.port)?;
-        if !feed.group.is_multicast() {
-            return refuse(key("group"), format!("{} is not a multicast group", feed.group));
-        }
         if feed.channel == 0 {
             return refuse(key("channel"), "0 means client-owned keys; write 1..=255");
         }
@@ -249,12 +249,21 @@ fn check_services(config: &NodeConfig) -> Result<(), Problem> {
         if config.feed[..index].iter().any(|other| other.channel == feed.channel) {
             return refuse(key("channel"), format!("{} stands twice", feed.channel));
         }
-        if let Some((_, other)) = taken.iter().find(|(taken, _)| *taken == feed.port) {
-            return refuse(key("port"), format!("{} is also {other}", feed.port));
+        let hold_limit_us_max = HOLD_LIMIT_NS_MAX / 1_000;
+        within(&key("hold_limit_us"), feed.hold_limit_us.into(), 0, hold_limit_us_max)?;
+        if feed.lines.len() >= FEED_LINES_MAX {
+            let text = format!("more than {} lines beside the first", FEED_LINES_MAX - 1);
+            return refuse(key("lines"), text);
         }
-        let same = |other: &&super::Feed| other.group == feed.group && other.port == feed.port;
-        if config.feed[..index].iter().any(|other| same(&other)) {
-            return refuse(key("group"), format!("{}:{} stands twice", feed.group, feed.port));
+        let earlier = config.feed[..index].iter().flat_map(super::Feed::every_line);
+        let mut earlier: Vec<FeedLine> = earlier.collect();
+        for (place, line) in feed.every_line().enumerate() {
+            let key = |name: &str| match place.checked_sub(1) {
+                None => key(name),
+                Some(place) => key(&format!("lines[{place}].{name}")),
+            };
+            check_feed_line(line, &earlier, &taken, key)?;
+            earlier.push(line);
         }
     }
     for (index, feed) in config.feed.iter().enumerate() {
@@ -269,6 +278,27 @@ fn check_services(config: &NodeConfig) -> Result<(), Problem> {
                 return refuse(format!("feed[{index}]"), text);
             }
         }
+    }
+    Ok(())
+}
+
+/// What can be said of a line, with those before it on the node and the ports that are taken; `key` makes
+/// the path of a key of its own.
+fn check_feed_line(
+    line: FeedLine,
+    earlier: &[FeedLine],
+    taken: &[(u16, String)],
+    key: impl Fn(&str) -> String,
+) -> Result<(), Problem> {
+    port(&key("port"), line.port)?;
+    if !line.group.is_multicast() {
+        return refuse(key("group"), format!("{} is not a multicast group", line.group));
+    }
+    if let Some((_, other)) = taken.iter().find(|(taken, _)| *taken == line.port) {
+        return refuse(key("port"), format!("{} is also {other}", line.port));
+    }
+    if earlier.contains(&line) {
+        return refuse(key("group"), format!("{}:{} stands twice", line.group, line.port));
     }
     Ok(())
 }

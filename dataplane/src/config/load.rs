@@ -317,6 +317,56 @@ mod tests {
     }
 
     #[test]
+    fn lines_of_a_feed_are_checked_one_by_one() {
+        let feed = |channel: u8, rest: &str| {
+            format!(
+                "[[feed]]\nvenue = \"nasdaq\"\ngroup = \"233.54.12.111\"\nport = 2647{channel}\n\
+                 channel = {channel}\n{rest}"
+            )
+        };
+        let node = |feeds: &str| {
+            let cache = "[echo]\nport = 7\n[cache]\nid = \"q\"\n";
+            parse(&format!("{cache}{feeds}"), "n.toml").map_err(|error| error.to_string())
+        };
+        let line = |port: u16| format!("{{ group = \"233.54.12.112\", port = {port} }}");
+        let two = format!("lines = [{}, {}]\nhold_limit_us = 0\n", line(1), line(2));
+        let whole = node(&feed(1, &two)).unwrap();
+        let ports: Vec<u16> = whole.feed[0].every_line().map(|line| line.port).collect();
+        assert_eq!((ports, whole.feed[0].hold_limit_us), (vec![26471, 1, 2], 0));
+        let plain = node(&feed(1, "")).unwrap();
+        assert_eq!((plain.feed[0].every_line().count(), plain.feed[0].hold_limit_us), (1, 5_000));
+
+        let lines = |list: &str| feed(1, &format!("lines = [{list}]\n"));
+        let (one, same) = (line(1), "{ group = \"233.54.12.111\", port = 26471 }");
+        for (feeds, expected) in [
+            (
+                lines(&[line(1), line(2), line(3)].join(", ")),
+                "n.toml:10: feed[0].lines: more than 2",
+            ),
+            (
+                lines("{ group = \"10.0.0.1\", port = 1 }"),
+                "n.toml:10: feed[0].lines[0].group: 10.0.0.1 is not a multicast group",
+            ),
+            (
+                lines(&format!("\n{},\n{}", line(1), line(7))),
+                "n.toml:12: feed[0].lines[1].port: 7 is also echo.port",
+            ),
+            (lines(&line(11211)), "n.toml:10: feed[0].lines[0].port: 11211 is also cache[0].port"),
+            (lines(&line(0)), "n.toml:10: feed[0].lines[0].port: 0 is not a port"),
+            (lines(same), "n.toml:10: feed[0].lines[0].group: 233.54.12.111:26471 stands twice"),
+            (
+                format!("{}{}", lines(&one), feed(2, &format!("lines = [{one}]\n"))),
+                "n.toml:16: feed[1].lines[0].group: 233.54.12.112:1 stands twice",
+            ),
+            (lines("{ group = \"233.54.12.112\" }"), "n.toml:10: feed[0].lines[0]: missing field"),
+            (feed(1, "hold_limit_us = 50001\n"), "n.toml:10: feed[0].hold_limit_us: 50001 is not"),
+        ] {
+            let message = node(&feeds).unwrap_err();
+            assert!(message.starts_with(expected), "{feeds}\n  gave {message}\n  not  {expected}");
+        }
+    }
+
+    #[test]
     fn the_default_file_is_the_default() {
         let parsed = parse(super::super::DEFAULT_TOML, "node.default.toml").unwrap();
         let mut expected = NodeConfig::default();
@@ -371,7 +421,20 @@ mod tests {
                     "program",
                 ],
             ),
-            ("[[feed]]", &["venue", "group", "port", "channel", "cache", "start", "max_orders"]),
+            (
+                "[[feed]]",
+                &[
+                    "venue",
+                    "group",
+                    "port",
+                    "lines",
+                    "hold_limit_us",
+                    "channel",
+                    "cache",
+                    "start",
+                    "max_orders",
+                ],
+            ),
             ("[control]", &["listen", "user"]),
         ] {
             let start = super::super::DEFAULT_TOML.find(section).expect(section);

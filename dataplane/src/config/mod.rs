@@ -18,12 +18,12 @@ mod types;
 
 pub use access::{Access, Allow, CacheSource, SourceLimit, list_of};
 pub use auto::Auto;
-pub use check::{READERS_MAX, VALUE_BYTES_MAX, check_one_more};
+pub use check::{FEED_LINES_MAX, READERS_MAX, VALUE_BYTES_MAX, check_one_more};
 pub use load::{ConfigError, load, parse, place_of};
 pub use resolve::{Choice, HostFacts, ResolveError, Resolved};
 pub use types::{
-    Cache, Control, Cores, Echo, Feed, FeedStart, Front, Interface, Node, NodeConfig, PollPolicy,
-    Port, PortKind, Queues, RxChecksum, Supervisor, Tier, Worker,
+    Cache, Control, Cores, Echo, Feed, FeedLine, FeedStart, Front, Interface, Node, NodeConfig,
+    PollPolicy, Port, PortKind, Queues, RxChecksum, Supervisor, Tier, Worker,
 };
 
 /// The default node file, documented line by line.

@@ -30,9 +30,6 @@ use crate::worker::{Caches, Peers};
 /// Silence after which a feed's keys are suspect: three of MoldUDP64's heartbeats, one a second.
 pub(super) const SILENCE_LIMIT_NS: u64 = 3_000_000_000;
 
-/// Time in which a hole in the sequence of a feed may be filled.
-const HOLD_LIMIT_NS: u64 = 5_000_000;
-
 /// Open orders per price level on average; a day of NASDAQ has more.
 const ORDERS_PER_LEVEL: u32 = 4;
 
@@ -51,7 +48,7 @@ pub(super) struct Place<'a> {
     pub is_alone: bool,
 }
 
-/// Where a feed is received, and the worker that applies it: the owner of its venue's keys.
+/// Where a line of a feed is received, and the worker that applies it: the owner of its venue's keys.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Line {
     pub endpoint: Endpoint,
@@ -87,10 +84,13 @@ impl PreparedCache {
         for feed in config.feed.iter().filter(|feed| publishes_into(feed, opened, config)) {
             let owner = || table.shard_index(format!("md:{}:", feed.venue).as_bytes());
             let worker = if is_alone { number } else { owner() };
-            let (endpoint, is_ours) = (Endpoint::new(feed.group, feed.port), worker == number);
-            lines.push(Line { endpoint, worker: worker as usize, is_ours });
+            let is_ours = worker == number;
+            let endpoints = feed.every_line().map(|line| Endpoint::new(line.group, line.port));
+            let endpoints: Vec<Endpoint> = endpoints.collect();
+            let line = |&endpoint| Line { endpoint, worker: worker as usize, is_ours };
+            lines.extend(endpoints.iter().map(line));
             if is_ours {
-                specs.push(FeedSpec { lines: vec![endpoint], channel: channel_of(feed)? });
+                specs.push(FeedSpec { lines: endpoints, channel: channel_of(feed)? });
             }
         }
         Ok(Self {
@@ -162,7 +162,7 @@ fn channel_of(feed: &config::Feed) -> Result<ChannelSpec, StandbyError> {
         channel: feed.channel,
         start,
         silence_limit_ns: SILENCE_LIMIT_NS,
-        hold_limit_ns: HOLD_LIMIT_NS,
+        hold_limit_ns: u64::from(feed.hold_limit_us) * 1_000,
         books,
     })
 }

@@ -7,7 +7,7 @@ use nautilus_shm::clock::monotonic_ns;
 use nautilus_shm::control_region::ControlRegion;
 
 use super::StandbyError;
-use crate::config::{self, Feed, NodeConfig, PortKind};
+use crate::config::{self, Feed, FeedLine, NodeConfig, PortKind};
 use crate::kill_point::{self, EveryStore};
 use crate::net::{Endpoint, RxChecksum};
 use crate::port::socket::{SocketPort, SocketSpec};
@@ -130,17 +130,17 @@ fn kernel_sockets(config: &NodeConfig, applied: &[Endpoint]) -> Vec<SocketSpec> 
         }
     }
     // A group's datagrams come to every socket that is a member.
-    let is_ours = |feed: &&Feed| applied.contains(&Endpoint::new(feed.group, feed.port));
-    for feed in config.feed.iter().filter(is_ours) {
-        let any: IpAddr = match feed.group {
+    let is_ours = |line: &FeedLine| applied.contains(&Endpoint::new(line.group, line.port));
+    for line in config.feed.iter().flat_map(Feed::every_line).filter(is_ours) {
+        let any: IpAddr = match line.group {
             IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
             IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
         };
-        let bind = SocketAddr::new(any, feed.port);
+        let bind = SocketAddr::new(any, line.port);
         // An interface that is missing is left out; the supervisor has said so.
         let indices = config.interface.iter().map(|interface| interface.name.as_str());
         let indices = indices.filter_map(|name| nix::net::if_::if_nametoindex(name).ok());
-        let groups = indices.map(|ifindex| (feed.group, ifindex)).collect();
+        let groups = indices.map(|ifindex| (line.group, ifindex)).collect();
         specs.push(SocketSpec { bind, groups, interface: 0, shared });
     }
     specs

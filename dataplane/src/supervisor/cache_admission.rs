@@ -18,7 +18,7 @@ pub fn admit(section: &Cache, resolved: &Resolved, resources: &Resources) -> Res
     if let Some(other) = others().find(|other| other.port == section.port) {
         return Err(format!("port {} is that of cache {}", section.port, other.id));
     }
-    if let Some(feed) = config.feed.iter().find(|feed| feed.port == section.port) {
+    if let Some(feed) = config.feed.iter().find(|feed| feed.is_on_port(section.port)) {
         return Err(format!("port {} is that of the feed of {}", section.port, feed.venue));
     }
     config::check_one_more(config, others(), section)?;

@@ -100,7 +100,7 @@ impl Names for Called<'_> {
         if let Some(cache) = config.cache.iter().find(|cache| cache.port == port) {
             return format!("cache {:?}", cache.id);
         }
-        match config.feed.iter().find(|feed| feed.port == port) {
+        match config.feed.iter().find(|feed| feed.is_on_port(port)) {
             Some(feed) => format!("feed of {:?}", feed.venue),
             None => format!("service {}", service.id),
         }

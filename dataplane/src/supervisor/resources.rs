@@ -38,7 +38,7 @@ use super::mirror::Mirror;
 use super::netlink::Link;
 use super::sys::join_group;
 use super::team_resources::{TeamError, TeamResources};
-use crate::config::{Auto, Cache, Interface, NodeConfig, PortKind, Resolved};
+use crate::config::{Auto, Cache, Feed, Interface, NodeConfig, PortKind, Resolved};
 use crate::limits::{QUEUES_MAX, XDP_HEADROOM_BYTES};
 use crate::xsk::{Binding, BindingSpec, CopyMode, UmemSpec, XskError, XskFds};
 
@@ -335,18 +335,18 @@ impl Resources {
     pub fn join(&mut self, config: &NodeConfig) -> Result<(), OpenError> {
         self.memberships.clear();
         for opened in &self.interfaces {
-            for feed in &config.feed {
+            for line in config.feed.iter().flat_map(Feed::every_line) {
                 let family =
-                    if feed.group.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+                    if line.group.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
                 let failed = |source| OpenError::Group {
                     name: opened.interface.name.clone(),
-                    group: feed.group,
+                    group: line.group,
                     source,
                 };
                 // Never bound: it receives nothing, it only is a member.
                 let fd = socket(family, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)
                     .map_err(|errno| failed(errno.into()))?;
-                join_group(fd.as_fd(), opened.interface.ifindex, feed.group).map_err(failed)?;
+                join_group(fd.as_fd(), opened.interface.ifindex, line.group).map_err(failed)?;
                 self.memberships.push(fd);
             }
         }
@@ -425,7 +425,8 @@ impl Resources {
 /// The addresses that are served: those of the node file, or every global one of the interface;
 /// and the feeds' groups.
 pub fn served_addresses(config: &NodeConfig, mirror: &Mirror) -> Vec<IpAddr> {
-    let mut served: Vec<IpAddr> = config.feed.iter().map(|feed| feed.group).collect();
+    let lines = config.feed.iter().flat_map(Feed::every_line);
+    let mut served: Vec<IpAddr> = lines.map(|line| line.group).collect();
     for wanted in &config.interface {
         match (&wanted.addresses, mirror.link_named(&wanted.name)) {
             (Auto::Is(addresses), _) => served.extend(addresses),
@@ -488,7 +489,8 @@ pub fn fill_with<'a>(
         let service = service.of_workers(config.worker.count);
         (opened.section.port, service.on_list(opened.list()))
     }));
-    services.extend(config.feed.iter().map(|feed| (feed.port, Service::listening(SERVICE_FEED))));
+    let lines = config.feed.iter().flat_map(Feed::every_line);
+    services.extend(lines.map(|line| (line.port, Service::listening(SERVICE_FEED))));
     steering.replace_services(&services).map_err(failed)?;
     steering.replace_served_addresses(&served_addresses(config, mirror)).map_err(failed)
 }
