@@ -274,7 +274,7 @@ fn metrics_are_the_sum_of_the_channels_and_go_on_after_a_successor() {
     use nautilus_dataplane::net::Endpoint;
     use nautilus_dataplane::port::{Burst, Datagram, Link};
     use nautilus_shm::control_region::ControlRegion;
-    use nautilus_shm::metrics::labels::FeedError;
+    use nautilus_shm::metrics::labels::{FeedError, FeedLine, HoleEnd};
     use nautilus_shm::metrics::table;
 
     struct One<'a>(Datagram<'a>);
@@ -287,10 +287,10 @@ fn metrics_are_the_sum_of_the_channels_and_go_on_after_a_successor() {
         }
     }
 
-    let lines = [Endpoint::v4([233, 54, 12, 111], 26_477), Endpoint::v4([233, 54, 12, 45], 26_477)];
-    let specs = [3, 4].map(|channel| FeedSpec {
-        lines: vec![lines[usize::from(channel) - 3]],
-        channel: ChannelSpec { channel, ..spec(Start::Session) },
+    let lines = [111, 45, 112].map(|group| Endpoint::v4([233, 54, 12, group], 26_477));
+    let specs = [(3, vec![lines[0], lines[2]]), (4, vec![lines[1]])].map(|(channel, lines)| {
+        let channel = ChannelSpec { channel, hold_limit_ns: 1_000, ..spec(Start::Session) };
+        FeedSpec { lines, channel }
     });
     let region = ControlRegion::create(c"feed-test").unwrap();
     let bank = region.metrics(0);
@@ -301,9 +301,15 @@ fn metrics_are_the_sum_of_the_channels_and_go_on_after_a_successor() {
         feed.begin(&mut keyspace);
         let packet =
             mold_packet(MONDAY, 1, &[&add(1, b'B', 1, 1), &OrderDelete::encode(COMMON, 9)]);
-        for (destination, payload) in
-            [(lines[0], &packet[..]), (lines[1], &packet), (lines[1], &packet[..9])]
-        {
+        let third = mold_packet(MONDAY, 3, &[&OrderDelete::encode(COMMON, 9)]);
+        for (destination, payload) in [
+            (lines[0], &packet[..]),
+            (lines[2], &packet),
+            (lines[1], &packet),
+            (lines[1], &packet[..9]),
+            (lines[1], &control(MONDAY, 4, 0)),
+            (lines[1], &third),
+        ] {
             let (source, link) = (Endpoint::default(), Link::default());
             let burst =
                 One(Datagram { source, destination, link, rx_ns: 5, permissions: None, payload });
@@ -323,9 +329,18 @@ fn metrics_are_the_sum_of_the_channels_and_go_on_after_a_successor() {
         feed.handle(&One(stray), &mut keyspace);
         assert_eq!(feed.unknown_line(), 1);
         metrics.publish([&feed], 5, &bank);
-        assert_eq!(bank.counter(table::FEED_PACKETS), 3 * round);
-        assert_eq!(bank.counter(table::FEED_MESSAGES), 4 * round);
-        assert_eq!(bank.counter(table::FEED_UNKNOWN_ORDERS), 2 * round);
+        assert_eq!(bank.counter(table::FEED_PACKETS), 6 * round);
+        assert_eq!(bank.counter(table::FEED_DUPLICATE_PACKETS), round);
+        assert_eq!(bank.counter(table::FEED_MESSAGES), 5 * round);
+        assert_eq!(bank.counter(table::FEED_HELD_PACKETS), round);
+        assert_eq!(bank.counter(table::FEED_HOLES.of(HoleEnd::Healed)), round);
+        let by_line = |line| {
+            [table::FEED_LINE_MESSAGES, table::FEED_LINE_FIRST, table::FEED_LINE_LOST]
+                .map(|row| bank.counter(row.of(line)))
+        };
+        assert_eq!(by_line(FeedLine::A), [5 * round, 5 * round, 0]);
+        assert_eq!(by_line(FeedLine::B), [2 * round, 0, 0]);
+        assert_eq!(bank.counter(table::FEED_UNKNOWN_ORDERS), 3 * round);
         assert_eq!(bank.counter(table::FEED_UPDATES), 2 * round);
         assert_eq!(bank.counter(table::FEED_ERRORS.of(FeedError::ShortHeader)), round);
         assert_eq!(bank.gauge(table::FEED_CHANNELS), 2);

@@ -1,15 +1,19 @@
 //! The counts of all channels of a worker, in the shared metric slots.
 
 use super::counters::Counters;
+use super::lines::{LINES_MAX, LineCounts};
 use crate::app::feed::Feed;
-use nautilus_shm::metrics::labels::FeedError;
+use nautilus_shm::metrics::labels::{FeedError, FeedLine, HoleEnd, Label};
 use nautilus_shm::metrics::{MetricBank, table};
+
+const _: () = assert!(FeedLine::ALL.len() == LINES_MAX, "every line has its label");
 
 /// What has been added to the shared slots so far. A successor of this worker goes on with the values
 /// it finds there, so counts are added as differences.
 #[derive(Default)]
 pub struct FeedMetrics {
     reported: Counters,
+    reported_lines: [LineCounts; LINES_MAX],
 }
 
 impl FeedMetrics {
@@ -21,9 +25,13 @@ impl FeedMetrics {
         bank: &MetricBank<'_>,
     ) {
         let mut total = Counters::default();
+        let mut lines = [LineCounts::default(); LINES_MAX];
         let (mut channels, mut suspect, mut books, mut orders) = (0, 0, 0, 0);
         for channel in feeds.into_iter().flat_map(Feed::channels) {
             total.add(channel.counters());
+            for (line, counts) in lines.iter_mut().zip(channel.line_counts()) {
+                line.add(counts);
+            }
             channels += 1;
             suspect += u64::from(!channel.is_live(now_ns));
             books += u64::from(channel.books().book_count());
@@ -41,9 +49,17 @@ impl FeedMetrics {
         bank.add(table::FEED_DUPLICATE_PACKETS, since(|counters| counters.duplicate_packets));
         bank.add(table::FEED_MESSAGES, since(|counters| counters.messages));
         bank.add(table::FEED_GAPS, since(|counters| counters.gaps));
+        bank.add(table::FEED_HELD_PACKETS, since(|counters| counters.held_packets));
         bank.add(table::FEED_LOST_MESSAGES, since(|counters| counters.gap_messages));
         bank.add(table::FEED_UNKNOWN_ORDERS, since(|counters| counters.unknown_orders));
         bank.add(table::FEED_UPDATES, since(|counters| counters.published));
+        let holes = |end: HoleEnd, count: fn(&Counters) -> u64| {
+            bank.add(table::FEED_HOLES.of(end), since(count));
+        };
+        holes(HoleEnd::Healed, |counters| counters.healed_holes);
+        holes(HoleEnd::Late, |counters| counters.late_holes);
+        holes(HoleEnd::NoRoom, |counters| counters.full_holes);
+        holes(HoleEnd::SessionOver, |counters| counters.session_holes);
         let errors = |label: FeedError, count: fn(&Counters) -> u64| {
             bank.add(table::FEED_ERRORS.of(label), since(count));
         };
@@ -61,5 +77,16 @@ impl FeedMetrics {
         errors(FeedError::OtherSession, |counters| counters.stale_packets);
         errors(FeedError::Capacity, |counters| counters.no_room);
         errors(FeedError::Publish, |counters| counters.publish_failures);
+        self.publish_lines(lines, bank);
+    }
+
+    fn publish_lines(&mut self, lines: [LineCounts; LINES_MAX], bank: &MetricBank<'_>) {
+        let before = std::mem::replace(&mut self.reported_lines, lines);
+        for ((label, now), before) in FeedLine::ALL.iter().zip(lines).zip(before) {
+            bank.add(table::FEED_LINE_MESSAGES.of(*label), now.received - before.received);
+            bank.add(table::FEED_LINE_FIRST.of(*label), now.first - before.first);
+            bank.add(table::FEED_LINE_LOST.of(*label), now.lost - before.lost);
+            bank.add(table::FEED_LINE_DUPLICATES.of(*label), now.duplicates - before.duplicates);
+        }
     }
 }

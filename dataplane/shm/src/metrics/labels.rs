@@ -285,6 +285,28 @@ labels! {
         Publish ["publish"],
     }
 
+    /// The lines of a feed, in the order of the node file.
+    FeedLine ["line"] {
+        /// The section's own group and port.
+        A ["A"],
+        /// The first of its `lines`.
+        B ["B"],
+        /// The second.
+        C ["C"],
+    }
+
+    /// How a hole in the sequence of a feed ended.
+    HoleEnd ["end"] {
+        /// What was missing came in time.
+        Healed ["healed"],
+        /// Its limit was over.
+        Late ["late"],
+        /// No more packets could be held behind it.
+        NoRoom ["no_room"],
+        /// Another session began.
+        SessionOver ["session_over"],
+    }
+
     /// What became of a neighbour request.
     NeighbourOutcome ["outcome"] {
         /// The kernel was asked to resolve it.

@@ -5,8 +5,8 @@
 //! Times are stored in nanoseconds and exported in seconds.
 
 use super::labels::{
-    CacheError, CacheOutcome, CacheVerb, ConnectionEnd, FeedError, FrameOwner, HitPath, Label,
-    LabelSet, NeighbourOutcome, RxDrop, TxDrop, XdpVerdict,
+    CacheError, CacheOutcome, CacheVerb, ConnectionEnd, FeedError, FeedLine, FrameOwner, HitPath,
+    HoleEnd, Label, LabelSet, NeighbourOutcome, RxDrop, TxDrop, XdpVerdict,
 };
 use super::{Counter, CounterBy, Gauge, GaugeBy, Kind, MetricSpec, Owner, Unit, slot_of};
 
@@ -114,9 +114,15 @@ metric_table! {
     // Feed.
     FEED_PACKETS counter "nautilus_feed_packets_total" Packets Worker: "Feed packets received";
     FEED_HEARTBEATS counter "nautilus_feed_heartbeats_total" Packets Worker: "Feed packets without a message";
-    FEED_DUPLICATE_PACKETS counter "nautilus_feed_duplicate_packets_total" Packets Worker: "Feed packets that were applied already";
+    FEED_DUPLICATE_PACKETS counter "nautilus_feed_duplicate_packets_total" Packets Worker: "Feed packets with nothing new: applied already, or held; with several lines all but the first copy";
     FEED_MESSAGES counter "nautilus_feed_messages_total" Messages Worker: "Feed messages applied";
     FEED_GAPS counter "nautilus_feed_gaps_total" Events Worker: "Gaps in the sequence of a channel";
+    FEED_HELD_PACKETS counter "nautilus_feed_held_packets_total" Packets Worker: "Feed packets that came before their turn and were held";
+    FEED_HOLES counter "nautilus_feed_holes_total" Events Worker by HoleEnd: "Holes in the sequence before held packets by how they ended, each but a healed one a gap";
+    FEED_LINE_MESSAGES counter "nautilus_feed_line_messages_total" Messages Worker by FeedLine: "Messages received on a line, each sequence number once";
+    FEED_LINE_FIRST counter "nautilus_feed_line_first_messages_total" Messages Worker by FeedLine: "Messages that a line delivered before the others of its feed";
+    FEED_LINE_LOST counter "nautilus_feed_line_lost_messages_total" Messages Worker by FeedLine: "Messages missing on a line when 65,536 later ones had been named, or their session was over";
+    FEED_LINE_DUPLICATES counter "nautilus_feed_line_duplicate_messages_total" Messages Worker by FeedLine: "Messages received again on the same line";
     FEED_LOST_MESSAGES counter "nautilus_feed_lost_messages_total" Messages Worker: "Messages missing in those gaps";
     FEED_ERRORS counter "nautilus_feed_errors_total" Events Worker by FeedError: "Packets and messages that were not applied";
     FEED_UNKNOWN_ORDERS counter "nautilus_feed_unknown_orders_total" Messages Worker: "Messages that name an order no book has";
