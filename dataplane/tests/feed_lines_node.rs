@@ -25,7 +25,6 @@ use nautilus_shm::metrics::{Counter, table};
 use supervised::{CACHE_PORT, CLIENT, SERVER, Supervised, ip, privileged, wait_until};
 use support::MapKeyspace;
 
-const LINES: [&str; 2] = ["233.54.12.111:26477", "233.54.12.112:26478"];
 const SYMBOLS: u16 = 4;
 const SESSION: Session = Session(*b"000000MON1");
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -79,15 +78,15 @@ fn day() -> (Vec<Vec<u8>>, u64, BTreeMap<String, BboRecord>) {
 struct Sender(Vec<UdpSocket>);
 
 impl Sender {
-    fn new(node: &Supervised) -> Self {
+    fn new(node: &Supervised, port_b: u16) -> Self {
         ip(&format!("-n {} route add 224.0.0.0/4 dev c0", node.client_ns));
-        let line = |group: &&str| {
+        let line = |(group, port): (&str, u16)| {
             let from = SocketAddr::new(CLIENT.parse().unwrap(), 0);
             let socket = Supervised::udp(&node.client_ns, from);
-            socket.connect(group).unwrap();
+            socket.connect((group, port)).unwrap();
             socket
         };
-        Self(LINES.iter().map(line).collect())
+        Self([("233.54.12.111", 26_477), ("233.54.12.112", port_b)].map(line).into())
     }
 
     fn send(&self, lines: &[usize], packet: &[u8]) {
@@ -124,18 +123,48 @@ fn the_loss_of_either_line_is_not_seen_and_that_of_both_is() {
     if !privileged("the_loss_of_either_line_is_not_seen_and_that_of_both_is") {
         return;
     }
-    let feed = "[[feed]]\nvenue = \"nasdaq\"\ngroup = \"233.54.12.111\"\nport = 26477\n\
-                lines = [{ group = \"233.54.12.112\", port = 26478 }]\nhold_limit_us = 50000\n\
-                channel = 1\nmax_orders = 32768\n";
     let mut node = Supervised::new(&format!(
-        "queues = [0, 1]\n[worker]\ncount = 2\n[port]\nframes = 1024\n\
-         [cache]\nid = \"q\"\nmax_memory_mb = 64\n{feed}"
+        "queues = [0, 1]\n[worker]\ncount = 2\n[port]\nframes = 1024\n{}",
+        cache_and_feed(26_478)
     ));
     ip(&format!("-n {} link del s0", node.server_ns));
     node.make_link(0, 2);
     node.start();
     node.await_workers(2);
-    let sender = Sender::new(&node);
+    lose_lines(&node, 26_478);
+    node.stop();
+}
+
+#[test]
+#[ignore = "privileged: makes network namespaces and a node"]
+fn lines_on_one_port_of_kernel_sockets_are_each_received_once() {
+    if !privileged("lines_on_one_port_of_kernel_sockets_are_each_received_once") {
+        return;
+    }
+    let port = "[port]\nkind = \"socket\"\n";
+    let mut node = Supervised::new(&format!("{port}{}", cache_and_feed(26_477)));
+    // The worker is nobody, and echo is served on port 7.
+    let sysctl = "sysctl -qw net.ipv4.ip_unprivileged_port_start=0";
+    ip(&format!("netns exec {} {sysctl}", node.server_ns));
+    node.start();
+    node.await_workers(1);
+    lose_lines(&node, 26_477);
+    node.stop();
+}
+
+fn cache_and_feed(port_b: u16) -> String {
+    format!(
+        "[cache]\nid = \"q\"\nmax_memory_mb = 64\n\
+         [[feed]]\nvenue = \"nasdaq\"\ngroup = \"233.54.12.111\"\nport = 26477\n\
+         lines = [{{ group = \"233.54.12.112\", port = {port_b} }}]\nhold_limit_us = 50000\n\
+         channel = 1\nmax_orders = 32768\n"
+    )
+}
+
+/// Sends a day over lines that lose much, asks for its records meanwhile and at the end, and then has
+/// both lines lose the same packet.
+fn lose_lines(node: &Supervised, port_b: u16) {
+    let sender = Sender::new(node, port_b);
     let client = Supervised::udp(&node.client_ns, SocketAddr::new(CLIENT.parse().unwrap(), 0));
     client.connect((SERVER, CACHE_PORT)).unwrap();
     client.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
@@ -192,6 +221,7 @@ fn the_loss_of_either_line_is_not_seen_and_that_of_both_is() {
     let healed = sum(&region, table::FEED_HOLES.of(HoleEnd::Healed));
     println!("received {received:?}, first {first:?}, {healed} holes healed, {asked} asked");
     assert_eq!(sum(&region, table::FEED_GAPS), 0);
+    assert_eq!(by_line(|line| table::FEED_LINE_DUPLICATES.of(line)), [0, 0]);
     assert_eq!(first[0] + first[1], messages);
     let holes = carried.windows(2).filter(|pair| !pair[0][0] && pair[1][0]).count();
     assert!(holes >= 5 && healed >= holes as u64 / 2, "{healed} healed of {holes} that A left");
@@ -216,5 +246,4 @@ fn the_loss_of_either_line_is_not_seen_and_that_of_both_is() {
     std::thread::sleep(Duration::from_millis(20));
     assert!(!is_read(), "what comes after the limit heals nothing");
     assert_eq!(sum(&region, table::FEED_HOLES.of(HoleEnd::Late)), 1);
-    node.stop();
 }

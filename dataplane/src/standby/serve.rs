@@ -140,8 +140,44 @@ fn kernel_sockets(config: &NodeConfig, applied: &[Endpoint]) -> Vec<SocketSpec> 
         // An interface that is missing is left out; the supervisor has said so.
         let indices = config.interface.iter().map(|interface| interface.name.as_str());
         let indices = indices.filter_map(|name| nix::net::if_::if_nametoindex(name).ok());
-        let groups = indices.map(|ifindex| (line.group, ifindex)).collect();
-        specs.push(SocketSpec { bind, groups, interface: 0, shared });
+        let groups = indices.map(|ifindex| (line.group, ifindex));
+        // Lines on one port share a socket: two would each be given what either is a member of.
+        let is_same = |spec: &&mut SocketSpec| spec.bind == bind && !spec.groups.is_empty();
+        match specs.iter_mut().find(is_same) {
+            Some(spec) => spec.groups.extend(groups),
+            None => {
+                specs.push(SocketSpec { bind, groups: groups.collect(), interface: 0, shared });
+            }
+        }
     }
     specs
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_on_one_port_share_a_socket_and_others_do_not() {
+        let text = "[[interface]]\nname = \"lo\"\naddresses = [\"127.0.0.1\"]\n[cache]\nid = \"q\"\n\
+            [[feed]]\nvenue = \"nasdaq\"\nchannel = 1\ngroup = \"233.54.12.111\"\nport = 26477\n\
+            lines = [{ group = \"233.54.12.112\", port = 26477 }, \
+            { group = \"233.54.12.112\", port = 26478 }]\n";
+        let config = config::parse(text, "n.toml").unwrap();
+        let lines = config.feed[0].every_line();
+        let applied: Vec<_> = lines.map(|line| Endpoint::new(line.group, line.port)).collect();
+        let groups = |applied: &[Endpoint]| -> Vec<(u16, Vec<String>)> {
+            let specs = kernel_sockets(&config, applied).into_iter().filter(|spec| {
+                let is_cache = spec.groups.is_empty();
+                assert_eq!(is_cache, spec.bind.port() == 11_211);
+                !is_cache
+            });
+            let name = |(group, _): &(IpAddr, u32)| group.to_string();
+            specs.map(|spec| (spec.bind.port(), spec.groups.iter().map(name).collect())).collect()
+        };
+        let [first, second] = ["233.54.12.111", "233.54.12.112"].map(String::from);
+        let both = (26_477, vec![first, second.clone()]);
+        assert_eq!(groups(&applied), [both, (26_478, vec![second])]);
+        assert_eq!(groups(&[]), []);
+    }
 }
