@@ -374,8 +374,8 @@ mod tests {
         let resolved = Resolved::new(NodeConfig::default(), &small).unwrap();
         assert_eq!((resolved.chunk_bytes, resolved.huge_pages), (4096, false));
 
-        // 4,096 frames of 2,048 bytes are four pages, and what is written about them takes a fifth.
-        for (pages, taken) in [(5, true), (4, false)] {
+        // 2,048 frames of 2,048 bytes are two pages, and what is written about them takes a third.
+        for (pages, taken) in [(3, true), (2, false)] {
             let exact = HostFacts { huge_bytes_free: pages * (2 << 20), ..host() };
             let resolved = Resolved::new(NodeConfig::default(), &exact).unwrap();
             assert_eq!(resolved.huge_pages, taken, "{pages} pages");

@@ -214,6 +214,8 @@ impl Backend for At<'_> {
         None
     }
 
+    fn ahead(&mut self, _keys: &[u8]) {}
+
     fn read(&mut self, key: &[u8], with_version: bool, out: &mut Vec<u8>) -> bool {
         let mut value = [0; 2048];
         match self.table.get(key, self.now_ns, &mut value) {
