@@ -2,6 +2,7 @@
 
 mod support;
 
+use nautilus_dataplane::app::feed::{Feed, FeedSpec};
 use nautilus_dataplane::feed::Symbol;
 use nautilus_dataplane::feed::Venue;
 use nautilus_dataplane::feed::book::BookLimits;
@@ -10,9 +11,15 @@ use nautilus_dataplane::feed::itch::messages::{
     AddOrder, BrokenTrade, CrossTrade, OrderDelete, OrderExecuted, OrderExecutedWithPrice, Trade,
 };
 use nautilus_dataplane::feed::itch::{Code, Common, Nanoseconds, Price4};
+use nautilus_dataplane::feed::metrics::FeedMetrics;
 use nautilus_dataplane::feed::moldudp64::{HEADER_BYTES, Session, write_header};
 use nautilus_dataplane::feed::record::{BboRecord, FLAG_PARTIAL, LastRecord};
 use nautilus_dataplane::feed::session::{Doubt, Start};
+use nautilus_dataplane::net::Endpoint;
+use nautilus_dataplane::port::{Burst, Datagram, Link};
+use nautilus_shm::control_region::ControlRegion;
+use nautilus_shm::metrics::labels::{FeedError, FeedLine, HoleEnd};
+use nautilus_shm::metrics::table;
 use support::{MapKeyspace, mold_packet};
 
 const MONDAY: Session = Session(*b"000000MON1");
@@ -43,6 +50,26 @@ fn control(session: Session, sequence: u64, count: u16) -> [u8; HEADER_BYTES] {
     let mut packet = [0; HEADER_BYTES];
     write_header(&mut packet, session, sequence, count);
     packet
+}
+
+/// A burst of one datagram to a line.
+struct One<'a>(Datagram<'a>);
+
+impl<'a> One<'a> {
+    fn new(destination: Endpoint, rx_ns: u64, payload: &'a [u8]) -> Self {
+        let (source, link) = (Endpoint::default(), Link::default());
+        Self(Datagram { source, destination, link, rx_ns, permissions: None, payload })
+    }
+}
+
+impl Burst for One<'_> {
+    fn len(&self) -> usize {
+        1
+    }
+
+    fn get(&self, _index: usize) -> Datagram<'_> {
+        self.0
+    }
 }
 
 struct Bench {
@@ -267,26 +294,35 @@ fn a_malformed_packet_is_dropped_whole_and_shows_as_a_gap() {
     assert_eq!(bench.bbo(), None);
 }
 
+/// More messages are missing in two sessions than a number holds.
+#[test]
+fn numbers_of_a_peer_that_lies_end_nothing() {
+    for hold_limit_ns in [0, 5_000] {
+        let region = ControlRegion::create(c"feed-numbers").unwrap();
+        let (mut metrics, mut keyspace) = (FeedMetrics::default(), MapKeyspace::default());
+        let line = Endpoint::v4([233, 54, 12, 111], 26_477);
+        let channel = ChannelSpec { hold_limit_ns, ..spec(Start::Session) };
+        let mut feed = Feed::new(&[FeedSpec { lines: vec![line], channel }]);
+        let mut now_ns = 1_000;
+        for session in [MONDAY, TUESDAY, Session(*b"000000WED1")] {
+            for sequence in [1, u64::MAX - 9] {
+                let packet = mold_packet(session, sequence, &[&add(sequence, b'B', 1, 1)]);
+                feed.handle(&One::new(line, now_ns, &packet), &mut keyspace);
+            }
+            now_ns += 1_000_000;
+            feed.housekeeping(now_ns, &mut keyspace);
+            metrics.publish([&feed], now_ns, &region.metrics(1));
+            let channel = feed.channels().next().unwrap();
+            assert_eq!(channel.sequencer().doubt(), Some(Doubt::Gap));
+        }
+        let bank = region.metrics(1);
+        let counted = [table::FEED_GAPS, table::FEED_MESSAGES].map(|counter| bank.counter(counter));
+        assert_eq!(counted, [3, 6], "hold limit {hold_limit_ns} ns");
+    }
+}
+
 #[test]
 fn metrics_are_the_sum_of_the_channels_and_go_on_after_a_successor() {
-    use nautilus_dataplane::app::feed::{Feed, FeedSpec};
-    use nautilus_dataplane::feed::metrics::FeedMetrics;
-    use nautilus_dataplane::net::Endpoint;
-    use nautilus_dataplane::port::{Burst, Datagram, Link};
-    use nautilus_shm::control_region::ControlRegion;
-    use nautilus_shm::metrics::labels::{FeedError, FeedLine, HoleEnd};
-    use nautilus_shm::metrics::table;
-
-    struct One<'a>(Datagram<'a>);
-    impl Burst for One<'_> {
-        fn len(&self) -> usize {
-            1
-        }
-        fn get(&self, _index: usize) -> Datagram<'_> {
-            self.0
-        }
-    }
-
     let lines = [111, 45, 112].map(|group| Endpoint::v4([233, 54, 12, group], 26_477));
     let specs = [(3, vec![lines[0], lines[2]]), (4, vec![lines[1]])].map(|(channel, lines)| {
         let channel = ChannelSpec { channel, hold_limit_ns: 1_000, ..spec(Start::Session) };
@@ -310,23 +346,12 @@ fn metrics_are_the_sum_of_the_channels_and_go_on_after_a_successor() {
             (lines[1], &control(MONDAY, 4, 0)),
             (lines[1], &third),
         ] {
-            let (source, link) = (Endpoint::default(), Link::default());
-            let burst =
-                One(Datagram { source, destination, link, rx_ns: 5, permissions: None, payload });
+            let burst = One::new(destination, 5, payload);
             feed.handle(&burst, &mut keyspace);
             metrics.publish([&feed], 5, &bank);
         }
         let elsewhere = Endpoint::v4([239, 0, 0, 1], 1);
-        let (source, link) = (Endpoint::default(), Link::default());
-        let stray = Datagram {
-            source,
-            destination: elsewhere,
-            link,
-            rx_ns: 5,
-            permissions: None,
-            payload: &packet,
-        };
-        feed.handle(&One(stray), &mut keyspace);
+        feed.handle(&One::new(elsewhere, 5, &packet), &mut keyspace);
         assert_eq!(feed.unknown_line(), 1);
         metrics.publish([&feed], 5, &bank);
         assert_eq!(bank.counter(table::FEED_PACKETS), 6 * round);

@@ -142,7 +142,7 @@ impl Arbitration {
         let first = *self.held.first()?;
         if first.sequence > self.sequencer.expected() {
             // What remains lies behind another hole, which is as old as the earliest of it.
-            self.hole_since_ns = self.hole_since_ns.or(self.held.earliest_rx_ns());
+            self.hole_since_ns = self.hole_since_ns.or_else(|| self.held.earliest_rx_ns());
             return None;
         }
         self.healed_holes += u64::from(self.hole_since_ns.take().is_some());

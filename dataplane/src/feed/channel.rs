@@ -221,8 +221,7 @@ impl Channel {
             counters.duplicate_packets += 1;
         }
         if outcome.gap_messages != 0 {
-            counters.gaps += 1;
-            counters.gap_messages += outcome.gap_messages;
+            counters.add_gap(outcome.gap_messages);
         }
         if outcome.new_session {
             let partial = self.arbitration.sequencer().is_partial();
@@ -277,8 +276,7 @@ impl Channel {
     fn give_up<K: Keyspace>(&mut self, reason: Reason, keyspace: &mut K) -> bool {
         let Some(gap_messages) = self.arbitration.give_up() else { return false };
         let counters = &mut self.publisher.counters;
-        counters.gaps += 1;
-        counters.gap_messages += gap_messages;
+        counters.add_gap(gap_messages);
         match reason {
             Reason::Late => counters.late_holes += 1,
             Reason::NoRoom => counters.full_holes += 1,

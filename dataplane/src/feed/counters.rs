@@ -121,7 +121,7 @@ impl Counters {
         self.full_holes += full_holes;
         self.session_holes += session_holes;
         self.gaps += gaps;
-        self.gap_messages += gap_messages;
+        self.gap_messages = self.gap_messages.wrapping_add(gap_messages);
         self.duplicate_messages += duplicate_messages;
         self.unknown_messages += unknown_messages;
         self.malformed_messages += malformed_messages;
@@ -135,6 +135,13 @@ impl Counters {
         self.published += published;
         self.publish_failures += publish_failures;
         self.suspects += suspects;
+    }
+
+    /// Counts a gap. Of a peer that lies two gaps may lack more messages than a number holds: the sum wraps,
+    /// as its metric does.
+    pub fn add_gap(&mut self, messages: u64) {
+        self.gaps += 1;
+        self.gap_messages = self.gap_messages.wrapping_add(messages);
     }
 
     /// Datagrams dropped whole because they are not MoldUDP64.

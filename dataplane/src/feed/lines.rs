@@ -26,7 +26,8 @@ const WORDS: usize = (WINDOW_MESSAGES / 64) as usize;
 pub struct LineCounts {
     /// Messages received, each number once.
     pub received: u64,
-    /// Messages that the window left behind without them, or that the session ended without.
+    /// Messages that the window left behind without them, or that the session ended without. Wraps, as its
+    /// metric does: two jumps of a peer that lies are more than a number holds.
     pub lost: u64,
     /// Messages received again on the same line.
     pub duplicates: u64,
@@ -40,7 +41,7 @@ impl LineCounts {
         // Without `..`: a new count cannot be forgotten here.
         let Self { received, lost, duplicates, first } = *other;
         self.received += received;
-        self.lost += lost;
+        self.lost = self.lost.wrapping_add(lost);
         self.duplicates += duplicates;
         self.first += first;
     }
@@ -105,11 +106,11 @@ impl LineWindows {
         let seen_end = low.min(self.high);
         for Line { bits, counts } in &mut self.lines {
             for (word, mask) in words(self.low, seen_end) {
-                counts.lost += u64::from((mask & !bits[word]).count_ones());
+                counts.lost = counts.lost.wrapping_add((mask & !bits[word]).count_ones().into());
                 bits[word] &= !mask;
             }
             // A jump further than the window: numbers that were never in it.
-            counts.lost += low - seen_end;
+            counts.lost = counts.lost.wrapping_add(low - seen_end);
         }
         self.low = low;
     }

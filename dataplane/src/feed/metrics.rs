@@ -43,7 +43,7 @@ impl FeedMetrics {
         bank.set(table::FEED_ORDERS, orders);
 
         let before = std::mem::replace(&mut self.reported, total);
-        let since = |count: fn(&Counters) -> u64| count(&total) - count(&before);
+        let since = |count: fn(&Counters) -> u64| count(&total).wrapping_sub(count(&before));
         bank.add(table::FEED_PACKETS, since(|counters| counters.packets));
         bank.add(table::FEED_HEARTBEATS, since(|counters| counters.heartbeats + counters.ends));
         bank.add(table::FEED_DUPLICATE_PACKETS, since(|counters| counters.duplicate_packets));
@@ -85,7 +85,7 @@ impl FeedMetrics {
         for ((label, now), before) in FeedLine::ALL.iter().zip(lines).zip(before) {
             bank.add(table::FEED_LINE_MESSAGES.of(*label), now.received - before.received);
             bank.add(table::FEED_LINE_FIRST.of(*label), now.first - before.first);
-            bank.add(table::FEED_LINE_LOST.of(*label), now.lost - before.lost);
+            bank.add(table::FEED_LINE_LOST.of(*label), now.lost.wrapping_sub(before.lost));
             bank.add(table::FEED_LINE_DUPLICATES.of(*label), now.duplicates - before.duplicates);
         }
     }
