@@ -1,4 +1,4 @@
-//! Caches that are created and removed while a node runs, and what every path says of their keys.
+//! Caches of a node, the ones that come and go among them, and what every path says of their keys.
 #![allow(dead_code)]
 
 use std::net::{SocketAddr, UdpSocket};
