@@ -18,6 +18,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
 use libbpf_rs::{MapInfo, MapType};
 
+use crate::hot::HotHits;
 use crate::intf;
 use crate::link::XdpLink;
 use crate::sys::{self, ProgramStatistics};
@@ -319,6 +320,12 @@ impl Steering {
     pub fn hot_fds(&self) -> [BorrowedFd<'_>; HOT_FD_NAMES.len()] {
         let [.., slots, words, hits] = self.fds();
         [slots, words, hits]
+    }
+
+    /// How often the program answered from the hot set.
+    pub fn hot_hits(&self) -> Result<HotHits, SteeringError> {
+        let [.., hits] = self.hot_fds();
+        HotHits::map(hits)
     }
 
     /// Attaches to an interface of this network namespace, natively, for as long as the link lives.

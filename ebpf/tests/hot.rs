@@ -368,6 +368,11 @@ fn hits_are_counted_by_slot_and_by_cache() {
     let mut expected = vec![0; HOT_CACHES.into()];
     expected[usize::from(HOT_CACHE)] = 4;
     assert_eq!(of_caches, expected);
+    hits.begin_cache(HOT_CACHE);
+    assert_eq!((hits.of_cache(HOT_CACHE), hits.of(slot)), (0, 3), "the slots' go on");
+    rig.expect("hit of another", &get(v6(), 1, b"h").bytes(), HotHit);
+    hits.begin_cache(HOT_CACHE + 1);
+    assert_eq!(hits.of_cache(HOT_CACHE), 1);
 }
 
 /// A successor finds what its predecessor published, and goes on where it was.

@@ -348,8 +348,9 @@ fn add(
         // Nobody counts there: no process has a cache in this place.
         context.resources.control.cache_metrics(process, opened.place.into()).clear();
     }
-    if let Some(counted) = &mut context.resources.hot_counted {
-        counted.begin(opened.place.into());
+    if let Some(hits) = &context.resources.hot_hits {
+        // No service names the place: its last cache was taken out of the program before it was forgotten.
+        hits.begin_cache(opened.place);
     }
     let cache = OpenCache { opened: opened.clone(), state: CacheState::Creating, memory, sockets };
     context.resources.changes += 1;

@@ -1,12 +1,11 @@
 //! Counters the kernel keeps, copied into the supervisor's metric bank.
 //!
 //! The counters of the steering program live as long as the node and are mirrored. Those of a socket
-//! begin at zero with every rebind, so what they grew by is added: a metric never falls. Hits in XDP are
-//! counted by the place of their cache; a cache begins at zero, its place does not.
+//! begin at zero with every rebind, so what they grew by is added: a metric never falls.
 
 use std::os::fd::AsFd;
 
-use nautilus_ebpf::{HotHits, Steering, SteeringError};
+use nautilus_ebpf::{HotHits, Steering};
 use nautilus_shm::attach::CACHES_MAX;
 use nautilus_shm::control_region::{ControlRegion, SUPERVISOR_PROCESS};
 use nautilus_shm::metrics::labels::{Label, XdpVerdict};
@@ -46,8 +45,8 @@ pub fn copy(resources: &mut Resources, zero_copy: bool) {
     if let Some(steering) = &resources.steering {
         copy_verdicts(steering, &resources.control.metrics(SUPERVISOR_PROCESS));
     }
-    if let Some(counted) = &resources.hot_counted {
-        counted.copy(&resources.control);
+    if let Some(hits) = &resources.hot_hits {
+        copy_hot_hits(hits, &resources.control);
     }
     let bank = resources.control.metrics(SUPERVISOR_PROCESS);
     for queue in resources.interfaces.iter_mut().flat_map(|opened| opened.queues.iter_mut()) {
@@ -78,43 +77,12 @@ pub fn adopt(resources: &mut Resources, zero_copy: bool) {
     }
 }
 
-/// Hits in XDP by the place of their cache. The program goes on counting when another cache takes a place.
-#[derive(Debug)]
-pub struct HotCounted {
-    hits: HotHits,
-    /// What the program had counted for a place when its cache was made.
-    before: [u64; CACHES_MAX],
-}
-
-impl HotCounted {
-    /// Of a program that has answered nothing yet.
-    pub fn new(steering: &Steering) -> Result<Self, SteeringError> {
-        let [.., hits] = steering.hot_fds();
-        Ok(Self { hits: HotHits::map(hits)?, before: [0; CACHES_MAX] })
-    }
-
-    /// After a take-over: what the banks lack is what came since the last supervisor looked, which is as
-    /// good as nothing where it has just died.
-    pub fn adopt(steering: &Steering, control: &ControlRegion) -> Result<Self, SteeringError> {
-        let mut this = Self::new(steering)?;
-        for (place, before) in this.before.iter_mut().enumerate() {
-            let counted = control.cache_metrics(SUPERVISOR_PROCESS, place);
-            let counted = counted.counter(metrics::CACHE_HOT_HITS);
-            *before = this.hits.of_cache(place as u16).saturating_sub(counted);
-        }
-        Ok(this)
-    }
-
-    /// A new cache in this place.
-    pub fn begin(&mut self, place: usize) {
-        self.before[place] = self.hits.of_cache(place as u16);
-    }
-
-    fn copy(&self, control: &ControlRegion) {
-        for (place, before) in self.before.iter().enumerate() {
-            let bank = control.cache_metrics(SUPERVISOR_PROCESS, place);
-            bank.mirror(metrics::CACHE_HOT_HITS, self.hits.of_cache(place as u16) - before);
-        }
+/// The program counts by the place of a cache, from 0 when the cache is made ([`HotHits::begin_cache`]): a
+/// supervisor that finds it has nothing to remember.
+fn copy_hot_hits(hits: &HotHits, control: &ControlRegion) {
+    for place in 0..CACHES_MAX {
+        let bank = control.cache_metrics(SUPERVISOR_PROCESS, place);
+        bank.mirror(metrics::CACHE_HOT_HITS, hits.of_cache(place as u16));
     }
 }
 

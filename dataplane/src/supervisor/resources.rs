@@ -24,13 +24,13 @@ use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 
 use nautilus_ebpf::intf::{self, Service};
-use nautilus_ebpf::{HOT_FD_NAMES, Options, Steering, SteeringError, XdpLink};
+use nautilus_ebpf::{HOT_FD_NAMES, HotHits, Options, Steering, SteeringError, XdpLink};
 use nautilus_shm::control_region::ControlRegion;
 use nautilus_shm::region::RegionError;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
 use super::caches::{CacheOpenError, CacheOpened, OpenCache, open_all};
-use super::counters::{Counted, HotCounted};
+use super::counters::Counted;
 use super::front_resources::{FrontOpenError, FrontResources};
 use super::handover::{Fds, InterfaceOpened, QueueOpened};
 use super::inspect::{Refusal, inspect};
@@ -264,8 +264,8 @@ pub struct Resources {
     pub team: TeamResources,
     /// The steering program; none with the socket port.
     pub steering: Option<Steering>,
-    /// What that answered by itself.
-    pub hot_counted: Option<HotCounted>,
+    /// How often that answered by itself.
+    pub hot_hits: Option<HotHits>,
     /// Interfaces, in the order of the node file; empty with the socket port.
     pub interfaces: Vec<Opened>,
     /// The standby's own sockets, an entry an interface, where it cannot map those of `interfaces`.
@@ -293,7 +293,7 @@ impl Resources {
             front,
             team: TeamResources::open(resolved.config.worker.count as usize)?,
             steering: None,
-            hot_counted: None,
+            hot_hits: None,
             interfaces: Vec::new(),
             fresh: None,
             memberships: Vec::new(),
@@ -324,7 +324,7 @@ impl Resources {
                 notes.extend(said);
             }
             let source = |source| OpenError::Steering { name: "(all)".into(), source };
-            this.hot_counted = Some(HotCounted::new(&steering).map_err(source)?);
+            this.hot_hits = Some(steering.hot_hits().map_err(source)?);
             this.steering = Some(steering);
             this.join(&resolved.config)?;
         }

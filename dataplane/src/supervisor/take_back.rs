@@ -20,7 +20,7 @@ use nautilus_shm::control_region::{ControlRegion, WORKERS_MAX};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::caches::{CacheOpened, OpenCache};
-use super::counters::{Counted, HotCounted};
+use super::counters::Counted;
 use super::front_resources::FrontResources;
 use super::handover::{
     Assignment, FromWorker, HandoverError, ToWorker, VERSION, receive_as_supervisor, send,
@@ -160,8 +160,8 @@ pub fn take_back(named_pid: u32, socket: OwnedFd) -> Result<TakenBack, TakeBackE
         interfaces.push(opened);
     }
     let serial = assignment.resources;
-    let hot_counted = steering.as_ref().map(|steering| HotCounted::adopt(steering, &control));
-    let hot_counted = hot_counted.transpose().map_err(|error| wrong(error.to_string()))?;
+    let hot_hits = steering.as_ref().map(Steering::hot_hits).transpose();
+    let hot_hits = hot_hits.map_err(|error| wrong(error.to_string()))?;
     let (fresh, memberships, changes) = (None, Vec::new(), 0);
     let resources = Resources {
         control,
@@ -169,7 +169,7 @@ pub fn take_back(named_pid: u32, socket: OwnedFd) -> Result<TakenBack, TakeBackE
         front,
         team,
         steering,
-        hot_counted,
+        hot_hits,
         interfaces,
         fresh,
         memberships,

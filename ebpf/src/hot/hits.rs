@@ -1,5 +1,6 @@
 //! How often the program answered from each slot, and for each cache: a row of counters a CPU. Writer: the
-//! program on that CPU. Readers: workers and the supervisor, by loads.
+//! program on that CPU; the supervisor, of a cache that is not served yet. Readers: workers and the
+//! supervisor, by loads.
 
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::Ordering;
@@ -34,11 +35,16 @@ impl HotHits {
         self.sum(slot as usize)
     }
 
-    /// Answers for a cache's index below [`HOT_CACHES`] since the program was loaded, whatever caches had
-    /// it.
+    /// Answers for a cache's index below [`HOT_CACHES`] since the last [`Self::begin_cache`].
     pub fn of_cache(&self, cache: u16) -> u64 {
-        assert!(cache < HOT_CACHES, "cache {cache} has no hits");
-        self.sum(HOT_SLOTS as usize + usize::from(cache))
+        self.sum(word_of(cache))
+    }
+
+    /// Counts the answers for a cache's index below [`HOT_CACHES`] from 0 on. Only while no service of the
+    /// program names that index: nobody else counts there then.
+    pub fn begin_cache(&self, cache: u16) {
+        let rows = self.mapping.words().chunks_exact(HOT_HITS_ROW_WORDS);
+        rows.for_each(|row| row[word_of(cache)].store(0, Ordering::Relaxed));
     }
 
     #[inline]
@@ -46,4 +52,10 @@ impl HotHits {
         let rows = self.mapping.words().chunks_exact(HOT_HITS_ROW_WORDS);
         rows.fold(0, |sum, row| sum.wrapping_add(row[word].load(Ordering::Relaxed)))
     }
+}
+
+/// Where a row counts for a cache.
+fn word_of(cache: u16) -> usize {
+    assert!(cache < HOT_CACHES, "cache {cache} has no hits");
+    HOT_SLOTS as usize + usize::from(cache)
 }
