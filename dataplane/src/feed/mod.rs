@@ -23,6 +23,7 @@ pub mod moldudp64;
 pub mod publisher;
 pub mod record;
 pub mod session;
+pub mod soupbintcp;
 pub mod symbol;
 
 pub use symbol::{Symbol, Venue};
