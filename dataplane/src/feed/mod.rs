@@ -15,6 +15,7 @@ pub mod arbitration;
 pub mod book;
 pub mod channel;
 pub mod counters;
+pub mod glimpse;
 pub mod held;
 pub mod itch;
 pub mod lines;
