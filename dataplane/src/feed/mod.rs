@@ -21,6 +21,7 @@ pub mod itch;
 pub mod lines;
 pub mod metrics;
 pub mod moldudp64;
+pub mod pack;
 pub mod publisher;
 pub mod record;
 pub mod session;
