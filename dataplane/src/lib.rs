@@ -16,5 +16,6 @@ pub mod port;
 pub mod replay;
 pub mod standby;
 pub mod supervisor;
+pub mod venue;
 pub mod worker;
 pub mod xsk;

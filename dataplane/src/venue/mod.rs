@@ -1,0 +1,4 @@
+//! A venue: a matching engine, its order flow, and everything that Nasdaq offers of its data. The
+//! program is `nautilus-venue`; nothing here runs in a worker.
+
+pub mod engine;
