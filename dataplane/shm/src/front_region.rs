@@ -4,6 +4,7 @@
 //!   header | front cell | worker cell | requests (4 MiB) | answers (4 MiB)
 //!
 //!   front  -- requests: permissions [connection][cache][command with its data]  -> worker
+//!   front  -- requests: snapshot [attempt][channel][piece] --------------------> worker
 //!   front  <- answers:  [connection][front generation][sequence][text] --------- worker
 //!   front  -- wake (eventfd), only when the worker announced that it sleeps ---> worker
 //! ```
@@ -72,10 +73,89 @@ pub const fn request_permissions(tag: u32) -> u32 {
     if tag & TAG_HAS_PERMISSIONS == 0 { 0xff } else { tag & 0xff }
 }
 
+/// Tag of a message in the request ring that is a piece of a snapshot, see [`SnapshotMessage`].
+const TAG_SNAPSHOT: u32 = 1 << 9;
+
+/// Whether a message of the request ring is a piece of a snapshot, and no command.
+pub const fn is_snapshot(tag: u32) -> bool {
+    tag == TAG_SNAPSHOT
+}
+
+/// Bytes in front of a piece of a snapshot: attempt, channel, kind, and what the kind says.
+pub const SNAPSHOT_HEADER_BYTES: usize = 32;
+
+/// A piece of a snapshot of a feed, which the front fetches for the worker that asked for it. No answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SnapshotMessage<'a> {
+    /// Number of the channel.
+    pub channel: u8,
+    /// Which attempt it is of.
+    pub attempt: u64,
+    /// What it says.
+    pub content: SnapshotContent<'a>,
+}
+
+/// What a piece of a snapshot says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SnapshotContent<'a> {
+    /// It is about to come, of this session.
+    Begin([u8; 10]),
+    /// Messages, each behind its length (big-endian, 2 bytes).
+    Messages(&'a [u8]),
+    /// All of it has come: every message before this number is in it.
+    End(u64),
+    /// No more of it comes.
+    Failed,
+}
+
+impl<'a> SnapshotMessage<'a> {
+    /// Tag, header and what follows it.
+    pub fn encode(&self) -> (u32, [u8; SNAPSHOT_HEADER_BYTES], &'a [u8]) {
+        let mut header = [0; SNAPSHOT_HEADER_BYTES];
+        header[..8].copy_from_slice(&self.attempt.to_le_bytes());
+        header[8] = self.channel;
+        let (kind, rest): (u8, &[u8]) = match self.content {
+            SnapshotContent::Begin(session) => {
+                header[16..26].copy_from_slice(&session);
+                (1, &[])
+            }
+            SnapshotContent::Messages(blocks) => (2, blocks),
+            SnapshotContent::End(next_sequence) => {
+                header[16..24].copy_from_slice(&next_sequence.to_le_bytes());
+                (3, &[])
+            }
+            SnapshotContent::Failed => (4, &[]),
+        };
+        header[9] = kind;
+        (TAG_SNAPSHOT, header, rest)
+    }
+
+    /// Reads a message; `None` for one that no front writes.
+    pub fn decode(message: &'a [u8]) -> Option<Self> {
+        let (header, rest) = message.split_first_chunk::<SNAPSHOT_HEADER_BYTES>()?;
+        let (attempt, after) = header.split_first_chunk::<8>()?;
+        let (number, _) = header[16..].split_first_chunk::<8>()?;
+        let (session, _) = header[16..].split_first_chunk::<10>()?;
+        let content = match after[1] {
+            1 => SnapshotContent::Begin(*session),
+            2 => SnapshotContent::Messages(rest),
+            3 => SnapshotContent::End(u64::from_le_bytes(*number)),
+            4 => SnapshotContent::Failed,
+            _ => return None,
+        };
+        Some(Self { channel: after[0], attempt: u64::from_le_bytes(*attempt), content })
+    }
+}
+
 /// Tag of an answer.
 const TAG_ANSWER: u32 = 1;
 /// Tag of a new worker's first message.
 const TAG_TAKEN: u32 = 2;
+/// Tag of a message that asks for a snapshot.
+const TAG_WANTED: u32 = 3;
+
+/// Bytes of a message that asks for a snapshot.
+const WANTED_BYTES: usize = 24;
 
 /// What stands in front of a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,6 +211,16 @@ pub enum Answer<'a> {
         /// Position; see [`crate::message_ring::MessageConsumer::position`].
         position: u64,
     },
+    /// The worker wants a snapshot of a feed, in [`SnapshotMessage`]s; an attempt that is asked for ends the
+    /// one before.
+    SnapshotWanted {
+        /// Number of the channel.
+        channel: u8,
+        /// Which attempt it is.
+        attempt: u64,
+        /// The session it is to be of.
+        session: [u8; 10],
+    },
 }
 
 impl<'a> Answer<'a> {
@@ -149,11 +239,27 @@ impl<'a> Answer<'a> {
         (TAG_TAKEN, position.to_le_bytes())
     }
 
+    /// Tag and payload of a message that asks for a snapshot.
+    pub fn snapshot_wanted(channel: u8, attempt: u64, session: [u8; 10]) -> (u32, [u8; 24]) {
+        let mut payload = [0; WANTED_BYTES];
+        payload[..8].copy_from_slice(&attempt.to_le_bytes());
+        payload[8] = channel;
+        payload[9..19].copy_from_slice(&session);
+        (TAG_WANTED, payload)
+    }
+
     /// Reads a message; `None` for one that no worker writes.
     pub fn decode(tag: u32, payload: &'a [u8]) -> Option<Self> {
         match tag {
             TAG_TAKEN => {
                 Some(Self::Taken { position: u64::from_le_bytes(payload.try_into().ok()?) })
+            }
+            TAG_WANTED => {
+                let payload: &[u8; WANTED_BYTES] = payload.try_into().ok()?;
+                let (attempt, rest) = payload.split_first_chunk::<8>()?;
+                let (session, _) = rest[1..].split_first_chunk::<10>()?;
+                let attempt = u64::from_le_bytes(*attempt);
+                Some(Self::SnapshotWanted { channel: rest[0], attempt, session: *session })
             }
             TAG_ANSWER => {
                 let (header, text) = payload.split_first_chunk::<ANSWER_HEADER_BYTES>()?;
@@ -296,9 +402,33 @@ mod tests {
         assert_eq!(Answer::decode(tag, &payload), Some(expected));
         let (tag, payload) = Answer::taken(1 << 40);
         assert_eq!(Answer::decode(tag, &payload), Some(Answer::Taken { position: 1 << 40 }));
-        for (tag, bytes) in [(TAG_TAKEN, 7), (TAG_TAKEN, 9), (TAG_ANSWER, 23), (0, 24), (3, 0)] {
+        for (tag, bytes) in
+            [(TAG_TAKEN, 7), (TAG_TAKEN, 9), (TAG_ANSWER, 23), (0, 24), (3, 0), (4, 24)]
+        {
             assert_eq!(Answer::decode(tag, &vec![0; bytes]), None, "{tag} {bytes}");
         }
+    }
+
+    #[test]
+    fn snapshots_are_asked_for_and_come_in_pieces() {
+        let (tag, payload) = Answer::snapshot_wanted(7, 1 << 40 | 3, *b"000000MON1");
+        let wanted =
+            Answer::SnapshotWanted { channel: 7, attempt: 1 << 40 | 3, session: *b"000000MON1" };
+        assert_eq!(Answer::decode(tag, &payload), Some(wanted));
+        for content in [
+            SnapshotContent::Begin(*b"000000MON1"),
+            SnapshotContent::Messages(b"\0\x01x"),
+            SnapshotContent::End(u64::MAX),
+            SnapshotContent::Failed,
+        ] {
+            let piece = SnapshotMessage { channel: 255, attempt: 9, content };
+            let (tag, header, rest) = piece.encode();
+            let message = [&header, rest].concat();
+            assert!(is_snapshot(tag) && !is_snapshot(request_tag(0xff)));
+            assert_eq!(SnapshotMessage::decode(&message), Some(piece));
+            assert_eq!(SnapshotMessage::decode(&message[..SNAPSHOT_HEADER_BYTES - 1]), None);
+        }
+        assert_eq!(SnapshotMessage::decode(&[0; SNAPSHOT_HEADER_BYTES]), None);
     }
 
     #[test]

@@ -336,4 +336,44 @@ labels! {
         /// Its cache was removed.
         Removed ["removed"],
     }
+
+    /// How the fetching of a feed's snapshot ended.
+    SnapshotEnd ["end"] {
+        /// All of it was handed to the worker.
+        Complete ["complete"],
+        /// No connection to the server.
+        Connect ["connect"],
+        /// The password cannot be read, or the server does not let us in.
+        Login ["login"],
+        /// Not SoupBinTCP, or not a snapshot.
+        Protocol ["protocol"],
+        /// It is of another session than the feed's.
+        Session ["session"],
+        /// The server closed the connection before the end.
+        Closed ["closed"],
+        /// The worker wanted another one meanwhile.
+        Abandoned ["abandoned"],
+    }
+
+    /// What became of the ways in which a feed gets back what no line brought.
+    Recovery ["what"] {
+        /// Requests sent.
+        Requests ["requests"],
+        /// Requests without a reply in time.
+        Timeouts ["timeouts"],
+        /// Replies that brought something asked for.
+        Replies ["replies"],
+        /// Replies from elsewhere, of another session, not asked for, or malformed.
+        RefusedReplies ["refused_replies"],
+        /// Times the request servers were given up.
+        Exhausted ["exhausted"],
+        /// Snapshots asked for.
+        Snapshots ["snapshots"],
+        /// Snapshots applied.
+        SnapshotsLoaded ["snapshots_loaded"],
+        /// Snapshots that failed or did not come.
+        SnapshotsFailed ["snapshots_failed"],
+        /// Live packets for which there was no room meanwhile.
+        QueueDropped ["queue_dropped"],
+    }
 }

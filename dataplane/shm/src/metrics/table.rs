@@ -6,7 +6,7 @@
 
 use super::labels::{
     CacheError, CacheOutcome, CacheVerb, ConnectionEnd, FeedError, FeedLine, FrameOwner, HitPath,
-    HoleEnd, Label, LabelSet, NeighbourOutcome, RxDrop, TxDrop, XdpVerdict,
+    HoleEnd, Label, LabelSet, NeighbourOutcome, Recovery, RxDrop, SnapshotEnd, TxDrop, XdpVerdict,
 };
 use super::{Counter, CounterBy, Gauge, GaugeBy, Kind, MetricSpec, Owner, Unit, slot_of};
 
@@ -123,6 +123,9 @@ metric_table! {
     FEED_LINE_FIRST counter "nautilus_feed_line_first_messages_total" Messages Worker by FeedLine: "Messages that a line delivered before the others of its feed";
     FEED_LINE_LOST counter "nautilus_feed_line_lost_messages_total" Messages Worker by FeedLine: "Messages missing on a line when 65,536 later ones had been named, or their session was over";
     FEED_LINE_DUPLICATES counter "nautilus_feed_line_duplicate_messages_total" Messages Worker by FeedLine: "Messages received again on the same line";
+    FEED_RECOVERY counter "nautilus_feed_recovery_total" Events Worker by Recovery: "What was done to get back what no line brought";
+    FEED_RECOVERED_MESSAGES counter "nautilus_feed_recovered_messages_total" Messages Worker: "Messages that replies of request servers brought first";
+    FEED_SNAPSHOT_MESSAGES counter "nautilus_feed_snapshot_messages_total" Messages Worker: "Messages of snapshots";
     FEED_LOST_MESSAGES counter "nautilus_feed_lost_messages_total" Messages Worker: "Messages missing in those gaps";
     FEED_ERRORS counter "nautilus_feed_errors_total" Events Worker by FeedError: "Packets and messages that were not applied";
     FEED_UNKNOWN_ORDERS counter "nautilus_feed_unknown_orders_total" Messages Worker: "Messages that name an order no book has";
@@ -159,6 +162,7 @@ metric_table! {
     FRONT_CONNECTIONS gauge "nautilus_front_connections" Connections Front: "TCP connections open";
     FRONT_ACCEPTED counter "nautilus_front_accepted_connections_total" Connections Front: "TCP connections accepted, refused ones included";
     FRONT_ENDED counter "nautilus_front_ended_connections_total" Connections Front by ConnectionEnd: "TCP connections that ended or were refused, by reason";
+    FRONT_SNAPSHOTS counter "nautilus_front_snapshots_total" Events Front by SnapshotEnd: "Snapshots of feeds fetched, by how that ended";
     FRONT_RX_BYTES counter "nautilus_front_rx_bytes_total" Bytes Front: "Bytes received over TCP";
     FRONT_TX_BYTES counter "nautilus_front_tx_bytes_total" Bytes Front: "Bytes sent over TCP";
     FRONT_HELD_BYTES gauge "nautilus_front_held_bytes" Bytes Front: "Memory of unfinished commands and untaken answers";
