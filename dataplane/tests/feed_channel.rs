@@ -302,7 +302,7 @@ fn numbers_of_a_peer_that_lies_end_nothing() {
         let (mut metrics, mut keyspace) = (FeedMetrics::default(), MapKeyspace::default());
         let line = Endpoint::v4([233, 54, 12, 111], 26_477);
         let channel = ChannelSpec { hold_limit_ns, ..spec(Start::Session) };
-        let mut feed = Feed::new(&[FeedSpec { lines: vec![line], channel }]);
+        let mut feed = Feed::new(&[FeedSpec { lines: vec![line], channel, recovery: None }]);
         let mut now_ns = 1_000;
         for session in [MONDAY, TUESDAY, Session(*b"000000WED1")] {
             for sequence in [1, u64::MAX - 9] {
@@ -326,7 +326,7 @@ fn metrics_are_the_sum_of_the_channels_and_go_on_after_a_successor() {
     let lines = [111, 45, 112].map(|group| Endpoint::v4([233, 54, 12, group], 26_477));
     let specs = [(3, vec![lines[0], lines[2]]), (4, vec![lines[1]])].map(|(channel, lines)| {
         let channel = ChannelSpec { channel, hold_limit_ns: 1_000, ..spec(Start::Session) };
-        FeedSpec { lines, channel }
+        FeedSpec { lines, channel, recovery: None }
     });
     let region = ControlRegion::create(c"feed-test").unwrap();
     let bank = region.metrics(0);

@@ -202,10 +202,12 @@ fn play(
         while now_ns + PACE_NS < arrival.rx_ns {
             now_ns += PACE_NS;
             channel.housekeeping(now_ns, &mut keyspace);
+            while channel.turn(now_ns, &mut keyspace) {}
             check(&channel, now_ns, None);
         }
         now_ns = now_ns.max(arrival.rx_ns);
         channel.handle_from(arrival.line, arrival.rx_ns, &arrival.packet.bytes, &mut keyspace);
+        while channel.turn(now_ns, &mut keyspace) {}
         check(&channel, now_ns, Some(arrival));
         if channel.is_live(now_ns) {
             let expected = &truth[&channel.sequencer().expected()];
@@ -255,6 +257,7 @@ fn run(seed: u64, damage: Damage) -> Result<bool, TestCaseError> {
     prop_assert!(agree, "the model differs");
     let end_ns = arrivals.last().unwrap().rx_ns + LIMIT_NS + 1;
     channel.housekeeping(end_ns, &mut keyspace);
+    while channel.turn(end_ns, &mut keyspace) {}
     model.advance(end_ns);
     let last = sent.last().unwrap().next;
     let counters = *channel.counters();

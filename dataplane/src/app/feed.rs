@@ -2,14 +2,19 @@
 //!
 //! ```text
 //!   burst -> by (group, port) -> line of a Channel -> Keyspace (cache table)
+//!         \-> by own endpoint -> reply to a Channel        |
+//!                              requests to its servers <---+ what no line brought
 //! ```
 //!
 //! The worker that runs it owns every channel here; the keyspace is written by it alone.
 
 use super::{App, Keyspace};
-use crate::feed::channel::{Channel, ChannelSpec};
+use crate::feed::channel::{Channel, ChannelSpec, SnapshotPiece};
+use crate::feed::moldudp64::Session;
+use crate::feed::recovery::requests::{REQUEST_BYTES, WINDOW_PIECES};
+use crate::feed::recovery::{Recovery, RecoverySpec};
 use crate::net::Endpoint;
-use crate::port::{Burst, Transmit};
+use crate::port::{Burst, Datagram, Link, Path, Transmit};
 
 /// A channel and the multicast groups and ports it is received on.
 #[derive(Clone, Debug)]
@@ -18,6 +23,9 @@ pub struct FeedSpec {
     pub lines: Vec<Endpoint>,
     /// What the channel is.
     pub channel: ChannelSpec,
+    /// How it gets back what no line brought, if it does; and the number of its first attempt to get a
+    /// snapshot, which no worker before has used.
+    pub recovery: Option<(RecoverySpec, u64)>,
 }
 
 /// Where a line is received, whose it is, and which of its channel's.
@@ -32,7 +40,20 @@ struct Line {
 pub struct Feed {
     channels: Vec<Channel>,
     lines: Vec<Line>,
+    /// Endpoints that replies come to, with their channel.
+    replies: Vec<(Endpoint, usize)>,
     unknown_line: u64,
+}
+
+/// A snapshot that somebody is to fetch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SnapshotWanted {
+    /// Number of the channel.
+    pub channel: u8,
+    /// Which attempt it is.
+    pub attempt: u64,
+    /// The session it is to be of.
+    pub session: Session,
 }
 
 impl Feed {
@@ -50,8 +71,17 @@ impl Feed {
                 lines.push(Line { endpoint: *endpoint, channel, index });
             }
         }
-        let channel = |spec: &FeedSpec| Channel::with_lines(spec.channel, spec.lines.len());
-        Self { channels: specs.iter().map(channel).collect(), lines, unknown_line: 0 }
+        let channel = |spec: &FeedSpec| {
+            let recovery = spec.recovery.map(|(spec, attempt)| Recovery::new(spec, attempt));
+            Channel::with_recovery(spec.channel, spec.lines.len(), recovery)
+        };
+        let reply = |(channel, spec): (usize, &FeedSpec)| Some((spec.recovery?.0.from, channel));
+        Self {
+            channels: specs.iter().map(channel).collect(),
+            lines,
+            replies: specs.iter().enumerate().filter_map(reply).collect(),
+            unknown_line: 0,
+        }
     }
 
     /// The channels, in the order of their specifications.
@@ -72,18 +102,76 @@ impl Feed {
         }
     }
 
-    /// Applies a burst. Same rules as [`App::handle`]; a feed sends nothing.
+    /// Applies a burst. Same rules as [`App::handle`]; what it wants to know [`Self::ask`] sends.
     pub fn handle<K: Keyspace>(&mut self, burst: &impl Burst, keyspace: &mut K) {
         for index in 0..burst.len() {
             let datagram = burst.get(index);
             let line = self.lines.iter().find(|line| line.endpoint == datagram.destination);
             let Some(Line { channel, index, .. }) = line.copied() else {
-                self.unknown_line += 1;
+                self.handle_reply(&datagram, keyspace);
                 continue;
             };
             let channel = &mut self.channels[channel];
             channel.handle_from(index, datagram.rx_ns, datagram.payload, keyspace);
         }
+    }
+
+    fn handle_reply<K: Keyspace>(&mut self, datagram: &Datagram<'_>, keyspace: &mut K) {
+        let own = self.replies.iter().find(|(endpoint, _)| *endpoint == datagram.destination);
+        let Some(&(_, channel)) = own else {
+            self.unknown_line += 1;
+            return;
+        };
+        let channel = &mut self.channels[channel];
+        channel.handle_reply(&datagram.source, datagram.rx_ns, datagram.payload, keyspace);
+    }
+
+    /// Work that has been waiting, every turn of the loop; bounded. Returns how many channels had some.
+    #[inline]
+    pub fn turn<K: Keyspace>(&mut self, now_ns: u64, keyspace: &mut K) -> usize {
+        let turn = |channel: &mut Channel| usize::from(channel.turn(now_ns, keyspace));
+        self.channels.iter_mut().map(turn).sum()
+    }
+
+    /// Asks request servers for what is missing, as far as it is time to. A request that the port does not
+    /// take is asked again like one that was lost.
+    pub fn ask(&mut self, now_ns: u64, tx: &mut impl Transmit) {
+        for channel in &mut self.channels {
+            let Some(&RecoverySpec { from, interface, .. }) = channel.recovery_spec() else {
+                continue;
+            };
+            for _ in 0..WINDOW_PIECES {
+                let Some((to, session, request)) = channel.next_request(now_ns) else { break };
+                let link = Link { interface, vlans: [0; 2] };
+                let _ = tx.send(&Path { from, to, link }, |out| {
+                    out[..REQUEST_BYTES].copy_from_slice(&request.encode(session));
+                    REQUEST_BYTES
+                });
+            }
+        }
+    }
+
+    /// Snapshots that somebody is to fetch; the same until their first piece has come.
+    pub fn snapshots_wanted(&self) -> impl Iterator<Item = SnapshotWanted> {
+        self.channels.iter().filter_map(|channel| {
+            let (attempt, session) = channel.snapshot_wanted()?;
+            Some(SnapshotWanted { channel: channel.spec().channel, attempt, session })
+        })
+    }
+
+    /// Takes in a piece of a snapshot for the channel of this number; `false` when there is none here.
+    pub fn take_snapshot<K: Keyspace>(
+        &mut self,
+        number: u8,
+        attempt: u64,
+        now_ns: u64,
+        piece: SnapshotPiece<'_>,
+        keyspace: &mut K,
+    ) -> bool {
+        let channel = self.channels.iter_mut().find(|channel| channel.spec().channel == number);
+        let Some(channel) = channel else { return false };
+        channel.take_snapshot(attempt, now_ns, piece, keyspace);
+        true
     }
 
     /// Bounded work between bursts. Same rules as [`App::housekeeping`].
@@ -123,11 +211,14 @@ impl<K: Keyspace> FeedApp<K> {
 }
 
 impl<K: Keyspace> App for FeedApp<K> {
-    fn handle(&mut self, _now_ns: u64, burst: &impl Burst, _tx: &mut impl Transmit) {
+    fn handle(&mut self, now_ns: u64, burst: &impl Burst, tx: &mut impl Transmit) {
         self.feed.handle(burst, &mut self.keyspace);
+        self.feed.ask(now_ns, tx);
     }
 
-    fn housekeeping(&mut self, now_ns: u64, _tx: &mut impl Transmit) {
+    fn housekeeping(&mut self, now_ns: u64, tx: &mut impl Transmit) {
+        self.feed.turn(now_ns, &mut self.keyspace);
         self.feed.housekeeping(now_ns, &mut self.keyspace);
+        self.feed.ask(now_ns, tx);
     }
 }

@@ -3,6 +3,7 @@
 use nautilus_shm::attach::CACHES_MAX;
 use nautilus_shm::worker_rings::NODE_WORKERS_MAX;
 
+use super::feed::{check_line, check_recovery};
 use super::{Auto, Cache, FeedLine, NodeConfig};
 use crate::feed::arbitration::HOLD_LIMIT_NS_MAX;
 use crate::limits::{CHUNK_BYTES_LARGE, CHUNK_BYTES_SMALL, QUEUES_MAX};
@@ -63,7 +64,7 @@ fn id(key: &str, id: &str) -> Result<(), Problem> {
     Ok(())
 }
 
-fn port(key: &str, port: u16) -> Result<(), Problem> {
+pub(super) fn port(key: &str, port: u16) -> Result<(), Problem> {
     if port == 0 { refuse(key, "0 is not a port; write 1..=65535") } else { Ok(()) }
 }
 
@@ -262,8 +263,15 @@ fn check_services(config: &NodeConfig) -> Result<(), Problem> {
                 None => key(name),
                 Some(place) => key(&format!("lines[{place}].{name}")),
             };
-            check_feed_line(line, &earlier, &taken, key)?;
+            check_line(line, &earlier, &taken, key)?;
             earlier.push(line);
+        }
+    }
+    for (index, feed) in config.feed.iter().enumerate() {
+        if let Some(recovery) = &feed.recovery {
+            check_recovery(config, feed, recovery, &taken, |name| {
+                format!("feed[{index}].recovery{name}")
+            })?;
         }
     }
     for (index, feed) in config.feed.iter().enumerate() {
@@ -278,27 +286,6 @@ fn check_services(config: &NodeConfig) -> Result<(), Problem> {
                 return refuse(format!("feed[{index}]"), text);
             }
         }
-    }
-    Ok(())
-}
-
-/// What can be said of a line, with those before it on the node and the ports that are taken; `key` makes
-/// the path of a key of its own.
-fn check_feed_line(
-    line: FeedLine,
-    earlier: &[FeedLine],
-    taken: &[(u16, String)],
-    key: impl Fn(&str) -> String,
-) -> Result<(), Problem> {
-    port(&key("port"), line.port)?;
-    if !line.group.is_multicast() {
-        return refuse(key("group"), format!("{} is not a multicast group", line.group));
-    }
-    if let Some((_, other)) = taken.iter().find(|(taken, _)| *taken == line.port) {
-        return refuse(key("port"), format!("{} is also {other}", line.port));
-    }
-    if earlier.contains(&line) {
-        return refuse(key("group"), format!("{}:{} stands twice", line.group, line.port));
     }
     Ok(())
 }

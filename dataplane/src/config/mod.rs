@@ -11,6 +11,7 @@
 mod access;
 mod auto;
 mod check;
+mod feed;
 mod load;
 mod one_or_many;
 mod resolve;
@@ -19,11 +20,12 @@ mod types;
 pub use access::{Access, Allow, CacheSource, SourceLimit, list_of};
 pub use auto::Auto;
 pub use check::{FEED_LINES_MAX, READERS_MAX, VALUE_BYTES_MAX, check_one_more};
+pub use feed::{Feed, FeedLine, FeedRecovery, FeedSnapshot, FeedStart};
 pub use load::{ConfigError, load, parse, place_of};
 pub use resolve::{Choice, HostFacts, ResolveError, Resolved};
 pub use types::{
-    Cache, Control, Cores, Echo, Feed, FeedLine, FeedStart, Front, Interface, Node, NodeConfig,
-    PollPolicy, Port, PortKind, Queues, RxChecksum, Supervisor, Tier, Worker,
+    Cache, Control, Cores, Echo, Front, Interface, Node, NodeConfig, PollPolicy, Port, PortKind,
+    Queues, RxChecksum, Supervisor, Tier, Worker,
 };
 
 /// The default node file, documented line by line.

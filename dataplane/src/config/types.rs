@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Auto;
 use super::access::{Access, CacheSource};
+use super::feed::Feed;
 use super::one_or_many::one_or_many;
 
 /// One node file.
@@ -346,78 +347,6 @@ impl NodeConfig {
             Some(id) => self.cache.iter().position(|cache| cache.id == *id),
         }
     }
-}
-
-/// One `[[feed]]`
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Feed {
-    /// Venue name in keys (`md:{venue}:...`), lower case.
-    pub venue: String,
-    /// Multicast group, joined on every interface of the node.
-    pub group: IpAddr,
-    /// UDP port of the group.
-    pub port: u16,
-    /// Further lines that carry the same messages, at most [`super::FEED_LINES_MAX`] less one; the
-    /// section's own group and port are line A.
-    #[serde(default)]
-    pub lines: Vec<FeedLine>,
-    /// Channel id its keys carry, 1..=255, unique on the node.
-    pub channel: u8,
-    /// Id of the cache it publishes into; the first one without it.
-    #[serde(default)]
-    pub cache: Option<String>,
-    /// What to do when a session is first seen in its middle.
-    #[serde(default)]
-    pub start: FeedStart,
-    /// Open orders its books may hold, 1,024..=16,777,216; 60 bytes each, taken at start.
-    #[serde(default = "default_max_orders")]
-    pub max_orders: u32,
-    /// Microseconds that a hole in the sequence may be filled in, by any line, 0..=50,000.
-    #[serde(default = "default_hold_limit_us")]
-    pub hold_limit_us: u32,
-}
-
-/// Where one line of a feed is received.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct FeedLine {
-    /// Multicast group, joined on every interface of the node.
-    pub group: IpAddr,
-    /// UDP port of the group.
-    pub port: u16,
-}
-
-impl Feed {
-    /// Every line, A first.
-    pub fn every_line(&self) -> impl Iterator<Item = FeedLine> {
-        let first = FeedLine { group: self.group, port: self.port };
-        std::iter::once(first).chain(self.lines.iter().copied())
-    }
-
-    /// Whether one of its lines is received on a port.
-    pub fn is_on_port(&self, port: u16) -> bool {
-        self.every_line().any(|line| line.port == port)
-    }
-}
-
-fn default_hold_limit_us() -> u32 {
-    5_000
-}
-
-fn default_max_orders() -> u32 {
-    1 << 20
-}
-
-/// What to do when a feed's session is first seen in its middle.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum FeedStart {
-    /// Its keys stay suspect until a session begins at number 1.
-    #[default]
-    Session,
-    /// Books hold what was added since. For replays of captures.
-    Any,
 }
 
 /// `[control]`

@@ -3,8 +3,9 @@
 //! ```text
 //!  payload -> framing -> lines (what each line brings)
 //!                          |
-//!                        arbitration -> packets in order -> publisher -> Keyspace
-//!                          |                                               ^
+//!  replies --------------> arbitration -> packets in order -> publisher -> Keyspace
+//!                          |                                    ^            ^
+//!  snapshot, by the front -+------------------------------------+            |
 //!                          +-- gap, late join, session roll ---- LiveUntil / Suspect
 //! ```
 //!
@@ -14,6 +15,8 @@
 //! Suspect is stored *before* the first record that may be wrong, live *after* the last that makes
 //! things right.
 
+mod heal;
+
 use super::Venue;
 use super::arbitration::{Arbitration, Offer};
 use super::book::{BookLimits, Books};
@@ -21,13 +24,20 @@ use super::counters::Counters;
 use super::lines::{LineCounts, LineWindows};
 use super::moldudp64::{Kind, Packet};
 use super::publisher::Publisher;
+use super::recovery::{Cure, Recovery, RecoveryCounts};
 use super::session::{Outcome, Sequencer, Start, Step};
 use crate::app::Keyspace;
+
+pub use heal::SnapshotPiece;
 
 /// How long keys are believed after their worker last renewed them. Housekeeping must come round in
 /// less than half of it. Too low: the keys of a worker that sleeps between packets turn suspect. Too
 /// high: the prices of a dead worker are believed so long.
 pub const LEASE_NS: u64 = 100_000_000;
+
+/// Held packets applied in one go. Too low: what was held takes turns to be current. Too high: a long hole
+/// that is filled holds up everything else of its worker.
+const HELD_A_TURN: usize = 64;
 
 /// What a channel is.
 #[derive(Clone, Copy, Debug)]
@@ -55,6 +65,7 @@ pub struct Channel {
     arbitration: Arbitration,
     lines: LineWindows,
     publisher: Publisher,
+    recovery: Option<Recovery>,
     heard_ns: u64,
     begun: bool,
 }
@@ -77,11 +88,18 @@ impl Channel {
     /// Panics on channel 0, on capacities that [`Books`] refuses, and on a number of lines that
     /// [`LineWindows`] refuses.
     pub fn with_lines(spec: ChannelSpec, lines: usize) -> Self {
+        Self::with_recovery(spec, lines, None)
+    }
+
+    /// The same with a way to recover what no line brings. Not of use with [`Start::Any`].
+    pub fn with_recovery(spec: ChannelSpec, lines: usize, recovery: Option<Recovery>) -> Self {
         assert!(spec.channel != 0, "channel 0 stands for keys that clients own");
+        let queue = recovery.as_ref().map(|recovery| recovery.spec().queue);
         Self {
-            arbitration: Arbitration::new(spec.start, spec.hold_limit_ns),
+            arbitration: Arbitration::new(spec.start, spec.hold_limit_ns, queue),
             lines: LineWindows::new(lines),
             publisher: Publisher::new(spec),
+            recovery,
             heard_ns: 0,
             begun: false,
             spec,
@@ -111,6 +129,11 @@ impl Channel {
     /// The counts of its lines, in their order.
     pub fn line_counts(&self) -> impl Iterator<Item = &LineCounts> {
         self.lines.counts()
+    }
+
+    /// What recovery counted; `None` without.
+    pub fn recovery_counts(&self) -> Option<&RecoveryCounts> {
+        self.recovery.as_ref().map(|recovery| &recovery.counts)
     }
 
     /// How many packets wait for a hole before them to be filled.
@@ -156,45 +179,29 @@ impl Channel {
                 return;
             }
         };
-        self.give_up_late(rx_ns, keyspace);
-        if self.sequencer().is_of_new_session(&packet) {
-            // What is held is of the session that is over, and must not wait for its like.
-            while self.give_up(Reason::SessionOver, keyspace) {}
-            self.lines.begin(packet.sequence);
-        }
-        let offer = loop {
-            match self.arbitration.offer(rx_ns, &packet, payload) {
-                // Room comes back: what is held behind the hole leaves.
-                Offer::NoRoom => self.give_up(Reason::NoRoom, keyspace),
-                offer => break offer,
-            };
-        };
-        let counters = &mut self.publisher.counters;
-        if matches!(offer, Offer::Taken(Outcome { stale: true, .. })) {
+        if self.arbitration.sequencer().is_stale(&packet) {
             counters.stale_packets += 1;
             return;
         }
+        self.look_late(rx_ns, keyspace);
+        if self.sequencer().is_of_new_session(&packet) {
+            self.begin_session(&packet, keyspace);
+        }
+        let counters = &mut self.publisher.counters;
         match packet.kind {
             Kind::Heartbeat => counters.heartbeats += 1,
             Kind::EndOfSession => counters.ends += 1,
             Kind::Messages(_) => {}
         }
         self.lines.note(line, packet.sequence, packet.next_sequence());
-        match offer {
-            Offer::Taken(outcome) => self.take(rx_ns, &packet, outcome, keyspace),
-            Offer::Held => counters.held_packets += 1,
-            Offer::Copy | Offer::NoRoom => {
-                let messages = u64::from(packet.message_count());
-                counters.duplicate_messages += messages;
-                counters.duplicate_packets += u64::from(messages != 0);
-            }
-        }
+        self.take_in(rx_ns, &packet, payload, keyspace);
         let was_held = self.take_held(keyspace);
         // A copy of an old packet says nothing about the present.
-        if packet.next_sequence() == self.sequencer().expected() {
+        let is_current = packet.next_sequence() == self.sequencer().expected();
+        if is_current {
             self.heard_ns = rx_ns;
-            self.renew(rx_ns, keyspace);
-        } else if was_held || self.arbitration.hole_deadline_ns().is_some() {
+        }
+        if is_current || was_held || self.arbitration.hole_deadline_ns().is_some() {
             self.renew(rx_ns, keyspace);
         }
     }
@@ -202,9 +209,62 @@ impl Channel {
     /// Gives up a hole whose limit is over, renews the channel's lease and tries failed writes again.
     pub fn housekeeping<K: Keyspace>(&mut self, now_ns: u64, keyspace: &mut K) {
         let Some(session) = self.sequencer().session() else { return };
-        self.give_up_late(now_ns, keyspace);
+        self.look_late(now_ns, keyspace);
         self.publisher.retry(now_ns, session, keyspace);
+        self.heal(now_ns, keyspace);
         self.renew(now_ns, keyspace);
+    }
+
+    /// Another session begins.
+    fn begin_session<K: Keyspace>(&mut self, packet: &Packet<'_>, keyspace: &mut K) {
+        self.forget_recovery();
+        // What is held is of the session that is over, and must not wait for its like.
+        loop {
+            while self.take_held(keyspace) {}
+            if !self.give_up(Reason::SessionOver, keyspace) {
+                break;
+            }
+        }
+        self.lines.begin(packet.sequence);
+        self.arbitration.begin(packet.session, packet.sequence);
+        let partial = self.arbitration.sequencer().is_partial();
+        self.publisher.begin_session(partial, keyspace);
+    }
+
+    /// Applies a packet of the present session, or holds it.
+    fn take_in<K: Keyspace>(
+        &mut self,
+        rx_ns: u64,
+        packet: &Packet<'_>,
+        payload: &[u8],
+        keyspace: &mut K,
+    ) {
+        let offer = loop {
+            match self.arbitration.offer(rx_ns, packet, payload) {
+                // Room comes back: what is held behind the hole leaves.
+                Offer::NoRoom if self.makes_room(keyspace) => {}
+                offer => break offer,
+            };
+        };
+        let counters = &mut self.publisher.counters;
+        let messages = u64::from(packet.message_count());
+        match offer {
+            Offer::Taken(outcome) => self.take(rx_ns, packet, outcome, keyspace),
+            Offer::Held => counters.held_packets += 1,
+            Offer::NoRoom => {
+                if let Some(recovery) = &mut self.recovery {
+                    recovery.counts.queue_dropped += 1;
+                }
+                return;
+            }
+            Offer::Copy => {
+                counters.duplicate_messages += messages;
+                counters.duplicate_packets += u64::from(messages != 0);
+            }
+        }
+        if let Some(recovery) = &mut self.recovery {
+            recovery.note(packet.sequence, packet.next_sequence());
+        }
     }
 
     /// Does what is to be done with a packet that came in its turn.
@@ -223,10 +283,6 @@ impl Channel {
         if outcome.gap_messages != 0 {
             counters.add_gap(outcome.gap_messages);
         }
-        if outcome.new_session {
-            let partial = self.arbitration.sequencer().is_partial();
-            self.publisher.begin_session(partial, keyspace);
-        }
         if let Step::Apply { skip, sequence } = outcome.step
             && let Some(doubt) = self.publisher.apply(packet, skip, sequence)
         {
@@ -238,12 +294,14 @@ impl Channel {
         self.publisher.publish(rx_ns, packet.session, keyspace);
     }
 
-    /// The same with every held packet whose turn has come. Returns whether there was one.
+    /// The same with held packets whose turn has come, some at a time. Returns whether there was one.
     fn take_held<K: Keyspace>(&mut self, keyspace: &mut K) -> bool {
-        let mut was_held = false;
+        let mut count = 0;
         let healed_before = self.arbitration.healed_holes();
-        while let Some(ready) = self.arbitration.next_held() {
-            was_held = true;
+        while count < HELD_A_TURN
+            && let Some(ready) = self.arbitration.next_held()
+        {
+            count += 1;
             self.publisher.counters.duplicate_messages += ready.duplicate_messages;
             let (rx_ns, next_sequence) = (ready.rx_ns, ready.next_sequence);
             // It was checked before it was held.
@@ -262,13 +320,42 @@ impl Channel {
             }
         }
         self.publisher.counters.healed_holes += self.arbitration.healed_holes() - healed_before;
-        was_held
+        count > 0
     }
 
-    /// Declares every hole a gap whose limit is over.
-    fn give_up_late<K: Keyspace>(&mut self, now_ns: u64, keyspace: &mut K) {
-        while self.arbitration.hole_deadline_ns().is_some_and(|deadline_ns| deadline_ns < now_ns) {
-            self.give_up(Reason::Late, keyspace);
+    /// Does what is to be done with a hole whose limit is over: with recovery the channel is suspect until it
+    /// is filled, without it is a gap.
+    fn look_late<K: Keyspace>(&mut self, now_ns: u64, keyspace: &mut K) {
+        while self.arbitration.is_overdue(now_ns) {
+            if self.can_heal() {
+                self.arbitration.wait();
+                self.publisher.set_suspect(keyspace);
+                return;
+            }
+            if !self.give_up(Reason::Late, keyspace) {
+                return;
+            }
+        }
+    }
+
+    /// Makes room for a packet that is to be held, if it is worth it.
+    fn makes_room<K: Keyspace>(&mut self, keyspace: &mut K) -> bool {
+        if self.take_held(keyspace) {
+            return true;
+        }
+        match self.recovery.as_ref().map(|recovery| recovery.cure(&self.arbitration)) {
+            // It comes again, when it is asked for.
+            Some(Cure::Requests) if !self.arbitration.is_frozen() => false,
+            None | Some(Cure::Nothing) if !self.arbitration.is_frozen() => {
+                self.give_up(Reason::NoRoom, keyspace)
+            }
+            // What is youngest is what a snapshot goes on with.
+            _ => {
+                if let Some(recovery) = &mut self.recovery {
+                    recovery.counts.queue_dropped += 1;
+                }
+                self.arbitration.drop_oldest()
+            }
         }
     }
 
@@ -276,7 +363,10 @@ impl Channel {
     fn give_up<K: Keyspace>(&mut self, reason: Reason, keyspace: &mut K) -> bool {
         let Some(gap_messages) = self.arbitration.give_up() else { return false };
         let counters = &mut self.publisher.counters;
-        counters.add_gap(gap_messages);
+        // 0: not a gap in the session, but that its beginning was missed.
+        if gap_messages != 0 {
+            counters.add_gap(gap_messages);
+        }
         match reason {
             Reason::Late => counters.late_holes += 1,
             Reason::NoRoom => counters.full_holes += 1,
@@ -288,6 +378,7 @@ impl Channel {
     }
 
     fn renew<K: Keyspace>(&mut self, now_ns: u64, keyspace: &mut K) {
+        self.arbitration.settle(now_ns);
         if self.sequencer().doubt().is_some() {
             return;
         }

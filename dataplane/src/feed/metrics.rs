@@ -2,8 +2,9 @@
 
 use super::counters::Counters;
 use super::lines::{LINES_MAX, LineCounts};
+use super::recovery::RecoveryCounts;
 use crate::app::feed::Feed;
-use nautilus_shm::metrics::labels::{FeedError, FeedLine, HoleEnd, Label};
+use nautilus_shm::metrics::labels::{FeedError, FeedLine, HoleEnd, Label, Recovery};
 use nautilus_shm::metrics::{MetricBank, table};
 
 const _: () = assert!(FeedLine::ALL.len() == LINES_MAX, "every line has its label");
@@ -14,6 +15,7 @@ const _: () = assert!(FeedLine::ALL.len() == LINES_MAX, "every line has its labe
 pub struct FeedMetrics {
     reported: Counters,
     reported_lines: [LineCounts; LINES_MAX],
+    reported_recovery: RecoveryCounts,
 }
 
 impl FeedMetrics {
@@ -26,9 +28,13 @@ impl FeedMetrics {
     ) {
         let mut total = Counters::default();
         let mut lines = [LineCounts::default(); LINES_MAX];
+        let mut recovery = RecoveryCounts::default();
         let (mut channels, mut suspect, mut books, mut orders) = (0, 0, 0, 0);
         for channel in feeds.into_iter().flat_map(Feed::channels) {
             total.add(channel.counters());
+            if let Some(counts) = channel.recovery_counts() {
+                recovery.add(counts);
+            }
             for (line, counts) in lines.iter_mut().zip(channel.line_counts()) {
                 line.add(counts);
             }
@@ -78,6 +84,26 @@ impl FeedMetrics {
         errors(FeedError::Capacity, |counters| counters.no_room);
         errors(FeedError::Publish, |counters| counters.publish_failures);
         self.publish_lines(lines, bank);
+        self.publish_recovery(recovery, bank);
+    }
+
+    fn publish_recovery(&mut self, now: RecoveryCounts, bank: &MetricBank<'_>) {
+        let before = std::mem::replace(&mut self.reported_recovery, now);
+        let since = |count: fn(&RecoveryCounts) -> u64| count(&now) - count(&before);
+        bank.add(table::FEED_RECOVERED_MESSAGES, since(|counts| counts.recovered_messages));
+        bank.add(table::FEED_SNAPSHOT_MESSAGES, since(|counts| counts.snapshot_messages));
+        let add = |what: Recovery, count: fn(&RecoveryCounts) -> u64| {
+            bank.add(table::FEED_RECOVERY.of(what), since(count));
+        };
+        add(Recovery::Requests, |counts| counts.requests);
+        add(Recovery::Timeouts, |counts| counts.timeouts);
+        add(Recovery::Replies, |counts| counts.replies);
+        add(Recovery::RefusedReplies, |counts| counts.refused_replies);
+        add(Recovery::Exhausted, |counts| counts.exhausted);
+        add(Recovery::Snapshots, |counts| counts.snapshots);
+        add(Recovery::SnapshotsLoaded, |counts| counts.snapshots_loaded);
+        add(Recovery::SnapshotsFailed, |counts| counts.snapshots_failed);
+        add(Recovery::QueueDropped, |counts| counts.queue_dropped);
     }
 
     fn publish_lines(&mut self, lines: [LineCounts; LINES_MAX], bank: &MetricBank<'_>) {

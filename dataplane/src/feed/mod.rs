@@ -26,6 +26,7 @@ pub mod pack;
 pub mod publisher;
 pub mod record;
 pub mod request_server;
+pub mod recovery;
 pub mod session;
 pub mod soupbintcp;
 pub mod symbol;

@@ -23,6 +23,14 @@ pub const COUNT_END_OF_SESSION: u16 = 0xffff;
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Session(pub [u8; 10]);
 
+impl Session {
+    /// Whether two names are the same but for how they are padded: SoupBinTCP pads on the left, publishers
+    /// of MoldUDP64 on either side.
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.0.trim_ascii() == other.0.trim_ascii()
+    }
+}
+
 impl fmt::Display for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.0.escape_ascii())
@@ -146,6 +154,18 @@ pub struct Messages<'a> {
 }
 
 impl<'a> Messages<'a> {
+    /// The messages of a sequence of blocks without a header, at most 65,534 of them.
+    pub fn of_blocks(blocks: &'a [u8]) -> Self {
+        let mut count = 0;
+        let mut at = blocks;
+        while !at.is_empty() && count < COUNT_END_OF_SESSION - 1 {
+            count += 1;
+            let Some((length, rest)) = at.split_first_chunk::<2>() else { break };
+            at = rest.get(usize::from(u16::from_be_bytes(*length))..).unwrap_or_default();
+        }
+        Self { rest: blocks, index: 0, count }
+    }
+
     /// What has not been consumed yet.
     pub fn rest(&self) -> &'a [u8] {
         self.rest

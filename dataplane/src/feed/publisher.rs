@@ -60,6 +60,9 @@ pub struct Publisher {
     /// Locates the present packet changed, and those with a write to try again.
     changed: Vec<u16>,
     retries: Vec<u16>,
+    /// Locates of a snapshot that are still to be published, and the sequence number it stands for.
+    backlog: Vec<u16>,
+    snapshot_sequence: u64,
     /// Keys that hold an older value than they should.
     older: u32,
     /// The books hold only what was added since a late join.
@@ -79,6 +82,8 @@ impl Publisher {
             epoch: 1,
             changed: Vec::with_capacity(1 << 16),
             retries: Vec::with_capacity(1 << 16),
+            backlog: Vec::with_capacity(1 << 16),
+            snapshot_sequence: 0,
             older: 0,
             partial: false,
             live_until_ns: 0,
@@ -100,13 +105,37 @@ impl Publisher {
     /// Forgets everything of the session before.
     pub fn begin_session<K: Keyspace>(&mut self, partial: bool, keyspace: &mut K) {
         self.counters.sessions += 1;
+        self.forget(keyspace);
+        self.partial = partial;
+    }
+
+    /// Forgets the books, to make them anew from a snapshot.
+    pub fn begin_snapshot<K: Keyspace>(&mut self, keyspace: &mut K) {
+        self.forget(keyspace);
+        self.partial = false;
+    }
+
+    /// The snapshot is whole, with every message before `next_sequence` in it. What is not published yet is
+    /// published by [`Self::publish_backlog`].
+    pub fn end_snapshot(&mut self, next_sequence: u64) {
+        std::mem::swap(&mut self.changed, &mut self.backlog);
+        self.snapshot_sequence = next_sequence - 1;
+    }
+
+    /// Whether symbols of a snapshot wait to be published; the channel is suspect meanwhile.
+    pub fn has_backlog(&self) -> bool {
+        !self.backlog.is_empty()
+    }
+
+    fn forget<K: Keyspace>(&mut self, keyspace: &mut K) {
         self.set_suspect(keyspace);
         keyspace.begin_channel(self.spec.channel);
         self.books.clear();
         self.epoch += 1;
+        self.changed.clear();
+        self.backlog.clear();
         self.retries.clear();
         self.older = 0;
-        self.partial = partial;
     }
 
     /// Tries failed writes again, a bounded number of them.
@@ -137,43 +166,50 @@ impl Publisher {
         let blocks = packet.messages().skip(usize::from(skip)).flatten();
         for (sequence, bytes) in (first_sequence..).zip(blocks) {
             self.counters.messages += 1;
-            let message = match Message::decode(bytes) {
-                Ok(message) => message,
-                Err(DecodeError::UnknownType { .. }) => {
-                    self.counters.unknown_messages += 1;
-                    continue;
-                }
-                Err(DecodeError::Empty | DecodeError::WrongLength { .. }) => {
-                    self.counters.malformed_messages += 1;
-                    doubt = doubt.or(Some(Doubt::Malformed));
-                    continue;
-                }
-            };
-            let (effect, problem) = self.books.apply(&message);
-            if let Some(problem) = problem {
-                self.counters.count(problem);
-                if problem.spoils() {
-                    doubt = doubt.or(Some(Doubt::Book(problem)));
-                }
+            doubt = doubt.or(self.apply_one(sequence, bytes));
+        }
+        doubt
+    }
+
+    /// Applies one message. Returns the reason why the books cannot be believed from now on, if there is one.
+    #[inline]
+    pub fn apply_one(&mut self, sequence: u64, bytes: &[u8]) -> Option<Doubt> {
+        let message = match Message::decode(bytes) {
+            Ok(message) => message,
+            Err(DecodeError::UnknownType { .. }) => {
+                self.counters.unknown_messages += 1;
+                return None;
             }
-            if !effect.book && !effect.trade {
-                continue;
+            Err(DecodeError::Empty | DecodeError::WrongLength { .. }) => {
+                self.counters.malformed_messages += 1;
+                return Some(Doubt::Malformed);
             }
-            let publication = self.publication(effect.locate);
-            if effect.book {
-                publication.book_changed = true;
-                publication.book_sequence = sequence;
-                publication.book_exchange_ns = message.common().timestamp.0;
+        };
+        let mut doubt = None;
+        let (effect, problem) = self.books.apply(&message);
+        if let Some(problem) = problem {
+            self.counters.count(problem);
+            if problem.spoils() {
+                doubt = Some(Doubt::Book(problem));
             }
-            if effect.trade {
-                publication.trade_changed = true;
-                publication.trade_sequence = sequence;
-            }
-            if !publication.listed {
-                publication.listed = true;
-                // Within capacity: a locate is in the list at most once.
-                self.changed.push(effect.locate);
-            }
+        }
+        if !effect.book && !effect.trade {
+            return doubt;
+        }
+        let publication = self.publication(effect.locate);
+        if effect.book {
+            publication.book_changed = true;
+            publication.book_sequence = sequence;
+            publication.book_exchange_ns = message.common().timestamp.0;
+        }
+        if effect.trade {
+            publication.trade_changed = true;
+            publication.trade_sequence = sequence;
+        }
+        if !publication.listed {
+            publication.listed = true;
+            // Within capacity: a locate is in one list at most once.
+            self.changed.push(effect.locate);
         }
         doubt
     }
@@ -181,21 +217,51 @@ impl Publisher {
     /// Writes the records of every book that the packet changed.
     pub fn publish<K: Keyspace>(&mut self, rx_ns: u64, session: Session, keyspace: &mut K) {
         while let Some(locate) = self.changed.pop() {
-            let bbo = self.books.bbo(locate);
+            self.publish_one(locate, rx_ns, session, keyspace);
+        }
+    }
+
+    /// Publishes some of what a snapshot left.
+    pub fn publish_backlog<K: Keyspace>(
+        &mut self,
+        count_max: usize,
+        now_ns: u64,
+        session: Session,
+        keyspace: &mut K,
+    ) {
+        let snapshot_sequence = self.snapshot_sequence;
+        for _ in 0..count_max.min(self.backlog.len()) {
+            let Some(locate) = self.backlog.pop() else { return };
             let publication = self.publication(locate);
-            let trade = publication.trade_changed;
-            let moved = publication.bbo != bbo
-                || publication.stored[Value::Bbo as usize] != Stored::Current;
-            let book = publication.book_changed && moved;
-            publication.listed = false;
-            publication.book_changed = false;
-            publication.trade_changed = false;
-            if book {
-                self.write(locate, Value::Bbo, rx_ns, session, keyspace);
+            // A message that came after the snapshot has a number of its own.
+            if publication.book_sequence == 0 {
+                publication.book_sequence = snapshot_sequence;
             }
-            if trade {
-                self.write(locate, Value::Last, rx_ns, session, keyspace);
-            }
+            self.publish_one(locate, now_ns, session, keyspace);
+        }
+    }
+
+    fn publish_one<K: Keyspace>(
+        &mut self,
+        locate: u16,
+        rx_ns: u64,
+        session: Session,
+        keyspace: &mut K,
+    ) {
+        let bbo = self.books.bbo(locate);
+        let publication = self.publication(locate);
+        let trade = publication.trade_changed;
+        let moved =
+            publication.bbo != bbo || publication.stored[Value::Bbo as usize] != Stored::Current;
+        let book = publication.book_changed && moved;
+        publication.listed = false;
+        publication.book_changed = false;
+        publication.trade_changed = false;
+        if book {
+            self.write(locate, Value::Bbo, rx_ns, session, keyspace);
+        }
+        if trade {
+            self.write(locate, Value::Last, rx_ns, session, keyspace);
         }
     }
 
@@ -283,7 +349,7 @@ impl Publisher {
         hole_deadline_ns: Option<u64>,
         keyspace: &mut K,
     ) {
-        if self.older != 0 {
+        if self.older != 0 || self.has_backlog() {
             return;
         }
         let lease_ns = hole_deadline_ns.unwrap_or(now_ns.saturating_add(LEASE_NS));

@@ -3,14 +3,19 @@
 //! ```text
 //!             session starts at 1             gap, bad message, no room
 //!   (nothing) ---------------------> exact ------------------------------> suspect
-//!       |                              ^                                      |
-//!       |  first seen in mid-session   |    another session starts at 1       |
-//!       +--> suspect (joined late) ----+--------------------------------------+
+//!       |                            |  ^                                      |
+//!       |              a hole is old |  | healed                               |
+//!       |                            v  |       another session starts at 1    |
+//!       |  in mid-session        recovering <------- a snapshot is being taken |
+//!       +--> recovering, or suspect (joined late)                              |
+//!                                    exact <-----------------------------------+
 //! ```
 //!
-//! Policy. A book by order is exact only if every message since number 1 of its session was applied.
-//! So a session first seen in the middle is *suspect*, a gap makes it suspect, and it stays suspect
-//! until another session starts at number 1 (there is no gap fill yet). Messages are applied all the
+//! Policy. A book by order is exact only if every message since number 1 of its session was applied, or
+//! every message since a snapshot. So a session first seen in the middle is *suspect*, a gap makes it
+//! suspect, and it stays suspect until a snapshot or another session that starts at number 1. Where
+//! recovery is configured a hole is no gap yet: the channel is suspect while it is open too long
+//! ([`Doubt::Recovering`]), and exact again once it is filled. After a gap messages are applied all the
 //! same: last trades and decoded fields stay current for whoever asks for suspect data.
 //! [`Start::Any`] is for replayed captures that begin in mid-session: the late join is then accepted,
 //! and every record carries the *partial* flag, because the book lacks what was resting before.
@@ -38,6 +43,8 @@ pub enum Start {
 pub enum Doubt {
     /// Nothing has been received.
     NoData,
+    /// What is missing is waited for, asked for, or a snapshot is being taken; healed by that.
+    Recovering,
     /// The session was first seen after its number 1.
     JoinedLate,
     /// Sequence numbers are missing.
@@ -46,6 +53,8 @@ pub enum Doubt {
     Malformed,
     /// The books could not take a message in.
     Book(Problem),
+    /// A snapshot ended in its middle, so the books hold a part of it.
+    PartialSnapshot,
 }
 
 /// What to do with one packet.
@@ -65,14 +74,10 @@ pub enum Step {
 /// What one packet did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Outcome {
-    /// A session other than the one before began: the books must be emptied first.
-    pub new_session: bool,
     /// Messages that are missing before this packet.
     pub gap_messages: u64,
     /// Messages that had been applied already.
     pub duplicate_messages: u64,
-    /// The packet belongs to an earlier session and was ignored.
-    pub stale: bool,
     /// What to do.
     pub step: Step,
 }
@@ -87,6 +92,8 @@ pub struct Sequencer {
     doubt: Option<Doubt>,
     partial: bool,
     ended: bool,
+    /// The session was first seen after its number 1, and nothing of it was applied or given up yet.
+    joining: bool,
 }
 
 impl Sequencer {
@@ -100,6 +107,7 @@ impl Sequencer {
             doubt: Some(Doubt::NoData),
             partial: false,
             ended: false,
+            joining: false,
         }
     }
 
@@ -128,28 +136,45 @@ impl Sequencer {
         self.ended
     }
 
-    /// Loses trust in the present session for a reason found while applying it. The first reason stays.
+    /// Loses trust in the present session for a reason found while applying it. The first reason stays,
+    /// but for one that recovery would heal.
     pub fn distrust(&mut self, doubt: Doubt) {
-        self.doubt.get_or_insert(doubt);
+        if !self.is_exact_so_far() {
+            return;
+        }
+        self.doubt = Some(doubt);
     }
 
-    /// Takes in a packet that passed [`Packet::check`].
-    pub fn accept(&mut self, packet: &Packet<'_>) -> Outcome {
-        let mut outcome = Outcome {
-            new_session: false,
-            gap_messages: 0,
-            duplicate_messages: 0,
-            stale: false,
-            step: Step::Nothing,
-        };
-        if self.session != Some(packet.session) {
-            if self.previous == Some(packet.session) {
-                outcome.stale = true;
-                return outcome;
-            }
-            self.begin(packet);
-            outcome.new_session = true;
+    /// Waits for what is missing: suspect until [`Self::recovered`].
+    pub fn wait(&mut self) {
+        self.doubt.get_or_insert(Doubt::Recovering);
+    }
+
+    /// What was missing has been applied.
+    pub fn recovered(&mut self) {
+        if self.doubt == Some(Doubt::Recovering) {
+            self.doubt = None;
         }
+    }
+
+    /// Whether every message before [`Self::expected`] was applied, though some behind it may be missing.
+    pub fn is_exact_so_far(&self) -> bool {
+        matches!(self.doubt, None | Some(Doubt::Recovering))
+    }
+
+    /// The books are those of a snapshot, in which every message before `next_sequence` is included; what
+    /// follows is still to be applied.
+    pub fn resume(&mut self, next_sequence: u64) {
+        self.expected = next_sequence;
+        self.joining = false;
+        self.partial = false;
+        self.doubt = Some(Doubt::Recovering);
+    }
+
+    /// Takes in a packet of the present session that passed [`Packet::check`].
+    pub fn accept(&mut self, packet: &Packet<'_>) -> Outcome {
+        debug_assert_eq!(self.session, Some(packet.session));
+        let mut outcome = Outcome { gap_messages: 0, duplicate_messages: 0, step: Step::Nothing };
         if packet.sequence > self.expected {
             outcome.gap_messages = self.skip_to(packet.sequence);
         }
@@ -170,9 +195,19 @@ impl Sequencer {
         self.session != Some(packet.session) && self.previous != Some(packet.session)
     }
 
+    /// Whether a packet belongs to the session before the present one.
+    pub fn is_stale(&self, packet: &Packet<'_>) -> bool {
+        self.session != Some(packet.session) && self.previous == Some(packet.session)
+    }
+
     /// Whether a packet of the present session leaves a hole before it.
     pub fn is_ahead(&self, packet: &Packet<'_>) -> bool {
         self.session == Some(packet.session) && packet.sequence > self.expected
+    }
+
+    /// Whether the session was first seen after its number 1 and what is before is still waited for.
+    pub fn is_joining(&self) -> bool {
+        self.joining
     }
 
     /// The end of the present session has been announced.
@@ -180,11 +215,13 @@ impl Sequencer {
         self.ended = true;
     }
 
-    /// Gives up what is missing before `sequence`, which is ahead, and returns how many messages that is.
+    /// Gives up what is missing before `sequence`, which is ahead, and returns how many messages that is:
+    /// 0 where a session is joined late, which is no gap in it.
     pub fn skip_to(&mut self, sequence: u64) -> u64 {
         debug_assert!(sequence > self.expected);
-        let gap_messages = sequence - self.expected;
-        self.distrust(Doubt::Gap);
+        let is_joining = std::mem::take(&mut self.joining);
+        let gap_messages = if is_joining { 0 } else { sequence - self.expected };
+        self.distrust(if is_joining { Doubt::JoinedLate } else { Doubt::Gap });
         self.expected = sequence;
         gap_messages
     }
@@ -201,19 +238,23 @@ impl Sequencer {
         }
         let step = Step::Apply { skip, sequence: self.expected };
         self.expected = next_sequence;
+        self.joining = false;
         (u64::from(skip), step)
     }
 
-    fn begin(&mut self, packet: &Packet<'_>) {
+    /// Another session begins with a packet of this number. One that is joined after its number 1 `waits`
+    /// for what is before, or does not.
+    pub fn begin(&mut self, session: Session, sequence: u64, waits: bool) {
         self.previous = self.session;
-        self.session = Some(packet.session);
+        self.session = Some(session);
         self.ended = false;
-        // A channel that joins late has no gap before it, only a late join.
-        self.expected = packet.sequence;
-        self.partial = packet.sequence != 1 && self.start == Start::Any;
-        self.doubt = match (packet.sequence, self.start) {
-            (1, _) | (_, Start::Any) => None,
-            (_, Start::Session) => Some(Doubt::JoinedLate),
+        self.partial = sequence != 1 && self.start == Start::Any;
+        self.joining = sequence != 1 && self.start == Start::Session && waits;
+        (self.expected, self.doubt) = match (sequence, self.start) {
+            (1, _) | (_, Start::Any) => (sequence, None),
+            (_, Start::Session) if self.joining => (1, Some(Doubt::Recovering)),
+            // A channel that joins late has no gap before it, only a late join.
+            (_, Start::Session) => (sequence, Some(Doubt::JoinedLate)),
         };
     }
 }
@@ -229,7 +270,11 @@ mod tests {
     fn feed(line: &mut Sequencer, session: Session, sequence: u64, count: u16) -> Outcome {
         let mut bytes = [0; HEADER_BYTES];
         write_header(&mut bytes, session, sequence, count);
-        line.accept(&Packet::parse(&bytes).unwrap())
+        let packet = Packet::parse(&bytes).unwrap();
+        if line.is_of_new_session(&packet) {
+            line.begin(session, sequence, false);
+        }
+        line.accept(&packet)
     }
 
     #[test]
@@ -237,7 +282,6 @@ mod tests {
         let mut line = Sequencer::new(Start::Session);
         assert_eq!(line.doubt(), Some(Doubt::NoData));
         let outcome = feed(&mut line, MONDAY, 1, 3);
-        assert!(outcome.new_session);
         assert_eq!(outcome.step, Step::Apply { skip: 0, sequence: 1 });
         assert_eq!(feed(&mut line, MONDAY, 4, 0).step, Step::Nothing);
         assert_eq!(feed(&mut line, MONDAY, 4, 1).step, Step::Apply { skip: 0, sequence: 4 });
@@ -248,8 +292,8 @@ mod tests {
     #[test]
     fn a_heartbeat_alone_starts_a_session_at_one() {
         let mut line = Sequencer::new(Start::Session);
-        assert!(feed(&mut line, MONDAY, 1, 0).new_session);
-        assert_eq!(line.doubt(), None);
+        feed(&mut line, MONDAY, 1, 0);
+        assert_eq!((line.doubt(), line.session()), (None, Some(MONDAY)));
     }
 
     #[test]
@@ -276,7 +320,7 @@ mod tests {
         feed(&mut line, MONDAY, 11, 3);
         feed(&mut line, MONDAY, 1, 1);
         assert_eq!(line.doubt(), Some(Doubt::Gap));
-        assert!(feed(&mut line, TUESDAY, 1, 1).new_session);
+        feed(&mut line, TUESDAY, 1, 1);
         assert_eq!(line.doubt(), None);
     }
 
@@ -313,8 +357,44 @@ mod tests {
         let mut line = Sequencer::new(Start::Session);
         feed(&mut line, MONDAY, 1, 2);
         feed(&mut line, TUESDAY, 1, 2);
-        assert!(feed(&mut line, MONDAY, 3, 1).stale);
+        let mut bytes = [0; HEADER_BYTES];
+        write_header(&mut bytes, MONDAY, 3, 1);
+        let late = Packet::parse(&bytes).unwrap();
+        assert!(line.is_stale(&late) && !line.is_of_new_session(&late) && !line.is_ahead(&late));
         assert_eq!((line.session(), line.expected()), (Some(TUESDAY), 3));
+    }
+
+    #[test]
+    fn a_session_that_waits_for_its_first_messages_is_exact_once_it_has_them() {
+        let mut line = Sequencer::new(Start::Session);
+        line.begin(MONDAY, 14, true);
+        assert_eq!((line.expected(), line.doubt()), (1, Some(Doubt::Recovering)));
+        assert_eq!(feed(&mut line, MONDAY, 1, 13).step, Step::Apply { skip: 0, sequence: 1 });
+        line.recovered();
+        assert_eq!((line.expected(), line.doubt()), (14, None));
+
+        line.begin(TUESDAY, 14, true);
+        assert_eq!(line.skip_to(14), 0, "a late join is no gap");
+        line.recovered();
+        assert_eq!(line.doubt(), Some(Doubt::JoinedLate));
+        assert_eq!(line.skip_to(15), 1);
+    }
+
+    #[test]
+    fn a_snapshot_heals_what_waiting_does_not() {
+        let mut line = Sequencer::new(Start::Session);
+        feed(&mut line, MONDAY, 1, 2);
+        line.wait();
+        assert!(line.is_exact_so_far());
+        line.distrust(Doubt::Malformed);
+        line.wait();
+        line.recovered();
+        assert_eq!((line.doubt(), line.is_exact_so_far()), (Some(Doubt::Malformed), false));
+        line.resume(40);
+        assert_eq!((line.expected(), line.doubt()), (40, Some(Doubt::Recovering)));
+        assert_eq!(feed(&mut line, MONDAY, 38, 4).step, Step::Apply { skip: 2, sequence: 40 });
+        line.recovered();
+        assert_eq!(line.doubt(), None);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What the front counts, and how it gets into its metric bank.
 
 use nautilus_shm::attach::CACHES_MAX;
-use nautilus_shm::metrics::labels::{ConnectionEnd, Label};
+use nautilus_shm::metrics::labels::{ConnectionEnd, Label, SnapshotEnd};
 use nautilus_shm::metrics::{MetricBank, table};
 
 use super::link::LinkCounts;
@@ -23,6 +23,7 @@ pub struct Counts {
     pub datagrams: u64,
     pub dropped_datagrams: u64,
     pub syscalls: u64,
+    pub snapshots: [u64; SnapshotEnd::ALL.len()],
 }
 
 impl Counts {
@@ -53,6 +54,10 @@ impl Counts {
         for reason in ConnectionEnd::ALL {
             let more = self.ended[reason.index()] - before.ended[reason.index()];
             bank.add(table::FRONT_ENDED.of(*reason), more);
+        }
+        for end in SnapshotEnd::ALL {
+            let more = self.snapshots[end.index()] - before.snapshots[end.index()];
+            bank.add(table::FRONT_SNAPSHOTS.of(*end), more);
         }
         for (counter, now, then) in [
             (table::FRONT_ACCEPTED, self.accepted, before.accepted),

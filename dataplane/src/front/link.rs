@@ -15,10 +15,12 @@ use std::os::fd::OwnedFd;
 use nautilus_ebpf::intf::Permissions;
 use nautilus_shm::front_region::{
     ANSWER_BYTES_MAX, ANSWER_HEADER_BYTES, Answer, FRONT_RING_WORDS, FrontRegion, RequestHeader,
-    request_tag,
+    SnapshotMessage, request_tag,
 };
 use nautilus_shm::message_ring::{MessageConsumer, MessageProducer};
 use nix::unistd::{read, write};
+
+use crate::feed::moldudp64::Session;
 
 /// Commands at the worker at once. Too low: connections wait for room. Too high: memory.
 const OUTSTANDING_MAX: usize = 8192;
@@ -30,6 +32,17 @@ pub struct Target {
     pub place: u32,
     /// Its generation: a place that is used again has another.
     pub generation: u32,
+}
+
+/// A snapshot that a worker wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// Number of the channel.
+    pub channel: u8,
+    /// Which attempt it is.
+    pub attempt: u64,
+    /// The session it is to be of.
+    pub session: Session,
 }
 
 /// A command that is not answered yet.
@@ -123,6 +136,14 @@ impl<'a> Link<'a> {
         true
     }
 
+    /// Hands a piece of a snapshot over, which has no answer; `false` when there is no room.
+    pub fn push_snapshot(&mut self, piece: &SnapshotMessage<'_>) -> bool {
+        let (tag, header, rest) = piece.encode();
+        let pushed = self.requests.push(tag, &[&header, rest]).is_ok();
+        self.pushed |= pushed;
+        pushed
+    }
+
     /// Wakes the worker for what was handed over, if it sleeps; at most one system call.
     pub fn wake(&mut self) {
         if !std::mem::take(&mut self.pushed) || !self.region.sleep().must_wake() || self.waking {
@@ -142,9 +163,13 @@ impl<'a> Link<'a> {
         }
     }
 
-    /// Gives every answer that has come to `deliver`, with its connection; `None` for an unknown
-    /// outcome. Returns how many there were.
-    pub fn poll(&mut self, mut deliver: impl FnMut(u64, Option<&[u8]>)) -> usize {
+    /// Gives every answer that has come to `deliver`, with its connection, `None` for an unknown outcome; and
+    /// every snapshot that is wanted to `want`. Returns how many messages there were.
+    pub fn poll(
+        &mut self,
+        mut deliver: impl FnMut(u64, Option<&[u8]>),
+        mut want: impl FnMut(Wanted),
+    ) -> usize {
         self.settle();
         let mut count = 0;
         while !self.answers.is_empty() {
@@ -177,6 +202,9 @@ impl<'a> Link<'a> {
                     give_up(&mut self.outstanding, &mut self.counts, older, &mut deliver);
                     self.outstanding.pop_front();
                     deliver(connection, Some(text));
+                }
+                Some(Answer::SnapshotWanted { channel, attempt, session }) => {
+                    want(Wanted { channel, attempt, session: Session(session) });
                 }
                 None => self.counts.stale += 1,
             }
@@ -235,7 +263,7 @@ mod tests {
         link.wake();
         assert!(readable());
         region.sleep().woke();
-        link.poll(|_, _| {});
+        link.poll(|_, _| {}, |_| {});
         assert!(!readable());
         assert_eq!((link.counts().wakes, link.counts().forwarded), (1, 2));
     }
@@ -283,7 +311,10 @@ mod tests {
                         answers.push(tag, &[&payload]).unwrap();
                     }
                     4 => {
-                        link.poll(|connection, text| outcomes.push((connection, text.is_some())));
+                        link.poll(
+                            |connection, text| outcomes.push((connection, text.is_some())),
+                            |_| {},
+                        );
                     }
                     _ => {}
                 }
@@ -304,7 +335,7 @@ mod tests {
         answers.push(tag, &[&header, b"VERSION\r\n"]).unwrap();
         let mut link = Link::new(&region, wake(), region.advance_front());
         link.forward(Target::default(), 7, Permissions::ALL, b"version\r\n");
-        link.poll(|_, _| panic!("not ours"));
+        link.poll(|_, _| panic!("not ours"), |_| {});
         assert_eq!((link.counts().stale, link.outstanding()), (1, 1));
     }
 }

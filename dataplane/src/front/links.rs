@@ -1,8 +1,9 @@
 //! The ways to all workers of the node, and which of them a command is for: the one that writes its key.
 
 use nautilus_ebpf::intf::Permissions;
+use nautilus_shm::front_region::SnapshotMessage;
 
-use super::link::{Link, LinkCounts, Target};
+use super::link::{Link, LinkCounts, Target, Wanted};
 use crate::memcached::parse::{self, Next};
 
 /// One way a worker, in the order of the workers.
@@ -50,9 +51,19 @@ impl<'a> Links<'a> {
         self.links.iter_mut().for_each(Link::wake);
     }
 
-    /// [`Link::poll`] of all.
-    pub fn poll(&mut self, mut deliver: impl FnMut(u64, Option<&[u8]>)) -> usize {
-        self.links.iter_mut().map(|link| link.poll(&mut deliver)).sum()
+    /// [`Link::poll`] of all; `want` is told which worker wants a snapshot.
+    pub fn poll(
+        &mut self,
+        mut deliver: impl FnMut(u64, Option<&[u8]>),
+        mut want: impl FnMut(usize, Wanted),
+    ) -> usize {
+        let links = self.links.iter_mut().enumerate();
+        links.map(|(worker, link)| link.poll(&mut deliver, |wanted| want(worker, wanted))).sum()
+    }
+
+    /// [`Link::push_snapshot`] to a worker.
+    pub fn push_snapshot(&mut self, worker: usize, piece: &SnapshotMessage<'_>) -> bool {
+        self.links[worker].push_snapshot(piece)
     }
 
     /// What was counted since they were made.

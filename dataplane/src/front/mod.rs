@@ -11,6 +11,7 @@ pub mod clients;
 pub mod connection;
 pub mod counts;
 pub mod datagrams;
+pub mod fetches;
 mod guardian;
 pub mod link;
 pub mod links;
@@ -41,6 +42,7 @@ use crate::supervisor::handover::{Fds, FromWorker, HandoverError, VERSION, send}
 use caches::{FrontCaches, Served};
 use changes::Changes;
 use counts::Counts;
+use fetches::Fetches;
 use guardian::Guardian;
 use link::Link;
 use links::Links;
@@ -148,7 +150,8 @@ fn serve(socket: &OwnedFd, assignment: &FrontAssignment, mut fds: Fds) -> Result
         held_bytes_max: (config.front.max_buffer_mb as usize) << 20,
         poll: config.front.poll,
     };
-    let mut server = Server::new(Ring::new()?, links, caches, settings);
+    let fetches = Fetches::new(&config.feed);
+    let mut server = Server::new(Ring::new()?, links, caches, settings, fetches);
     let _ = send(socket.as_fd(), &FromWorker::Ready { notes }, &[]);
     let serving =
         FromWorker::Serving { generation: assignment.generation, since_ns: monotonic_ns() };

@@ -26,6 +26,7 @@ use super::clients::Clients;
 use super::connection::{INPUT_BYTES_HIGH, Waits};
 use super::counts::Counts;
 use super::datagrams::{self, DATAGRAM};
+use super::fetches::Fetches;
 use super::links::Links;
 use super::protocol;
 use super::reads::At;
@@ -44,6 +45,9 @@ const ANSWER_WAIT_NS: u64 = 30_000;
 /// The same once the worker has been silent for [`SILENT_NS`].
 const SILENT_WAIT_NS: u64 = 1_000_000;
 const SILENT_NS: u64 = 5_000_000;
+
+/// Sleep between two looks at the socket of a snapshot that is being fetched, unless it has much to give.
+const FETCH_WAIT_NS: u64 = 200_000;
 
 /// What an adaptive front spins through after the last completion.
 const ADAPTIVE_SPIN_NS: u64 = 50_000;
@@ -75,6 +79,7 @@ pub struct Server<'a> {
     caches: FrontCaches,
     settings: Settings,
     clients: Clients,
+    fetches: Fetches,
     counts: Counts,
     /// Completions that are handled next; empty between two turns.
     events: Vec<Event>,
@@ -91,7 +96,13 @@ pub struct Server<'a> {
 
 impl<'a> Server<'a> {
     /// A front of these caches, whose listeners are bound, non-blocking and listening.
-    pub fn new(ring: Ring, links: Links<'a>, caches: FrontCaches, settings: Settings) -> Self {
+    pub fn new(
+        ring: Ring,
+        links: Links<'a>,
+        caches: FrontCaches,
+        settings: Settings,
+        fetches: Fetches,
+    ) -> Self {
         let unarmed = caches.iter().flat_map(listeners::tokens).collect();
         Self {
             ring,
@@ -99,6 +110,7 @@ impl<'a> Server<'a> {
             caches,
             settings,
             clients: Clients::default(),
+            fetches,
             counts: Counts::default(),
             events: Vec::new(),
             blocked: Vec::new(),
@@ -134,6 +146,7 @@ impl<'a> Server<'a> {
                 busy |= cache.datagrams.turn(&mut cache.reads, &mut self.links);
             }
             busy |= self.answers();
+            busy |= self.fetches.turn(self.now_ns, &mut self.links);
             self.unblock();
             while let Some(index) = self.clients.next_touched() {
                 self.settle(index);
@@ -166,6 +179,7 @@ impl<'a> Server<'a> {
             datagrams: self.caches.gone().datagrams,
             dropped_datagrams: self.caches.gone().dropped_datagrams,
             syscalls: self.counts.syscalls + self.ring.syscalls() + self.caches.gone().syscalls,
+            snapshots: self.fetches.ended,
             ..self.counts
         };
         for cache in self.caches.iter() {
@@ -186,6 +200,9 @@ impl<'a> Server<'a> {
             return 0;
         }
         let idle_ns = monotonic_ns().saturating_sub(self.busy_ns);
+        if self.fetches.is_open() {
+            return FETCH_WAIT_NS;
+        }
         if self.links.outstanding() > 0 || !self.blocked.is_empty() {
             return match idle_ns {
                 ..SPIN_NS => 0,
@@ -339,14 +356,16 @@ impl<'a> Server<'a> {
     fn answers(&mut self) -> bool {
         let mut resumed = Vec::new();
         let (clients, mut datagrams) = (&mut self.clients, Vec::new());
-        let count = self.links.poll(|number, text| {
+        let (fetches, now_ns) = (&mut self.fetches, self.now_ns);
+        let deliver = |number, text: Option<&[u8]>| {
             if number & DATAGRAM != 0 {
                 datagrams.push((number, text.map(<[u8]>::to_vec)));
             } else if let Some((index, client)) = clients.by_number(number) {
                 client.connection.answered(text);
                 resumed.push((index, number));
             }
-        });
+        };
+        let count = self.links.poll(deliver, |worker, wanted| fetches.want(worker, wanted, now_ns));
         for (number, text) in &datagrams {
             if let Some(cache) = self.caches.at(datagrams::cache_of(*number)) {
                 let (reads, links) = (&mut cache.reads, &mut self.links);

@@ -18,6 +18,7 @@ use super::caches::{One, PreparedCache, ServedCaches};
 use super::changes::Inbox;
 use crate::app::App;
 use crate::app::echo::Echo;
+use crate::app::feed::Feed;
 use crate::config::NodeConfig;
 use crate::feed::metrics::FeedMetrics;
 use crate::net::Endpoint;
@@ -87,11 +88,15 @@ impl Prepared {
         if let Some(peers) = &mut peers {
             peers.take_over(generation);
         }
+        let caches = ServedCaches::take_over(caches, region, index, realtime_offset_ns())?;
+        let has_feeds = caches.feeds().next().is_some();
         Ok(NodeApps {
             echo_port,
             echo: Echo::default(),
             echoed_published: 0,
-            caches: ServedCaches::take_over(caches, region, index, realtime_offset_ns())?,
+            has_feeds,
+            feed_peer: None,
+            caches,
             changes: None,
             feed_metrics: FeedMetrics::default(),
             front,
@@ -118,6 +123,10 @@ pub(super) struct NodeApps {
     echoed_published: u64,
     caches: ServedCaches,
     changes: Option<Inbox>,
+    /// Whether there is a feed at all: without one an idle turn does not look for it.
+    has_feeds: bool,
+    /// The worker that the last packet of a feed came by, if it was another.
+    feed_peer: Option<usize>,
     feed_metrics: FeedMetrics,
     front: Option<Forwarded>,
     peers: Option<Peers>,
@@ -152,7 +161,11 @@ impl Apps for NodeApps {
                     cache.handle(now_ns, burst, tx, self.peers.as_mut());
                 }
             }
-            _ => self.feed(app - FEEDS, burst),
+            _ => {
+                self.feed(app - FEEDS, burst);
+                self.feed_peer = None;
+                self.ask(now_ns, tx);
+            }
         }
     }
 
@@ -173,6 +186,10 @@ impl Apps for NodeApps {
                 cache.app.set_realtime_offset_ns(realtime_offset_ns());
             }
         }
+        if self.has_feeds {
+            self.ask(now_ns, tx);
+            self.want_snapshots();
+        }
         if now_ns.saturating_sub(self.published_ns) < PUBLISH_NS {
             return;
         }
@@ -192,11 +209,19 @@ impl Apps for NodeApps {
 
     #[inline]
     fn other_work(&mut self, clock: &impl Clock, tx: &mut impl Transmit) -> usize {
-        let of_front = match &mut self.front {
+        let mut count = match &mut self.front {
             Some(front) => front.serve(&mut self.caches, clock),
             None => 0,
         };
-        if self.peers.is_none() { of_front } else { of_front + self.take_on(clock, tx) }
+        if self.has_feeds {
+            let now_ns = clock.now_ns();
+            let feeds = self.caches.feeds_mut();
+            count += feeds.map(|(feed, keyspace)| feed.turn(now_ns, keyspace)).sum::<usize>();
+        }
+        if self.peers.is_some() {
+            count += self.take_on(clock, tx);
+        }
+        count
     }
 
     #[inline]
@@ -243,6 +268,29 @@ impl NodeApps {
             if cache.applies(&datagram.destination) {
                 self.xdp_to_book.record(end_ns.saturating_sub(datagram.rx_ns));
             }
+        }
+    }
+
+    /// Asks request servers for what feeds miss, by way of the worker that the last packet of a feed came
+    /// by: only that one is certain to have a socket of an interface.
+    fn ask(&mut self, now_ns: u64, tx: &mut impl Transmit) {
+        let Self { caches, peers, feed_peer, .. } = self;
+        for (feed, _) in caches.feeds_mut() {
+            match (*feed_peer, peers.as_mut()) {
+                (Some(peer), Some(peers)) => feed.ask(now_ns, &mut peers.answers(peer)),
+                _ => feed.ask(now_ns, tx),
+            }
+        }
+        if let (Some(_), Some(peers)) = (feed_peer, peers) {
+            peers.wake();
+        }
+    }
+
+    /// Tells the front which snapshots are wanted.
+    fn want_snapshots(&mut self) {
+        let Some(front) = &mut self.front else { return };
+        for wanted in self.caches.feeds().flat_map(Feed::snapshots_wanted) {
+            front.want_snapshot(&wanted);
         }
     }
 
@@ -295,7 +343,13 @@ impl NodeApps {
                 }
             }
             // It is never sent on twice: all workers know whose it is.
-            Some(app) => self.feed(app - FEEDS, &One(datagram)),
+            Some(app) => {
+                self.feed(app - FEEDS, &One(datagram));
+                self.feed_peer = Some(from);
+                for (feed, _) in self.caches.feeds_mut() {
+                    feed.ask(now_ns, &mut peers.answers(from));
+                }
+            }
         }
     }
 }
@@ -305,7 +359,7 @@ mod tests {
     use super::super::caches::{Line, SILENCE_LIMIT_NS};
     use super::*;
     use crate::access::AccessList;
-    use crate::app::feed::{Feed, FeedSpec};
+    use crate::app::feed::FeedSpec;
     use crate::feed::Venue;
     use crate::feed::book::BookLimits;
     use crate::feed::channel::ChannelSpec;
@@ -354,7 +408,7 @@ mod tests {
             memory,
             access: AccessList::everybody(),
             hot: None,
-            feed: Some(Feed::new(&[FeedSpec { lines: vec![line], channel }])),
+            feed: Some(Feed::new(&[FeedSpec { lines: vec![line], channel, recovery: None }])),
             lines: vec![Line { endpoint: line, worker: 0, is_ours: true }],
         };
         let prepared = Prepared { echo_port: None, caches: vec![cache], front: None, peers: None };

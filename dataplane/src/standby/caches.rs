@@ -18,20 +18,25 @@ use crate::app::{App, CacheApp};
 use crate::config::{self, FeedStart, NodeConfig};
 use crate::feed::Venue;
 use crate::feed::book::BookLimits;
-use crate::feed::channel::ChannelSpec;
+use crate::feed::channel::{ChannelSpec, SnapshotPiece};
+use crate::feed::held::HeldLimits;
+use crate::feed::recovery::{RecoverySpec, SERVERS_MAX};
 use crate::feed::session::Start;
 use crate::hot::XdpHotSet;
 use crate::net::Endpoint;
 use crate::port::{Burst, Datagram, Transmit};
 use crate::supervisor::caches::CacheOpened;
 use crate::supervisor::handover::Fds;
-use crate::worker::{Caches, Peers};
+use crate::worker::{Caches, Peers, Snapshots};
 
 /// Silence after which a feed's keys are suspect: three of MoldUDP64's heartbeats, one a second.
 pub(super) const SILENCE_LIMIT_NS: u64 = 3_000_000_000;
 
 /// Open orders per price level on average; a day of NASDAQ has more.
 const ORDERS_PER_LEVEL: u32 = 4;
+
+/// Bytes of the queue of a feed that recovers for each packet that it may hold: the shortest takes so many.
+const QUEUE_BYTES_A_PACKET: usize = crate::feed::held::BLOCK_BYTES;
 
 /// Memory of a cache, of which a worker writes its shard and reads the others.
 pub(super) type Memory = SharedWords<TableRegion>;
@@ -88,9 +93,12 @@ impl PreparedCache {
             let endpoints = feed.every_line().map(|line| Endpoint::new(line.group, line.port));
             let endpoints: Vec<Endpoint> = endpoints.collect();
             let line = |&endpoint| Line { endpoint, worker: worker as usize, is_ours };
-            lines.extend(endpoints.iter().map(line));
+            let replies = feed.requests_from().map(Endpoint::from);
+            lines.extend(endpoints.iter().chain(&replies).map(line));
             if is_ours {
-                specs.push(FeedSpec { lines: endpoints, channel: channel_of(feed)? });
+                // No worker before had one of this number: it was made earlier.
+                let recovery = recovery_of(feed, config).map(|recovery| (recovery, monotonic_ns()));
+                specs.push(FeedSpec { lines: endpoints, channel: channel_of(feed)?, recovery });
             }
         }
         Ok(Self {
@@ -164,6 +172,31 @@ fn channel_of(feed: &config::Feed) -> Result<ChannelSpec, StandbyError> {
         silence_limit_ns: SILENCE_LIMIT_NS,
         hold_limit_ns: u64::from(feed.hold_limit_us) * 1_000,
         books,
+    })
+}
+
+/// How a feed recovers, by the node file, which was checked.
+fn recovery_of(feed: &config::Feed, config: &NodeConfig) -> Option<RecoverySpec> {
+    let recovery = feed.recovery.as_ref()?;
+    let mut servers = [None; SERVERS_MAX];
+    for (place, server) in servers.iter_mut().zip(&recovery.servers) {
+        *place = Some(Endpoint::from(*server));
+    }
+    let is_named =
+        |interface: &config::Interface| Some(&interface.name) == recovery.interface.as_ref();
+    let queue_bytes = (recovery.queue_mb as usize) << 20;
+    Some(RecoverySpec {
+        servers,
+        from: feed.requests_from().map(Endpoint::from).unwrap_or_default(),
+        interface: config.interface.iter().position(is_named).unwrap_or(0) as u16,
+        request_after_ns: u64::from(recovery.request_after_us) * 1_000,
+        timeout_ns: u64::from(recovery.request_timeout_us) * 1_000,
+        messages_max: recovery.request_messages_max,
+        queue: HeldLimits {
+            packets_max: queue_bytes / QUEUE_BYTES_A_PACKET,
+            bytes_max: queue_bytes,
+        },
+        has_snapshot: recovery.snapshot.is_some(),
     })
 }
 
@@ -311,6 +344,13 @@ impl ServedCaches {
         lines.filter(|line| line.is_ours).map(|line| line.endpoint).collect()
     }
 
+    /// Every feed, to be worked on, with the cache it publishes into.
+    #[inline]
+    pub fn feeds_mut(&mut self) -> impl Iterator<Item = (&mut Feed, &mut NodeCache)> {
+        let caches = self.places.iter_mut().flatten();
+        caches.filter_map(|cache| cache.feed.as_mut().map(|feed| (feed, &mut cache.app)))
+    }
+
     /// Every feed.
     pub fn feeds(&self) -> impl Iterator<Item = &Feed> {
         self.places.iter().flatten().filter_map(|cache| cache.feed.as_ref())
@@ -320,6 +360,16 @@ impl ServedCaches {
     pub fn publish(&mut self) {
         for cache in self.places.iter_mut().flatten() {
             cache.app.publish();
+        }
+    }
+}
+
+impl Snapshots for ServedCaches {
+    fn take_snapshot(&mut self, channel: u8, attempt: u64, now_ns: u64, piece: SnapshotPiece<'_>) {
+        for (feed, keyspace) in self.feeds_mut() {
+            if feed.take_snapshot(channel, attempt, now_ns, piece, keyspace) {
+                return;
+            }
         }
     }
 }

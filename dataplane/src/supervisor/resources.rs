@@ -490,7 +490,9 @@ pub fn fill_with<'a>(
         (opened.section.port, service.on_list(opened.list()))
     }));
     let lines = config.feed.iter().flat_map(Feed::every_line);
-    services.extend(lines.map(|line| (line.port, Service::listening(SERVICE_FEED))));
+    let replies = config.feed.iter().filter_map(Feed::requests_from).map(|from| from.port());
+    let ports = lines.map(|line| line.port).chain(replies);
+    services.extend(ports.map(|port| (port, Service::listening(SERVICE_FEED))));
     steering.replace_services(&services).map_err(failed)?;
     steering.replace_served_addresses(&served_addresses(config, mirror)).map_err(failed)
 }

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   request ring -> command -> application of its cache -> answer -> answer ring
+//!                -> piece of a snapshot -> channel of a feed
 //! ```
 //!
 //! Consumer of the request ring, producer of the answer ring, writer of the worker's announcement in the
@@ -13,7 +14,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use nautilus_ebpf::intf::Permissions;
 use nautilus_shm::front_region::{
     ANSWER_BYTES_MAX, ANSWER_HEADER_BYTES, Answer, COMMAND_BYTES_MAX, FRONT_RING_WORDS,
-    FrontRegion, REQUEST_HEADER_BYTES, RequestHeader, request_permissions,
+    FrontRegion, REQUEST_HEADER_BYTES, RequestHeader, SnapshotContent, SnapshotMessage,
+    is_snapshot, request_permissions,
 };
 use nautilus_shm::message_ring::{MessageConsumer, MessageProducer};
 use nautilus_shm::metrics::{MetricBank, table};
@@ -22,6 +24,9 @@ use nautilus_shm::table::{HotSet, Words};
 
 use super::run_loop::Clock;
 use crate::app::CacheApp;
+use crate::app::feed::SnapshotWanted;
+use crate::feed::channel::SnapshotPiece;
+use crate::feed::moldudp64::Session;
 use crate::memcached::parse;
 
 /// Commands executed in one turn. Too low: the front waits while the worker looks for packets. Too high:
@@ -45,6 +50,12 @@ pub trait Caches {
     ) -> Option<&mut CacheApp<Self::Memory, Self::Hot>>;
 }
 
+/// Who takes in the snapshots of feeds that the front fetches.
+pub trait Snapshots {
+    /// A piece of an attempt for the channel of this number.
+    fn take_snapshot(&mut self, channel: u8, attempt: u64, now_ns: u64, piece: SnapshotPiece<'_>);
+}
+
 /// The worker's ends of both rings.
 pub struct Forwarded {
     region: &'static FrontRegion,
@@ -55,6 +66,8 @@ pub struct Forwarded {
     taken: Option<u64>,
     command: Box<[u8]>,
     text: Vec<u8>,
+    /// The attempt last asked for, by channel.
+    wanted: Box<[u64; 256]>,
     executed: u64,
     damaged: u64,
     dropped: u64,
@@ -106,6 +119,7 @@ impl Forwarded {
             taken: None,
             command: vec![1; REQUEST_HEADER_BYTES + COMMAND_BYTES_MAX].into(),
             text: bytes,
+            wanted: Box::new([0; 256]),
             executed: 0,
             damaged: 0,
             dropped: 0,
@@ -122,14 +136,18 @@ impl Forwarded {
 
     /// Executes some of what waits; returns how many commands that were.
     #[inline]
-    pub fn serve(&mut self, caches: &mut impl Caches, clock: &impl Clock) -> usize {
+    pub fn serve<C: Caches + Snapshots>(&mut self, caches: &mut C, clock: &impl Clock) -> usize {
         if self.taken.is_none() && self.requests.is_empty() {
             return 0;
         }
         self.serve_waiting(caches, clock)
     }
 
-    fn serve_waiting(&mut self, caches: &mut impl Caches, clock: &impl Clock) -> usize {
+    fn serve_waiting<C: Caches + Snapshots>(
+        &mut self,
+        caches: &mut C,
+        clock: &impl Clock,
+    ) -> usize {
         if let Some(position) = self.taken {
             let (tag, payload) = Answer::taken(position);
             if self.answers.push(tag, &[&payload]).is_err() {
@@ -151,6 +169,10 @@ impl Forwarded {
             let Some(message) = popped else { break };
             count += 1;
             bytes += message.bytes;
+            if is_snapshot(message.tag) {
+                self.take_snapshot(message.bytes, message.generation, caches, clock.now_ns());
+                continue;
+            }
             let Some((header, command)) = RequestHeader::decode(&self.command[..message.bytes])
             else {
                 self.damaged += 1;
@@ -186,6 +208,45 @@ impl Forwarded {
             }
         }
         count
+    }
+
+    fn take_snapshot(
+        &mut self,
+        bytes: usize,
+        generation: u64,
+        snapshots: &mut impl Snapshots,
+        now_ns: u64,
+    ) {
+        let Some(piece) = SnapshotMessage::decode(&self.command[..bytes]) else {
+            self.damaged += 1;
+            return;
+        };
+        let SnapshotMessage { channel, attempt, content } = piece;
+        if generation != self.region.front_generation() {
+            // Of a front that is gone: the rest of it will not come.
+            snapshots.take_snapshot(channel, attempt, now_ns, SnapshotPiece::Failed);
+            return;
+        }
+        let piece = match content {
+            SnapshotContent::Begin(session) => SnapshotPiece::Begin(Session(session)),
+            SnapshotContent::Messages(blocks) => SnapshotPiece::Messages(blocks),
+            SnapshotContent::End(next_sequence) => SnapshotPiece::End(next_sequence),
+            SnapshotContent::Failed => SnapshotPiece::Failed,
+        };
+        snapshots.take_snapshot(channel, attempt, now_ns, piece);
+    }
+
+    /// Tells the front that a snapshot is wanted, once an attempt; again while its ring has no room.
+    pub fn want_snapshot(&mut self, wanted: &SnapshotWanted) {
+        let asked = &mut self.wanted[usize::from(wanted.channel)];
+        if *asked == wanted.attempt || self.taken.is_some() {
+            return;
+        }
+        let (tag, payload) =
+            Answer::snapshot_wanted(wanted.channel, wanted.attempt, wanted.session.0);
+        if self.answers.push(tag, &[&payload]).is_ok() {
+            *asked = wanted.attempt;
+        }
     }
 
     /// Announces a sleep; `false` when there is work.
@@ -224,15 +285,22 @@ mod tests {
     use crate::worker::Monotonic;
 
     /// The cache of place 3 and generation 2.
-    struct Only(CacheApp<Box<[AtomicU64]>>);
+    struct Only(CacheApp<Box<[AtomicU64]>>, Vec<String>);
 
     impl Only {
         fn new() -> Self {
-            Self(CacheApp::new(TableWriter::create(heap_words(8 << 20), 1, 3).unwrap(), 0))
+            let table = TableWriter::create(heap_words(8 << 20), 1, 3).unwrap();
+            Self(CacheApp::new(table, 0), Vec::new())
         }
 
         fn header(connection: u64) -> [u8; REQUEST_HEADER_BYTES] {
             RequestHeader { connection, cache: 3, cache_generation: 2 }.encode()
+        }
+    }
+
+    impl Snapshots for Only {
+        fn take_snapshot(&mut self, channel: u8, attempt: u64, _: u64, piece: SnapshotPiece<'_>) {
+            self.1.push(format!("{channel} {attempt} {piece:?}"));
         }
     }
 
@@ -260,9 +328,50 @@ mod tests {
                     answers.push((connection, String::from_utf8_lossy(text).into_owned()));
                 }
                 Answer::Taken { position } => answers.push((position, "taken".into())),
+                Answer::SnapshotWanted { channel, attempt, session } => {
+                    let session = session.escape_ascii();
+                    answers.push((attempt, format!("snapshot of {channel}, {session}")));
+                }
             }
         }
         answers
+    }
+
+    #[test]
+    fn snapshots_are_asked_for_once_an_attempt_and_their_pieces_taken_in() {
+        let (region, mut forwarded) = forwarded();
+        let mut cache = Only::new();
+        let (dead, front) = (region.advance_front(), region.advance_front());
+        forwarded.take_over(5);
+        let session = Session(*b"000000MON1");
+        let wanted = |attempt| SnapshotWanted { channel: 3, attempt, session };
+        forwarded.want_snapshot(&wanted(7));
+        assert_eq!(answers(region), [], "the front is told first how far its ring was taken");
+        forwarded.serve(&mut cache, &Monotonic);
+        for attempt in [7, 7, 8] {
+            forwarded.want_snapshot(&wanted(attempt));
+        }
+        let asked = |attempt| (attempt, "snapshot of 3, 000000MON1".to_owned());
+        assert_eq!(answers(region), [(0, "taken".into()), asked(7), asked(8)]);
+
+        let push = |generation, content| {
+            let mut requests = region.requests().producer(generation);
+            let piece = SnapshotMessage { channel: 3, attempt: 8, content };
+            let (tag, header, rest) = piece.encode();
+            requests.push(tag, &[&header, rest]).unwrap();
+        };
+        push(front, SnapshotContent::Begin(session.0));
+        push(front, SnapshotContent::Messages(b"\0\x01x"));
+        push(dead, SnapshotContent::End(9));
+        push(front, SnapshotContent::End(9));
+        forwarded.serve(&mut cache, &Monotonic);
+        let expected = [
+            "3 8 Begin(Session(000000MON1))",
+            "3 8 Messages([0, 1, 120])",
+            "3 8 Failed",
+            "3 8 End(9)",
+        ];
+        assert_eq!(cache.1, expected);
     }
 
     #[test]

@@ -9,7 +9,7 @@ mod report;
 pub mod run_loop;
 
 pub use apps::{Apps, Served};
-pub use forwarded::{Caches, Forwarded};
+pub use forwarded::{Caches, Forwarded, Snapshots};
 pub use next_hops::RegionNextHops;
 pub use peers::{Peers, Received};
 pub use report::{RegionReport, Report, Totals};

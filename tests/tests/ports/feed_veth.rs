@@ -208,7 +208,7 @@ impl FeedOnCache {
         };
         let table = TableWriter::create(TableRegion::create(8, false).unwrap(), 1, 7).unwrap();
         let mut cache = CacheApp::new(table, 0);
-        let mut feed = Feed::new(&[FeedSpec { lines: vec![line], channel }]);
+        let mut feed = Feed::new(&[FeedSpec { lines: vec![line], channel, recovery: None }]);
         feed.begin(&mut cache);
         Self { feed, cache }
     }

@@ -1,0 +1,187 @@
+//! What is being asked of request servers, in pieces that fit a reply.
+//!
+//! ```text
+//!   missing   [1000 ....................................... 4200)   before what is held
+//!   pieces    [1000..1032) [1032..1064) ...                          at most WINDOW_PIECES at once
+//!   cursor                                   ^ nothing before it is asked for a first time again
+//! ```
+//!
+//! A reply brings as many messages as fit a packet, so a piece that is answered in part is asked for again
+//! from where the reply ended. Without a reply in time a piece is asked for again, of the next server, and
+//! the time doubles. Whoever answered last is asked first. Owned by a channel's recovery.
+//!
+//! MoldUDP64 1.00, "Request Packet": session, first sequence number, count of messages.
+
+use super::RecoveryCounts;
+use crate::feed::arbitration::Arbitration;
+use crate::feed::moldudp64::Session;
+
+/// Messages of one piece. Too low: more requests than needed. Too high: a reply has room for fewer, and every
+/// piece is asked for twice.
+pub const PIECE_MESSAGES: u64 = 32;
+
+/// Pieces on their way at once. Too low: a long hole takes a round trip each few messages. Too high: replies
+/// come in a burst that finds no room.
+pub const WINDOW_PIECES: usize = 32;
+
+/// How often a piece is asked for before the servers are given up.
+pub const TRIES_MAX: u32 = 6;
+
+/// Bytes of a request packet.
+pub const REQUEST_BYTES: usize = 20;
+
+/// One request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// Which server is asked.
+    pub server: usize,
+    /// First message wanted.
+    pub sequence: u64,
+    /// How many, 1..=[`PIECE_MESSAGES`].
+    pub count: u16,
+}
+
+impl Request {
+    /// The packet.
+    pub fn encode(&self, session: Session) -> [u8; REQUEST_BYTES] {
+        let mut packet = [0; REQUEST_BYTES];
+        packet[..10].copy_from_slice(&session.0);
+        packet[10..18].copy_from_slice(&self.sequence.to_be_bytes());
+        packet[18..].copy_from_slice(&self.count.to_be_bytes());
+        packet
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Piece {
+    sequence: u64,
+    next_sequence: u64,
+    /// When it is asked for again.
+    due_ns: u64,
+    tries: u32,
+    server: usize,
+}
+
+/// The pieces of one channel.
+pub struct Requests {
+    servers: usize,
+    timeout_ns: u64,
+    pieces: Vec<Piece>,
+    cursor: u64,
+    /// Who is asked first.
+    server: usize,
+    is_exhausted: bool,
+}
+
+impl Requests {
+    /// Nothing is asked for, of so many servers.
+    pub fn new(servers: usize, timeout_ns: u64) -> Self {
+        let pieces = Vec::with_capacity(WINDOW_PIECES);
+        Self { servers, timeout_ns, pieces, cursor: 0, server: 0, is_exhausted: false }
+    }
+
+    /// Whether there is anyone to ask.
+    pub fn has_servers(&self) -> bool {
+        self.servers > 0
+    }
+
+    /// Whether they were given up: no piece was answered [`TRIES_MAX`] times.
+    pub fn is_exhausted(&self) -> bool {
+        self.is_exhausted
+    }
+
+    /// Nothing is missing any more.
+    pub fn forget(&mut self) {
+        self.pieces.clear();
+        (self.cursor, self.is_exhausted) = (0, false);
+    }
+
+    /// Whether these messages are of a piece that was asked for, and no more than that.
+    pub fn is_awaited(&self, sequence: u64, next_sequence: u64) -> bool {
+        next_sequence.saturating_sub(sequence) <= PIECE_MESSAGES
+            && self.pieces.iter().any(|piece| {
+                piece.tries > 0 && sequence < piece.next_sequence && piece.sequence < next_sequence
+            })
+    }
+
+    /// This server has answered.
+    pub fn prefer(&mut self, server: usize) {
+        self.server = server;
+    }
+
+    /// These messages have been applied or are held.
+    #[inline]
+    pub fn note(&mut self, sequence: u64, next_sequence: u64) {
+        if self.pieces.is_empty() {
+            return;
+        }
+        self.pieces.retain_mut(|piece| {
+            let overlaps = sequence < piece.next_sequence && piece.sequence < next_sequence;
+            if overlaps && sequence <= piece.sequence {
+                piece.sequence = next_sequence;
+                // The rest is asked for at once: this was an answer.
+                (piece.tries, piece.due_ns) = (0, 0);
+            } else if overlaps && next_sequence >= piece.next_sequence {
+                piece.next_sequence = sequence;
+            }
+            piece.sequence < piece.next_sequence
+        });
+    }
+
+    /// The next request at this time. Of what is missing only that is asked for which was seen to be
+    /// missing at `since_ns` or before.
+    pub fn next(
+        &mut self,
+        now_ns: u64,
+        since_ns: u64,
+        arbitration: &Arbitration,
+        counts: &mut RecoveryCounts,
+    ) -> Option<Request> {
+        let due = self.pieces.iter().position(|piece| piece.due_ns <= now_ns);
+        let place = match due {
+            Some(place) => {
+                let piece = &self.pieces[place];
+                counts.timeouts += u64::from(piece.tries > 0);
+                if piece.tries >= TRIES_MAX {
+                    counts.exhausted += 1;
+                    self.pieces.clear();
+                    self.is_exhausted = true;
+                    return None;
+                }
+                place
+            }
+            None => self.begin_piece(since_ns, arbitration)?,
+        };
+        let piece = &mut self.pieces[place];
+        piece.due_ns = now_ns.saturating_add(self.timeout_ns << piece.tries);
+        piece.server = match piece.tries {
+            0 => self.server,
+            _ => (piece.server + 1) % self.servers.max(1),
+        };
+        piece.tries += 1;
+        let count = (piece.next_sequence - piece.sequence) as u16;
+        Some(Request { server: piece.server, sequence: piece.sequence, count })
+    }
+
+    fn begin_piece(&mut self, since_ns: u64, arbitration: &Arbitration) -> Option<usize> {
+        if self.pieces.len() == WINDOW_PIECES {
+            return None;
+        }
+        let missing = match arbitration.missing_from(self.cursor) {
+            Ok(missing) => missing,
+            Err(end) => {
+                self.cursor = end;
+                return None;
+            }
+        };
+        self.cursor = missing.sequence;
+        if missing.seen_ns > since_ns {
+            return None;
+        }
+        let next_sequence = missing.next_sequence.min(missing.sequence + PIECE_MESSAGES);
+        self.cursor = next_sequence;
+        let sequence = missing.sequence;
+        self.pieces.push(Piece { sequence, next_sequence, due_ns: 0, tries: 0, server: 0 });
+        Some(self.pieces.len() - 1)
+    }
+}
