@@ -1,4 +1,4 @@
-//! Books against an independent, naive model: a map of orders, levels counted from it in BTreeMaps.
+//! Books against an independent, naive model: a map of orders, and for each side a BTreeMap of queues.
 
 mod support;
 
@@ -22,7 +22,8 @@ struct Order {
 #[derive(Default)]
 struct Model {
     orders: HashMap<u64, Order>,
-    levels: HashMap<(u16, Side), BTreeMap<u32, (u32, u64)>>,
+    /// References at each price, oldest first.
+    queues: HashMap<(u16, Side), BTreeMap<u32, Vec<u64>>>,
     unknown: u64,
 }
 
@@ -32,10 +33,8 @@ impl Model {
             return;
         }
         self.orders.insert(reference, order);
-        let levels = self.levels.entry((order.locate, order.side)).or_default();
-        let level = levels.entry(order.price).or_default();
-        level.0 += 1;
-        level.1 += u64::from(order.shares);
+        let queues = self.queues.entry((order.locate, order.side)).or_default();
+        queues.entry(order.price).or_default().push(reference);
     }
 
     fn remove(&mut self, reference: u64) -> Option<Order> {
@@ -43,21 +42,24 @@ impl Model {
             self.unknown += 1;
             return None;
         };
-        let levels = self.levels.get_mut(&(order.locate, order.side)).unwrap();
-        let level = levels.get_mut(&order.price).unwrap();
-        level.0 -= 1;
-        level.1 -= u64::from(order.shares);
-        if level.0 == 0 {
-            assert_eq!(level.1, 0);
-            levels.remove(&order.price);
+        let queues = self.queues.get_mut(&(order.locate, order.side)).unwrap();
+        let queue = queues.get_mut(&order.price).unwrap();
+        queue.retain(|&queued| queued != reference);
+        if queue.is_empty() {
+            queues.remove(&order.price);
         }
         Some(order)
     }
 
+    /// Keeps its place in the queue while shares are left.
     fn reduce(&mut self, reference: u64, shares: u32) {
-        if let Some(order) = self.remove(reference) {
-            let shares = order.shares.saturating_sub(shares);
-            self.add(reference, Order { shares, ..order });
+        match self.orders.get_mut(&reference) {
+            // An execution of nothing changes nothing.
+            Some(_) if shares == 0 => {}
+            Some(order) if order.shares > shares => order.shares -= shares,
+            _ => {
+                self.remove(reference);
+            }
         }
     }
 
@@ -91,36 +93,71 @@ impl Model {
         }
     }
 
-    fn levels(&self, locate: u16, side: Side) -> Vec<Level> {
-        let levels = self.levels.get(&(locate, side)).into_iter().flatten();
-        let levels = levels.map(|(&price, &(orders, shares))| Level { price, orders, shares });
-        match side {
-            Side::Buy => levels.rev().collect(),
-            Side::Sell => levels.collect(),
+    fn level(&self, price: u32, queue: &[u64]) -> Level {
+        let shares = queue.iter().map(|reference| u64::from(self.orders[reference].shares)).sum();
+        Level { price, orders: queue.len() as u32, shares }
+    }
+
+    /// Prices with their queues, best first.
+    fn queues(&self, locate: u16, side: Side) -> Vec<(u32, &[u64])> {
+        let queues = self.queues.get(&(locate, side)).into_iter().flatten();
+        let mut queues: Vec<_> = queues.map(|(&price, queue)| (price, queue.as_slice())).collect();
+        if side == Side::Buy {
+            queues.reverse();
         }
+        queues
     }
 
     fn bbo(&self, locate: u16) -> Bbo {
-        let best = |side| -> Option<Level> {
-            let levels = self.levels.get(&(locate, side))?;
-            let (&price, &(orders, shares)) = match side {
-                Side::Buy => levels.last_key_value()?,
-                Side::Sell => levels.first_key_value()?,
+        let best = |side| {
+            let queues = self.queues.get(&(locate, side))?;
+            let (&price, queue) = match side {
+                Side::Buy => queues.last_key_value()?,
+                Side::Sell => queues.first_key_value()?,
             };
-            Some(Level { price, orders, shares })
+            Some(self.level(price, queue))
         };
         Bbo { bid: best(Side::Buy), ask: best(Side::Sell) }
     }
 
     fn assert_equal(&self, books: &Books) {
         assert_eq!(books.order_count() as usize, self.orders.len());
-        let used: usize = self.levels.values().map(BTreeMap::len).sum();
+        let used: usize = self.queues.values().map(BTreeMap::len).sum();
         assert_eq!(books.level_count() as usize, used);
-        let locates: BTreeSet<u16> = self.levels.keys().map(|(locate, _)| *locate).collect();
+        let locates: BTreeSet<u16> = self.queues.keys().map(|(locate, _)| *locate).collect();
         for locate in locates {
             for side in [Side::Buy, Side::Sell] {
-                let found: Vec<_> = books.levels(locate, side).copied().collect();
-                assert_eq!(found, self.levels(locate, side), "{locate} {side:?}");
+                self.assert_side(books, locate, side);
+            }
+        }
+    }
+
+    fn assert_side(&self, books: &Books, locate: u16, side: Side) {
+        let queues = self.queues(locate, side);
+        let found: Vec<_> = books.levels(locate, side).copied().collect();
+        let expected: Vec<_> =
+            queues.iter().map(|(price, queue)| self.level(*price, queue)).collect();
+        assert_eq!(found, expected, "{locate} {side:?}");
+        // Every order, in the order in which they would trade.
+        let found: Vec<_> = books.orders(locate, side).collect();
+        let references: Vec<u64> = found.iter().map(|order| order.reference).collect();
+        let expected: Vec<u64> = queues.iter().flat_map(|(_, queue)| *queue).copied().collect();
+        assert_eq!(references, expected, "{locate} {side:?}");
+        for order in found {
+            let known = self.orders[&order.reference];
+            assert_eq!((order.price, order.shares), (known.price, known.shares));
+            assert_eq!((order.locate, order.side), (locate, side));
+        }
+        for (_, queue) in queues {
+            let mut shares_ahead = 0;
+            for (orders_ahead, reference) in (0..).zip(queue) {
+                let position = books.queue_position(*reference).unwrap();
+                assert_eq!(position.order.reference, *reference);
+                assert_eq!(
+                    (position.orders_ahead, position.shares_ahead),
+                    (orders_ahead, shares_ahead)
+                );
+                shares_ahead += u64::from(self.orders[reference].shares);
             }
         }
     }
@@ -217,7 +254,7 @@ fn the_binary_file_replays_whole_through_the_book() {
 /// collide, and any byte where the value hardly matters.
 fn wild_message() -> impl Strategy<Value = Vec<u8>> {
     let code = prop::sample::select(b"AAAAFECXDUUPQB".to_vec());
-    (code, any::<[u8; 50]>(), 0u8..12, 0u8..12, 0u8..5, 0u8..6, 0u8..3).prop_map(
+    (code, any::<[u8; 50]>(), 0u8..40, 0u8..40, 0u8..5, 0u8..24, 0u8..2).prop_map(
         |(code, mut bytes, reference, other, shares, price, locate)| {
             let bytes = &mut bytes[..nautilus_dataplane::feed::itch::length_of(code).unwrap()];
             bytes[0] = code;
@@ -243,14 +280,51 @@ fn wild_message() -> impl Strategy<Value = Vec<u8>> {
     )
 }
 
+/// What keeps an order's place and what does not, in one level.
+#[test]
+fn a_replaced_order_goes_to_the_end_and_a_reduced_one_stays() {
+    use nautilus_dataplane::feed::Symbol;
+    use nautilus_dataplane::feed::itch::messages::*;
+    use nautilus_dataplane::feed::itch::{Nanoseconds, Price4};
+    let common = Common { stock_locate: 9, tracking_number: 0, timestamp: Nanoseconds(1) };
+    let symbol = Symbol(*b"ZAAA    ");
+    let mut books = books(16, 16);
+    let mut apply = |bytes: &[u8]| {
+        assert_eq!(books.apply(&Message::decode(bytes).unwrap()).1, None);
+        let orders = books.orders(9, Side::Buy);
+        let orders: Vec<_> = orders.map(|order| (order.reference, order.shares)).collect();
+        let position = books.queue_position(3).map(|at| (at.orders_ahead, at.shares_ahead));
+        (orders, position)
+    };
+    for (order, price) in [(1, 100), (2, 100), (3, 100), (4, 200)] {
+        let side = Side::Buy.code();
+        apply(&AddOrder::encode(common, order, side, 10, symbol, Price4(price)));
+    }
+    let (orders, position) = apply(&OrderExecuted::encode(common, 1, 4, 77));
+    assert_eq!(orders, [(4, 10), (1, 6), (2, 10), (3, 10)]);
+    assert_eq!(position, Some((2, 16)));
+    let (orders, position) = apply(&OrderCancel::encode(common, 2, 9));
+    assert_eq!((orders, position), (vec![(4, 10), (1, 6), (2, 1), (3, 10)], Some((2, 7))));
+    // The same price and as many shares: at the end all the same.
+    let (orders, position) = apply(&OrderReplace::encode(common, 1, 5, 6, Price4(100)));
+    assert_eq!((orders, position), (vec![(4, 10), (2, 1), (3, 10), (5, 6)], Some((1, 1))));
+    let (orders, position) = apply(&OrderDelete::encode(common, 2));
+    assert_eq!((orders, position), (vec![(4, 10), (3, 10), (5, 6)], Some((0, 0))));
+    let (_, position) = apply(&OrderDelete::encode(common, 3));
+    assert_eq!(position, None);
+    assert_eq!(books.symbols().collect::<Vec<_>>(), [(9, symbol)]);
+    assert_eq!(books.order(5).map(|order| order.shares), Some(6));
+}
+
 proptest! {
     #[test]
     fn wild_messages_agree_with_the_model(
-        messages in prop::collection::vec(wild_message(), 0..300)
+        messages in prop::collection::vec(wild_message(), 0..400)
     ) {
         let (mut books, mut model) = (books(64, 64), Model::default());
         for bytes in &messages {
             let message = Message::decode(bytes).unwrap();
+            books.look_ahead(messages.iter().map(Vec::as_slice));
             let (_, problem) = books.apply(&message);
             // A trade message may name another symbol under the locate; orders never do.
             prop_assert!(!matches!(problem, Some(Problem::OrdersFull | Problem::LevelsFull)));

@@ -16,6 +16,7 @@ pub mod message_ring;
 pub mod metrics;
 pub mod misorder;
 pub mod next_hops;
+mod prefetch;
 pub mod region;
 pub mod sampled_hits;
 pub mod seqlock;
@@ -26,3 +27,5 @@ pub mod sync;
 pub mod table;
 #[cfg(not(loom))]
 pub mod worker_rings;
+
+pub use prefetch::prefetch;

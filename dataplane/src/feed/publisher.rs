@@ -8,7 +8,7 @@
 //!
 //! Which messages those are, and when their sequence leaves a doubt, is [`super::channel`]'s matter.
 
-use super::book::{Bbo, Books};
+use super::book::{AHEAD_MAX, Bbo, Books};
 use super::channel::{ChannelSpec, LEASE_NS};
 use super::counters::Counters;
 use super::itch::{DecodeError, Message};
@@ -164,7 +164,15 @@ impl Publisher {
     pub fn apply(&mut self, packet: &Packet<'_>, skip: u16, first_sequence: u64) -> Option<Doubt> {
         let mut doubt = None;
         let blocks = packet.messages().skip(usize::from(skip)).flatten();
-        for (sequence, bytes) in (first_sequence..).zip(blocks) {
+        let mut numbered = (first_sequence..).zip(blocks);
+        let mut looked_at = 0;
+        loop {
+            if looked_at == 0 {
+                self.books.look_ahead(numbered.clone().map(|(_, bytes)| bytes));
+                looked_at = AHEAD_MAX;
+            }
+            looked_at -= 1;
+            let Some((sequence, bytes)) = numbered.next() else { break };
             self.counters.messages += 1;
             doubt = doubt.or(self.apply_one(sequence, bytes));
         }

@@ -14,8 +14,9 @@ use super::layout::{
 use super::meta::Meta;
 use super::probe::{is_item, slot_cell, slot_tag, slots};
 use super::reader::TableReader;
-use super::words::{Words, load, prefetch};
+use super::words::{Words, load};
 use super::writer::{Guess, TableWriter, shard_of};
+use crate::prefetch;
 
 /// A key whose bucket has been asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,8 +5,9 @@ use super::evict::{evict, expired};
 use super::hot::HotSet;
 use super::layout::{BUCKET_WORDS, C_EXPIRY_NS};
 use super::probe::{is_item, slot_cell, slots};
-use super::words::{Words, load, prefetch};
+use super::words::{Words, load};
 use super::writer::TableWriter;
+use crate::prefetch;
 
 /// Where the sweep is.
 #[derive(Debug)]

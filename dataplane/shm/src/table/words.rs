@@ -111,16 +111,3 @@ pub(super) fn load(words: &[AtomicU64], index: usize) -> u64 {
 pub(super) fn store(words: &[AtomicU64], index: usize, value: u64) {
     words[index].store(value, Ordering::Relaxed);
 }
-
-/// Asks for the cache line of a word; a hint that never fails.
-#[inline(always)]
-pub(super) fn prefetch(words: &[AtomicU64], index: usize) {
-    #[cfg(all(target_arch = "x86_64", not(miri), not(loom)))]
-    if let Some(word) = words.get(index) {
-        use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        // SAFETY: a prefetch of any address has no effect but on the caches; this one is valid.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(word).cast()) };
-    }
-    #[cfg(not(all(target_arch = "x86_64", not(miri), not(loom))))]
-    let _ = (words, index);
-}

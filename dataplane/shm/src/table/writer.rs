@@ -19,7 +19,8 @@ use super::probe::{Item, find, is_item, item_in, slot_cell, slot_tag, slots};
 use super::queue::EMPTY;
 use super::sweep::Sweep;
 use super::validity::{self, ChannelState, Invalid, NO_LEASE};
-use super::words::{Words, load, prefetch, store};
+use super::words::{Words, load, store};
+use crate::prefetch;
 use crate::sync::AtomicU64;
 
 /// A value found by the writer. Good until its next change.

@@ -1,25 +1,38 @@
-//! Books by order: one per stock locate, all of a channel in one table of orders and one pool of
-//! levels. Capacity is chosen at start; nothing is allocated afterwards.
+//! Books by order: one per stock locate, all of a channel in one pool of orders and one of levels.
+//! Capacity is chosen at start; nothing is allocated afterwards.
 //!
 //! ```text
-//!   message --> orders (by reference) --> levels (by price, best first) --> best bid/offer
-//!                                    \--> last trade
+//!   message --> index (by reference) --> order <--> its queue          --> place in it
+//!                                          |
+//!                                        level (price, orders, shares) --> depth
+//!                                          |
+//!                                        ladder of the book and side   --> best bid/offer
 //! ```
+//!
+//! Orders of a level stand in time priority. An order that is executed or cancelled in part keeps its
+//! place; one that is replaced goes to the end of its new level, whatever the price.
 //!
 //! Written by the worker that owns the channel. Messages are applied as they are: an order that was
 //! never added, a reference used twice, an execution of more than was left are counted, and the book
 //! goes on. A count is not a reason to distrust the book, a lack of room is; [`Problem::spoils`]
 //! tells them apart.
 
+mod ahead;
+mod apply;
+pub mod index;
+pub mod ladder;
 pub mod levels;
 pub mod orders;
 
 use super::Symbol;
-use super::itch::{Message, Side};
-use levels::{LevelList, Levels};
-use orders::{InsertError, Order, Orders};
+use super::itch::Side;
+use ladder::Ladder;
+use levels::Levels;
+use orders::Orders;
 
+pub use ahead::AHEAD_MAX;
 pub use levels::Level;
+pub use orders::Order;
 
 /// Stock locates are 16 bits.
 const LOCATES: usize = 1 << 16;
@@ -27,10 +40,10 @@ const LOCATES: usize = 1 << 16;
 /// How much a channel's books may hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BookLimits {
-    /// Live orders. Too low: the channel turns suspect on a busy day. Too high: memory, 48 bytes each
-    /// (24 a slot, the table being at most two thirds full).
+    /// Live orders, at most [`index::PLACES_MAX`]. Too low: the channel turns suspect on a busy day. Too
+    /// high: memory, 32 bytes each and 8 an entry of the index, which is at most two thirds full.
     pub orders_max: u32,
-    /// Price levels over all books and both sides. Same failure, 48 bytes each.
+    /// Price levels over all books and both sides. Same failure, 64 bytes each.
     pub levels_max: u32,
     /// Makes the order table's probes unpredictable to a sender; any value.
     pub hash_seed: u64,
@@ -103,12 +116,23 @@ pub struct Bbo {
     pub ask: Option<Level>,
 }
 
+/// Where an order stands in the queue of its level.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QueuePosition {
+    /// The order itself.
+    pub order: Order,
+    /// Orders that trade before it at its price.
+    pub orders_ahead: u32,
+    /// Their shares.
+    pub shares_ahead: u64,
+}
+
 #[derive(Clone, Copy)]
+#[repr(C, align(64))]
 struct Book {
-    lists: [LevelList; 2],
     symbol: Option<Symbol>,
-    last: Option<LastTrade>,
     epoch: u32,
+    ladders: [Ladder; 2],
 }
 
 /// The books of one channel.
@@ -116,19 +140,38 @@ pub struct Books {
     orders: Orders,
     levels: Levels,
     books: Box<[Book]>,
+    /// Last trade by locate; only of this session where the book is.
+    trades: Box<[Option<LastTrade>]>,
     book_count: u32,
     epoch: u32,
 }
 
 impl Books {
+    /// Bytes that books of these limits take at start.
+    pub const fn bytes_for(limits: &BookLimits) -> u64 {
+        Orders::bytes_for(limits.orders_max)
+            + Levels::bytes_for(limits.levels_max)
+            + (LOCATES * (size_of::<Book>() + size_of::<Option<LastTrade>>())) as u64
+    }
+
     /// Empty books. Allocates all there will ever be and touches it.
     pub fn new(limits: BookLimits) -> Self {
-        let lists = [LevelList::new(Side::Buy), LevelList::new(Side::Sell)];
-        let book = Book { lists, symbol: None, last: None, epoch: 0 };
+        let book = Book { symbol: None, epoch: 0, ladders: [Ladder::EMPTY; 2] };
+        // Not all zero, so that the pages are written here and not faulted in by the run loop.
+        let trade = LastTrade {
+            kind: b'P',
+            side: None,
+            broken: false,
+            price: 0,
+            shares: 0,
+            match_number: 0,
+            exchange_ns: 0,
+        };
         Self {
             orders: Orders::new(limits.orders_max, limits.hash_seed),
             levels: Levels::new(limits.levels_max),
             books: vec![book; LOCATES].into_boxed_slice(),
+            trades: vec![Some(trade); LOCATES].into_boxed_slice(),
             book_count: 0,
             epoch: 1,
         }
@@ -162,234 +205,79 @@ impl Books {
         self.book(locate).and_then(|book| book.symbol)
     }
 
+    /// Every stock locate of this session whose symbol is known, in the order of their numbers.
+    pub fn symbols(&self) -> impl Iterator<Item = (u16, Symbol)> {
+        (0..=u16::MAX).filter_map(|locate| Some((locate, self.symbol(locate)?)))
+    }
+
     /// Best bid and offer.
     pub fn bbo(&self, locate: u16) -> Bbo {
-        Bbo {
-            bid: self.levels(locate, Side::Buy).next().copied(),
-            ask: self.levels(locate, Side::Sell).next().copied(),
-        }
+        let best = |book: &Book, side| {
+            book.ladders[side as usize].best().map(|handle| *self.levels.get(handle))
+        };
+        self.book(locate).map_or_else(Bbo::default, |book| Bbo {
+            bid: best(book, Side::Buy),
+            ask: best(book, Side::Sell),
+        })
     }
 
     /// The last trade of this session.
     pub fn last_trade(&self, locate: u16) -> Option<LastTrade> {
-        self.book(locate).and_then(|book| book.last)
+        self.book(locate).and_then(|_| self.trades[usize::from(locate)])
     }
 
     /// The levels of one side, best first.
     pub fn levels(&self, locate: u16, side: Side) -> impl Iterator<Item = &Level> {
-        let list = self.book(locate).map(|book| &book.lists[side as usize]);
-        list.into_iter().flat_map(|list| self.levels.iter(list))
+        self.handles(locate, side).map(|handle| self.levels.get(handle))
     }
 
-    /// Applies one message. What could not be done is the second value; the first is what was done all
-    /// the same.
-    pub fn apply(&mut self, message: &Message<'_>) -> (Effect, Option<Problem>) {
-        let locate = message.common().stock_locate;
-        let mut effect = Effect { locate, ..Effect::default() };
-        let problem = self.dispatch(message, &mut effect).err();
-        (effect, problem)
+    /// The orders of one side in the order in which they would trade: best level first, in each the
+    /// oldest first.
+    pub fn orders(&self, locate: u16, side: Side) -> impl Iterator<Item = &Order> {
+        self.handles(locate, side)
+            .flat_map(|handle| self.orders.queue(self.levels.first_order(handle)))
     }
 
-    fn dispatch(&mut self, message: &Message<'_>, effect: &mut Effect) -> Result<(), Problem> {
-        let common = message.common();
-        let locate = common.stock_locate;
-        match message {
-            Message::AddOrder(add) => {
-                self.name(locate, add.stock())?;
-                let side = Side::from_code(add.side()).ok_or(Problem::BadSide)?;
-                self.add(locate, side, add.order(), add.price().0, add.shares(), effect)
-            }
-            Message::AddOrderAttributed(add) => {
-                self.name(locate, add.stock())?;
-                let side = Side::from_code(add.side()).ok_or(Problem::BadSide)?;
-                self.add(locate, side, add.order(), add.price().0, add.shares(), effect)
-            }
-            Message::OrderExecuted(execution) => {
-                let order = *self.orders.get(execution.order()).ok_or(Problem::UnknownOrder)?;
-                let reduced = self.reduce(execution.order(), execution.shares(), effect);
-                if execution.shares() != 0 {
-                    self.trade(
-                        order.locate,
-                        effect,
-                        LastTrade {
-                            kind: b'E',
-                            side: Some(order.side),
-                            broken: false,
-                            price: order.price,
-                            shares: u64::from(execution.shares()),
-                            match_number: execution.match_number(),
-                            exchange_ns: common.timestamp.0,
-                        },
-                    );
-                }
-                reduced
-            }
-            Message::OrderExecutedWithPrice(execution) => {
-                let order = self.orders.get(execution.order()).copied();
-                let reduced = self.reduce(execution.order(), execution.shares(), effect);
-                // An execution that is not printable comes again in the bulk of a cross.
-                if execution.shares() != 0 && execution.printable().0 == b'Y' {
-                    self.trade(
-                        order.map_or(locate, |order| order.locate),
-                        effect,
-                        LastTrade {
-                            kind: b'C',
-                            side: order.map(|order| order.side),
-                            broken: false,
-                            price: execution.price().0,
-                            shares: u64::from(execution.shares()),
-                            match_number: execution.match_number(),
-                            exchange_ns: common.timestamp.0,
-                        },
-                    );
-                }
-                reduced
-            }
-            Message::OrderCancel(cancel) => self.reduce(cancel.order(), cancel.shares(), effect),
-            Message::OrderDelete(delete) => self.delete(delete.order(), effect).map(|_| ()),
-            Message::OrderReplace(replace) => {
-                let old = self.delete(replace.order(), effect)?;
-                let (new, price) = (replace.new_order(), replace.price().0);
-                self.add(old.locate, old.side, new, price, replace.shares(), effect)
-            }
-            Message::Trade(trade) => {
-                self.name(locate, trade.stock())?;
-                if trade.shares() == 0 {
-                    return Err(Problem::ZeroShares);
-                }
-                self.trade(
-                    locate,
-                    effect,
-                    LastTrade {
-                        kind: b'P',
-                        side: Side::from_code(trade.side()),
-                        broken: false,
-                        price: trade.price().0,
-                        shares: u64::from(trade.shares()),
-                        match_number: trade.match_number(),
-                        exchange_ns: common.timestamp.0,
-                    },
-                );
-                Ok(())
-            }
-            Message::CrossTrade(cross) => {
-                self.name(locate, cross.stock())?;
-                // A cross in which nothing matched is sent all the same, with 0 shares.
-                if cross.shares() != 0 {
-                    self.trade(
-                        locate,
-                        effect,
-                        LastTrade {
-                            kind: b'Q',
-                            side: None,
-                            broken: false,
-                            price: cross.price().0,
-                            shares: cross.shares(),
-                            match_number: cross.match_number(),
-                            exchange_ns: common.timestamp.0,
-                        },
-                    );
-                }
-                Ok(())
-            }
-            Message::BrokenTrade(broken) => {
-                let book = self.book_mut(locate);
-                if let Some(last) = &mut book.last
-                    && last.match_number == broken.match_number()
-                    && !last.broken
-                {
-                    last.broken = true;
-                    effect.trade = true;
-                }
-                Ok(())
-            }
-            Message::StockDirectory(directory) => self.name(locate, directory.stock()),
-            Message::StockTradingAction(action) => self.name(locate, action.stock()),
-            Message::RegShoRestriction(restriction) => self.name(locate, restriction.stock()),
-            Message::MarketParticipantPosition(position) => self.name(locate, position.stock()),
-            Message::IpoQuotingPeriod(period) => self.name(locate, period.stock()),
-            Message::LuldAuctionCollar(collar) => self.name(locate, collar.stock()),
-            Message::OperationalHalt(halt) => self.name(locate, halt.stock()),
-            Message::NetOrderImbalance(imbalance) => self.name(locate, imbalance.stock()),
-            Message::RetailInterest(interest) => self.name(locate, interest.stock()),
-            Message::DirectListing(listing) => self.name(locate, listing.stock()),
-            Message::SystemEvent(_) | Message::MwcbDeclineLevel(_) | Message::MwcbStatus(_) => {
-                Ok(())
-            }
+    /// The live order of this reference.
+    pub fn order(&self, reference: u64) -> Option<&Order> {
+        self.orders.find(reference).map(|found| self.orders.get(found.place))
+    }
+
+    /// Where an order stands. Takes as many steps as orders stand before it.
+    pub fn queue_position(&self, reference: u64) -> Option<QueuePosition> {
+        let place = self.orders.find(reference)?.place;
+        let (mut orders_ahead, mut shares_ahead) = (0, 0);
+        for ahead in self.orders.ahead_of(place) {
+            orders_ahead += 1;
+            shares_ahead += u64::from(ahead.shares);
         }
+        Some(QueuePosition { order: *self.orders.get(place), orders_ahead, shares_ahead })
     }
 
-    /// Learns which symbol a stock locate stands for.
-    fn name(&mut self, locate: u16, symbol: Symbol) -> Result<(), Problem> {
-        let known = self.book_mut(locate).symbol.get_or_insert(symbol);
-        if *known == symbol { Ok(()) } else { Err(Problem::SymbolConflict) }
+    fn handles(&self, locate: u16, side: Side) -> impl Iterator<Item = u32> {
+        let ladder = self.book(locate).map(|book| &book.ladders[side as usize]);
+        ladder.into_iter().flat_map(|ladder| ladder.iter(&self.levels))
     }
 
-    fn add(
-        &mut self,
-        locate: u16,
-        side: Side,
-        reference: u64,
-        price: u32,
-        shares: u32,
-        effect: &mut Effect,
-    ) -> Result<(), Problem> {
-        if shares == 0 {
-            return Err(Problem::ZeroShares);
-        }
-        self.orders.accepts(reference).map_err(|error| match error {
-            InsertError::Duplicate => Problem::DuplicateOrder,
-            InsertError::Full => Problem::OrdersFull,
-        })?;
-        self.book_mut(locate);
-        let list = &mut self.books[usize::from(locate)].lists[side as usize];
-        let level = self.levels.add(list, price, shares).ok_or(Problem::LevelsFull)?;
-        let stored = self.orders.insert(Order { reference, price, shares, level, locate, side });
-        debug_assert_eq!(stored, Ok(()));
-        effect.book = true;
-        Ok(())
-    }
-
-    fn reduce(&mut self, reference: u64, shares: u32, effect: &mut Effect) -> Result<(), Problem> {
-        let order = *self.orders.get(reference).ok_or(Problem::UnknownOrder)?;
-        if shares == 0 {
-            return Err(Problem::ZeroShares);
-        }
-        if shares < order.shares {
-            self.orders.set_shares(reference, order.shares - shares);
-            self.levels.reduce(order.level, shares);
-            (effect.locate, effect.book) = (order.locate, true);
-            return Ok(());
-        }
-        self.delete(reference, effect)?;
-        if shares > order.shares { Err(Problem::OverReduction) } else { Ok(()) }
-    }
-
-    fn delete(&mut self, reference: u64, effect: &mut Effect) -> Result<Order, Problem> {
-        let order = self.orders.remove(reference).ok_or(Problem::UnknownOrder)?;
-        let list = &mut self.books[usize::from(order.locate)].lists[order.side as usize];
-        self.levels.remove(list, order.level, order.shares);
-        (effect.locate, effect.book) = (order.locate, true);
-        Ok(order)
-    }
-
-    fn trade(&mut self, locate: u16, effect: &mut Effect, trade: LastTrade) {
-        self.book_mut(locate).last = Some(trade);
-        effect.trade = true;
-    }
-
+    #[inline(always)]
     fn book(&self, locate: u16) -> Option<&Book> {
         let book = &self.books[usize::from(locate)];
         (book.epoch == self.epoch).then_some(book)
     }
 
+    #[inline(always)]
     fn book_mut(&mut self, locate: u16) -> &mut Book {
-        let book = &mut self.books[usize::from(locate)];
-        if book.epoch != self.epoch {
-            let lists = [LevelList::new(Side::Buy), LevelList::new(Side::Sell)];
-            *book = Book { lists, symbol: None, last: None, epoch: self.epoch };
-            self.book_count += 1;
+        if self.books[usize::from(locate)].epoch != self.epoch {
+            self.begin_book(locate);
         }
-        book
+        &mut self.books[usize::from(locate)]
+    }
+
+    #[inline(never)]
+    fn begin_book(&mut self, locate: u16) {
+        let at = usize::from(locate);
+        self.books[at] = Book { symbol: None, epoch: self.epoch, ladders: [Ladder::EMPTY; 2] };
+        self.trades[at] = None;
+        self.book_count += 1;
     }
 }

@@ -1,10 +1,18 @@
-//! Every live order of a channel, found by its reference number.
+//! Every live order of a channel, found by its reference number, and the queues they stand in.
 //!
-//! Open addressing with linear probing and backward-shift deletion: no tombstones, so a lookup costs
-//! the same at the end of the day as at its start. The table is made once; a session roll empties it
-//! by raising an epoch instead of writing every slot.
+//! ```text
+//!   reference --> index --> place in the pool: the order, and who stands before and behind it
+//! ```
+//!
+//! Orders of one price level form a list, oldest first: their time priority. A place keeps its order
+//! for the order's life, so links and handles stay true. Places given back last are used first, which
+//! keeps the pool's warm part small.
 
+use super::index::{Index, PLACES_MAX, Position};
 use crate::feed::itch::Side;
+
+/// No order.
+pub const NONE: u32 = u32::MAX;
 
 /// One resting order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,44 +36,67 @@ pub struct Order {
 pub enum InsertError {
     /// The reference is already in use.
     Duplicate,
-    /// As many orders as the table may hold.
+    /// As many orders as the pool may hold.
     Full,
 }
 
-#[derive(Clone, Copy)]
-struct Slot {
-    order: Order,
-    epoch: u8,
+/// A live order: its place, and its entry in the index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// Its place in the pool.
+    pub place: u32,
+    position: Position,
 }
 
-/// The table. Written by the worker that owns the channel.
+/// Room for an order that is not there yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Vacancy {
+    position: Position,
+    hash: u32,
+}
+
+/// Half a cache line, and never across two.
+#[derive(Clone, Copy)]
+#[repr(align(32))]
+struct Node {
+    order: Order,
+    /// Behind it in its level; of a free place the next free one.
+    next: u32,
+    /// Before it in its level.
+    previous: u32,
+}
+
+const _: () = assert!(size_of::<Node>() == 32);
+
+/// The pool. Written by the worker that owns the channel.
 pub struct Orders {
-    slots: Box<[Slot]>,
+    index: Index,
+    nodes: Box<[Node]>,
     len: u32,
-    capacity: u32,
-    seed: u64,
-    epoch: u8,
+    /// Places from here on have never been used since the last clear.
+    fresh: u32,
+    /// First of the returned places.
+    free: u32,
 }
 
 impl Orders {
-    /// A table for at most `capacity` orders. `seed` makes probe sequences unpredictable to a sender.
+    /// Bytes taken at start for so many orders.
+    pub const fn bytes_for(capacity: u32) -> u64 {
+        (Index::entries_for(capacity) * size_of::<u64>()) as u64
+            + capacity as u64 * size_of::<Node>() as u64
+    }
+
+    /// A pool for at most `capacity` orders. `seed` makes probe sequences unpredictable to a sender.
     ///
-    /// Panics when `capacity` is 0 or above 2^30.
+    /// Panics when `capacity` is 0 or above 2^24.
     pub fn new(capacity: u32, seed: u64) -> Self {
-        assert!((1..=1 << 30).contains(&capacity), "order capacity {capacity}");
-        // At most two thirds full: a longer table costs cache misses, a shorter one long probes.
-        let slots = (capacity as usize * 3 / 2 + 1).next_power_of_two();
+        assert!((1..=PLACES_MAX).contains(&capacity), "order capacity {capacity}");
         // Not all zero, so that the pages are written here and not faulted in by the run loop.
-        let order = Order {
-            reference: 0,
-            price: 0,
-            shares: 0,
-            level: u32::MAX,
-            locate: 0,
-            side: Side::Buy,
-        };
-        let slots = vec![Slot { order, epoch: 0 }; slots].into_boxed_slice();
-        Self { slots, len: 0, capacity, seed, epoch: 1 }
+        let order =
+            Order { reference: 0, price: 0, shares: 0, level: NONE, locate: 0, side: Side::Buy };
+        let node = Node { order, next: NONE, previous: NONE };
+        let nodes = vec![node; capacity as usize].into_boxed_slice();
+        Self { index: Index::new(capacity, seed), nodes, len: 0, fresh: 0, free: NONE }
     }
 
     /// How many orders there are.
@@ -78,104 +109,122 @@ impl Orders {
         self.len == 0
     }
 
-    /// Forgets every order. Every 255th call writes the whole table, the others one byte.
+    /// Forgets every order. Every 255th call writes the whole index, the others a few words.
     pub fn clear(&mut self) {
-        self.len = 0;
-        self.epoch = match self.epoch.checked_add(1) {
-            Some(epoch) => epoch,
-            None => {
-                self.slots.iter_mut().for_each(|slot| slot.epoch = 0);
-                1
-            }
-        };
+        self.index.clear();
+        (self.len, self.fresh, self.free) = (0, 0, NONE);
     }
 
     /// The order of this reference.
-    pub fn get(&self, reference: u64) -> Option<&Order> {
-        self.find(reference).map(|index| &self.slots[index].order)
+    #[inline(always)]
+    pub fn find(&self, reference: u64) -> Option<Found> {
+        self.look_up(reference).ok()
     }
 
-    /// Replaces the shares of a live order and returns whether it exists.
-    pub fn set_shares(&mut self, reference: u64, shares: u32) -> bool {
+    /// The order in a place.
+    #[inline(always)]
+    pub fn get(&self, place: u32) -> &Order {
+        &self.nodes[place as usize].order
+    }
+
+    /// Replaces the shares of a live order.
+    pub fn set_shares(&mut self, place: u32, shares: u32) {
         debug_assert!(shares != 0);
-        match self.find(reference) {
-            Some(index) => {
-                self.slots[index].order.shares = shares;
-                true
+        self.nodes[place as usize].order.shares = shares;
+    }
+
+    /// Room for an order of this reference.
+    #[inline(always)]
+    pub fn vacancy(&self, reference: u64) -> Result<Vacancy, InsertError> {
+        match self.look_up(reference) {
+            Ok(_) => Err(InsertError::Duplicate),
+            Err(_) if self.len as usize == self.nodes.len() => Err(InsertError::Full),
+            Err(vacancy) => Ok(vacancy),
+        }
+    }
+
+    /// Stores an order behind `last`, the youngest of its level or [`NONE`], and returns its place.
+    /// Nothing may have been inserted or removed since the vacancy was found.
+    #[inline(always)]
+    pub fn insert(&mut self, vacancy: Vacancy, order: Order, last: u32) -> u32 {
+        let place = match self.free {
+            NONE => {
+                self.fresh += 1;
+                self.fresh - 1
             }
-            None => false,
+            free => {
+                self.free = self.nodes[free as usize].next;
+                free
+            }
+        };
+        self.nodes[place as usize] = Node { order, next: NONE, previous: last };
+        if let Some(last) = self.nodes.get_mut(last as usize) {
+            last.next = place;
         }
-    }
-
-    /// Whether [`Self::insert`] of this reference would succeed.
-    pub fn accepts(&self, reference: u64) -> Result<(), InsertError> {
-        match self.find(reference) {
-            Some(_) => Err(InsertError::Duplicate),
-            None if self.len == self.capacity => Err(InsertError::Full),
-            None => Ok(()),
-        }
-    }
-
-    /// Stores an order.
-    pub fn insert(&mut self, order: Order) -> Result<(), InsertError> {
-        self.accepts(order.reference)?;
-        let mut index = self.home(order.reference);
-        while self.slots[index].epoch == self.epoch {
-            index = self.after(index);
-        }
-        self.slots[index] = Slot { order, epoch: self.epoch };
+        self.index.insert(vacancy.position, vacancy.hash, place);
         self.len += 1;
-        Ok(())
+        place
     }
 
-    /// Takes an order out.
-    pub fn remove(&mut self, reference: u64) -> Option<Order> {
-        let found = self.find(reference)?;
-        let order = self.slots[found].order;
-        let mut hole = found;
-        let mut index = self.after(hole);
-        while self.slots[index].epoch == self.epoch {
-            // An entry may fill the hole unless its home lies cyclically between hole and entry.
-            let home = self.home(self.slots[index].order.reference);
-            let mask = self.slots.len() - 1;
-            if (index.wrapping_sub(home) & mask) >= (index.wrapping_sub(hole) & mask) {
-                self.slots[hole] = self.slots[index];
-                hole = index;
-            }
-            index = self.after(index);
+    /// Takes an order out of its queue and of the pool. Returns who stood before and behind it.
+    #[inline(always)]
+    pub fn remove(&mut self, found: Found) -> (u32, u32) {
+        let Node { next, previous, .. } = self.nodes[found.place as usize];
+        if let Some(node) = self.nodes.get_mut(previous as usize) {
+            node.next = next;
         }
-        self.slots[hole].epoch = self.epoch - 1;
+        if let Some(node) = self.nodes.get_mut(next as usize) {
+            node.previous = previous;
+        }
+        self.index.remove(found.position);
+        self.nodes[found.place as usize].next = self.free;
+        self.free = found.place;
         self.len -= 1;
-        Some(order)
+        (previous, next)
     }
 
-    /// Every order, in no particular order.
-    pub fn iter(&self) -> impl Iterator<Item = &Order> {
-        self.slots.iter().filter(|slot| slot.epoch == self.epoch).map(|slot| &slot.order)
+    /// The orders from this place on, towards the youngest.
+    pub fn queue(&self, first: u32) -> impl Iterator<Item = &Order> {
+        let mut at = first;
+        std::iter::from_fn(move || {
+            let node = self.nodes.get(at as usize)?;
+            at = node.next;
+            Some(&node.order)
+        })
     }
 
-    fn find(&self, reference: u64) -> Option<usize> {
-        let mut index = self.home(reference);
-        // Ends: the table is never full, so a free slot follows.
-        while self.slots[index].epoch == self.epoch {
-            if self.slots[index].order.reference == reference {
-                return Some(index);
-            }
-            index = self.after(index);
+    /// The orders before this place, from the nearest to the oldest.
+    pub fn ahead_of(&self, place: u32) -> impl Iterator<Item = &Order> {
+        let mut at = self.nodes[place as usize].previous;
+        std::iter::from_fn(move || {
+            let node = self.nodes.get(at as usize)?;
+            at = node.previous;
+            Some(&node.order)
+        })
+    }
+
+    /// First stage of a batch: asks for the index line of a reference.
+    #[inline(always)]
+    pub fn prefetch(&self, reference: u64) {
+        self.index.prefetch(self.index.hash(reference));
+    }
+
+    /// Second stage: asks for the order that is likely meant and returns its place.
+    #[inline(always)]
+    pub fn prefetch_order(&self, reference: u64) -> Option<u32> {
+        let place = self.index.guess(self.index.hash(reference))?;
+        nautilus_shm::prefetch(&self.nodes, place as usize);
+        Some(place)
+    }
+
+    #[inline(always)]
+    fn look_up(&self, reference: u64) -> Result<Found, Vacancy> {
+        let hash = self.index.hash(reference);
+        let is_it = |place: u32| self.nodes[place as usize].order.reference == reference;
+        match self.index.find(hash, is_it) {
+            Ok((position, place)) => Ok(Found { place, position }),
+            Err(position) => Err(Vacancy { position, hash }),
         }
-        None
-    }
-
-    fn home(&self, reference: u64) -> usize {
-        // The 64-bit finaliser of MurmurHash3: every input bit reaches every output bit.
-        let mut hash = reference ^ self.seed;
-        hash = (hash ^ (hash >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
-        hash = (hash ^ (hash >> 33)).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
-        (hash ^ (hash >> 33)) as usize & (self.slots.len() - 1)
-    }
-
-    fn after(&self, index: usize) -> usize {
-        (index + 1) & (self.slots.len() - 1)
     }
 }
 
@@ -188,48 +237,77 @@ mod tests {
         Order { reference, price: 1, shares, level: 0, locate: 0, side: Side::Sell }
     }
 
+    fn shares(orders: &Orders, reference: u64) -> Option<u32> {
+        orders.find(reference).map(|found| orders.get(found.place).shares)
+    }
+
     proptest::proptest! {
         #[test]
-        fn behaves_like_a_hash_map(
-            operations in proptest::collection::vec((0u8..8, 0u64..24, 1u32..9), 0..400),
+        fn behaves_like_a_hash_map_with_a_queue(
+            operations in proptest::collection::vec((0u8..8, 0u64..64, 1u32..9), 0..400),
             seed: u64,
         ) {
-            let mut orders = Orders::new(16, seed);
+            let mut orders = Orders::new(24, seed);
             let mut oracle: HashMap<u64, u32> = HashMap::new();
-            for (operation, reference, shares) in operations {
+            // One level: references, oldest first.
+            let mut queue: Vec<u64> = Vec::new();
+            for (operation, reference, new) in operations {
                 match operation {
                     0..=3 => {
                         let expected = match oracle.len() {
                             _ if oracle.contains_key(&reference) => Err(InsertError::Duplicate),
-                            16 => Err(InsertError::Full),
+                            24 => Err(InsertError::Full),
                             _ => Ok(()),
                         };
-                        assert_eq!(orders.insert(order(reference, shares)), expected);
-                        if expected.is_ok() {
-                            oracle.insert(reference, shares);
+                        let vacancy = orders.vacancy(reference);
+                        assert_eq!(vacancy.map(|_| ()), expected);
+                        if let Ok(vacancy) = vacancy {
+                            let last = queue.last().map_or(NONE, |&r| orders.find(r).unwrap().place);
+                            orders.insert(vacancy, order(reference, new), last);
+                            oracle.insert(reference, new);
+                            queue.push(reference);
                         }
                     }
-                    4..=5 => assert_eq!(
-                        orders.remove(reference).map(|order| order.shares),
-                        oracle.remove(&reference)
-                    ),
-                    6 => {
-                        let known = oracle.get_mut(&reference).map(|old| *old = shares).is_some();
-                        assert_eq!(orders.set_shares(reference, shares), known);
+                    4..=5 => {
+                        let found = orders.find(reference);
+                        assert_eq!(found.is_some(), oracle.remove(&reference).is_some());
+                        if let Some(found) = found {
+                            let at = queue.iter().position(|&r| r == reference).unwrap();
+                            let (previous, next) = orders.remove(found);
+                            let named = |place: u32| {
+                                (place != NONE).then(|| orders.get(place).reference)
+                            };
+                            let expected = at.checked_sub(1).map(|at| queue[at]);
+                            assert_eq!(named(previous), expected);
+                            assert_eq!(named(next), queue.get(at + 1).copied());
+                            queue.remove(at);
+                        }
                     }
+                    6 => if let Some(found) = orders.find(reference) {
+                        orders.set_shares(found.place, new);
+                        oracle.insert(reference, new);
+                    },
                     _ if reference == 0 => {
                         orders.clear();
                         oracle.clear();
+                        queue.clear();
                     }
                     _ => {}
                 }
                 assert_eq!(orders.len() as usize, oracle.len());
-                for reference in 0..24 {
-                    let shares = orders.get(reference).map(|order| order.shares);
-                    assert_eq!(shares, oracle.get(&reference).copied());
+                for reference in 0..64 {
+                    assert_eq!(shares(&orders, reference), oracle.get(&reference).copied());
+                }
+                let first = queue.first().map_or(NONE, |&r| orders.find(r).unwrap().place);
+                let found: Vec<u64> = orders.queue(first).map(|order| order.reference).collect();
+                assert_eq!(found, queue);
+                if let Some(&youngest) = queue.last() {
+                    let place = orders.find(youngest).unwrap().place;
+                    let ahead: Vec<u64> = orders.ahead_of(place).map(|o| o.reference).collect();
+                    let expected: Vec<u64> = queue.iter().rev().skip(1).copied().collect();
+                    assert_eq!(ahead, expected);
                 }
             }
-            assert_eq!(orders.iter().count(), oracle.len());
         }
     }
 
@@ -237,12 +315,14 @@ mod tests {
     fn clearing_more_often_than_there_are_epochs_brings_nothing_back() {
         let mut orders = Orders::new(4, 0);
         for round in 0..1000 {
-            assert!(orders.get(7).is_none(), "{round}");
-            orders.insert(order(7, 1)).unwrap();
-            orders.insert(order(8, 1)).unwrap();
-            orders.remove(8).unwrap();
+            assert!(orders.find(7).is_none(), "{round}");
+            for reference in [7, 8] {
+                let vacancy = orders.vacancy(reference).unwrap();
+                orders.insert(vacancy, order(reference, 1), NONE);
+            }
+            orders.remove(orders.find(8).unwrap());
             orders.clear();
-            assert_eq!(orders.iter().count(), 0, "{round}");
+            assert!(orders.is_empty() && orders.find(7).is_none(), "{round}");
         }
     }
 }

@@ -44,18 +44,21 @@ macro_rules! messages {
                 pub const BYTES: usize = $bytes;
 
                 /// A view of `bytes` if they have the type and the length of this message.
+                #[inline(always)]
                 pub fn view(bytes: &'a [u8]) -> Option<Self> {
                     let bytes: &[u8; $bytes] = bytes.try_into().ok()?;
                     (bytes[0] == $code).then_some(Self(bytes))
                 }
 
                 /// Fields that all messages share.
+                #[inline(always)]
                 pub fn common(&self) -> Common {
-                    common(&self.0[..])
+                    common(self.0)
                 }
 
                 $(
                     $(#[$field_doc])*
+                    #[inline(always)]
                     pub fn $field(&self) -> $type {
                         <$type as Wire>::get(&self.0[$offset..$offset + <$type as Wire>::BYTES])
                     }
@@ -106,6 +109,7 @@ macro_rules! messages {
 
         impl<'a> Message<'a> {
             /// A view of `bytes`, which must be one whole message.
+            #[inline(always)]
             pub fn decode(bytes: &'a [u8]) -> Result<Self, DecodeError> {
                 let code = *bytes.first().ok_or(DecodeError::Empty)?;
                 match code {
@@ -116,6 +120,7 @@ macro_rules! messages {
             }
 
             /// Fields that all messages share.
+            #[inline(always)]
             pub fn common(&self) -> Common {
                 match self {
                     $(Self::$name(message) => message.common(),)*
@@ -143,11 +148,14 @@ macro_rules! messages {
     };
 }
 
-fn common(bytes: &[u8]) -> Common {
+/// Tracking number and timestamp stand in one word of eight bytes and are read as one.
+#[inline(always)]
+fn common<const N: usize>(bytes: &[u8; N]) -> Common {
+    let word = u64::get(&bytes[3..COMMON_BYTES]);
     Common {
         stock_locate: u16::get(&bytes[1..3]),
-        tracking_number: u16::get(&bytes[3..5]),
-        timestamp: Nanoseconds::get(&bytes[5..COMMON_BYTES]),
+        tracking_number: (word >> 48) as u16,
+        timestamp: Nanoseconds(word & ((1 << 48) - 1)),
     }
 }
 

@@ -17,6 +17,7 @@ macro_rules! integer {
     ($($type:ty),*) => {$(
         impl Wire for $type {
             const BYTES: usize = size_of::<$type>();
+            #[inline(always)]
             fn get(bytes: &[u8]) -> Self {
                 let mut value = [0; size_of::<$type>()];
                 value.copy_from_slice(bytes);
@@ -36,6 +37,7 @@ pub struct Nanoseconds(pub u64);
 
 impl Wire for Nanoseconds {
     const BYTES: usize = 6;
+    #[inline(always)]
     fn get(bytes: &[u8]) -> Self {
         let mut value = [0; 8];
         value[2..].copy_from_slice(bytes);
@@ -58,6 +60,7 @@ impl fmt::Debug for Code {
 
 impl Wire for Code {
     const BYTES: usize = 1;
+    #[inline(always)]
     fn get(bytes: &[u8]) -> Self {
         Self(bytes[0])
     }
@@ -85,6 +88,7 @@ impl<const N: usize> fmt::Debug for Text<N> {
 
 impl<const N: usize> Wire for Text<N> {
     const BYTES: usize = N;
+    #[inline(always)]
     fn get(bytes: &[u8]) -> Self {
         let mut value = [0; N];
         value.copy_from_slice(bytes);
@@ -97,6 +101,7 @@ impl<const N: usize> Wire for Text<N> {
 
 impl Wire for Symbol {
     const BYTES: usize = 8;
+    #[inline(always)]
     fn get(bytes: &[u8]) -> Self {
         let mut value = [0; 8];
         value.copy_from_slice(bytes);
@@ -125,6 +130,7 @@ impl fmt::Debug for Price4 {
 
 impl Wire for Price4 {
     const BYTES: usize = 4;
+    #[inline(always)]
     fn get(bytes: &[u8]) -> Self {
         Self(u32::get(bytes))
     }
@@ -139,6 +145,7 @@ pub struct Price8(pub u64);
 
 impl Wire for Price8 {
     const BYTES: usize = 8;
+    #[inline(always)]
     fn get(bytes: &[u8]) -> Self {
         Self(u64::get(bytes))
     }
@@ -158,6 +165,7 @@ pub enum Side {
 
 impl Side {
     /// The side a code stands for.
+    #[inline(always)]
     pub fn from_code(code: Code) -> Option<Self> {
         match code.0 {
             b'B' => Some(Self::Buy),
