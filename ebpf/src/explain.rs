@@ -2,22 +2,25 @@
 //! from the same maps and told in the order in which the program looks at things.
 //!
 //! ```text
-//!   running program ─┬─ lists, ports, interfaces, sockets, limits, hot set ─┬─ second instance ◄─ frame
-//!                    └─ verdicts, judged, buckets, hot_hits                 └─ its own of these
+//!   running program ─┬─ lists, ports, lines, interfaces, sockets, limits, hot set ─┬─ second instance ◄─ frame
+//!                    └─ verdicts, judged, buckets, feeds, hot_hits                 └─ its own of these
 //! ```
 //!
 //! The second instance is the same program on the same maps, but for those the program writes: so nothing
 //! of the running one's counters, memories or buckets is touched, and packets that arrive meanwhile are not
-//! taken for the frame. The bucket of the frame's source is copied before the run.
+//! taken for the frame. The bucket of the frame's source and the slot of its feed are copied
+//! before the run.
 
 mod facts;
 mod steps;
 
 use std::net::IpAddr;
 
+use crate::feed::FeedShown;
 use crate::intf::{Bucket, Service};
 use crate::steering::{Options, Steering, SteeringError};
 use crate::sys;
+use crate::tables::Map;
 use crate::test_run::{TestContext, TestOutcome};
 use crate::verdict::{VERDICTS, Verdict};
 use facts::Facts;
@@ -86,14 +89,32 @@ impl Explainer {
             Some(source) => self.copy_bucket(live, source)?,
             None => None,
         };
+        let feed = match (facts.ip, facts.ports) {
+            (Some(ip), Some((_, port))) => self.copy_feed(live, ip.destination, port)?,
+            _ => None,
+        };
         let before = self.copy.verdicts()?;
         let outcome = self.copy.test_run(frame, context)?;
         let after = self.copy.verdicts()?;
         let changed = VERDICTS.iter().find(|row| after.get(row.verdict) != before.get(row.verdict));
         let verdict = changed.expect("every packet counts one verdict").verdict;
-        let told = steps::Told { live, frame, facts: &facts, context, bucket, names };
+        let told = steps::Told { live, frame, facts: &facts, context, bucket, feed, names };
         let steps = told.until(verdict)?;
         Ok(Explanation { verdict, outcome, steps })
+    }
+
+    /// The slot of the feed that a frame may be of, as its owner has left it.
+    fn copy_feed(
+        &self,
+        live: &Steering,
+        group: IpAddr,
+        port: u16,
+    ) -> Result<Option<FeedShown>, SteeringError> {
+        let shown = FeedShown::of(live, group, port)?;
+        if let Some(FeedShown { at, slot }) = &shown {
+            self.copy.put(Map::Feeds, &at.feed, slot.as_ref(), at.feed)?;
+        }
+        Ok(shown)
     }
 
     /// As the running program has it at this moment.

@@ -100,13 +100,7 @@ static __always_inline bool hot_headers(const struct flow *flow, void *data, voi
 		return false;
 	if (network != sizeof(struct ethhdr) && ethernet->h_proto != bpf_htons(ETH_P_8021Q))
 		return false;
-	if (flow->family == 6)
-		return true;
-
-	__u64 *ip = data + (network & HOT_NETWORK_MASK);
-	if ((void *)ip + sizeof(struct iphdr) > end)
-		return false;
-	return sum_fold(sum_of(ip[0]) + sum_of(ip[1]) + *(__u32 *)(ip + 2)) == 0xffff;
+	return flow->family == 6 || ipv4_sum_right(data, end, network);
 }
 
 /* Addresses, protocol and ports. An IPv4 address stands as ::ffff:a.b.c.d, whose prefix adds 0xffff:

@@ -17,7 +17,6 @@
 
 mod area;
 mod hits;
-mod mapping;
 mod shown;
 mod words;
 
@@ -33,8 +32,8 @@ use crate::intf::{
     HOT_CACHES, HOT_FLAGS_WORDS, HOT_KEY_BYTES_MAX, HOT_REPLY_BYTES_MAX, HOT_SLOTS,
     HOT_VERSION_WORDS, HotCopy, HotSlot,
 };
+use crate::mapping::Mapping;
 use crate::steering::{SteeringError, check_hot_map};
-use mapping::Mapping;
 
 const SLOT_WORDS: usize = size_of::<HotSlot>() / 8;
 const COPY_WORDS: usize = size_of::<HotCopy>() / 8;

@@ -72,6 +72,23 @@
  */
 #define HOT_READ_TRIES 3
 
+/* Feeds of a node, lines of one, and lines of all of them. */
+#define FEEDS_MAX 16
+#define FEED_LINES_MAX 3
+#define FEED_LINES_TOTAL (FEEDS_MAX * FEED_LINES_MAX)
+/* Dropped packets of a feed that its worker has not counted yet; a power of two. Too low: while the worker
+ * sleeps or works, copies reach it that it need not have seen. Too high: memory.
+ */
+#define FEED_RECORDS 2048
+/* How often the place of a record that another CPU has just taken is tried again. Too low: a copy reaches
+ * the worker that it need not have seen. Too high: lines on many queues hold each other up.
+ */
+#define FEED_RECORD_TRIES 4
+/* Longest datagram of a feed whose checksum is verified here, UDP header included; longer ones are the
+ * worker's.
+ */
+#define FEED_DATAGRAM_BYTES_MAX 2048
+
 /* Value of `hot_hits`, one a CPU: answers from each slot, and for each cache. */
 struct hot_hits_row {
 	__u64 slots[HOT_SLOTS];
@@ -152,6 +169,7 @@ _Static_assert(offsetof(struct bucket, bytes_full_at) == 8, "bucket.bytes_full_a
 #define SERVICE_MULTICAST 8 /* answers to multicast destinations */
 #define SERVICE_REPLIES 16 /* sends a datagram back: source ports are checked against loops */
 #define SERVICE_HOT 32 /* a memcached cache whose hot keys the program may answer itself */
+#define SERVICE_FEED 64 /* lines of feeds: what was applied may be dropped, see `feed_lines` */
 /* Of a SERVICE_HOT: into how many areas the slots are divided, as a power of two. */
 #define SERVICE_HOT_AREA_BITS_SHIFT 8
 #define SERVICE_HOT_AREA_BITS_MASK 3
@@ -272,6 +290,61 @@ struct hot_words {
 _Static_assert(sizeof(struct hot_words) == 4160, "hot_words");
 _Static_assert(offsetof(struct hot_words, channels) == 64, "hot_words.channels");
 
+/* Key of `feed_lines`: where a line is received. */
+struct feed_line_key {
+	struct address group;
+	__u32 port; /* host order */
+};
+_Static_assert(sizeof(struct feed_line_key) == 20, "feed_line_key");
+_Static_assert(offsetof(struct feed_line_key, port) == 16, "feed_line_key.port");
+
+/* Value of `feed_lines`: whose line it is, and which. */
+struct feed_line {
+	__u32 feed; /* index of `feeds` */
+	__u32 line; /* below FEED_LINES_MAX */
+};
+_Static_assert(sizeof(struct feed_line) == 8, "feed_line");
+
+/* One packet that was dropped, for the worker to count. */
+struct feed_record {
+	__u64 stamp; /* its place in the sequence of records, plus 1, once the rest is written */
+	__u64 version; /* of the slot, by which it was judged */
+	__u64 sequence;
+	__u16 message_count; /* 1..65534 */
+	__u16 line;
+	__u32 reserved; /* 0 */
+};
+_Static_assert(sizeof(struct feed_record) == 32, "feed_record");
+_Static_assert(offsetof(struct feed_record, message_count) == 24, "feed_record.message_count");
+_Static_assert(offsetof(struct feed_record, line) == 26, "feed_record.line");
+
+/* Value of `feeds`: what the owner of a feed has applied, and what the program dropped because of it. All
+ * zero, as loaded, is "nothing is known". Each group of words has a cache line of its own, since each has
+ * another writer; whole pages, so that a worker can map one slot alone.
+ */
+struct feed_slot {
+	/* The owner's. Odd or 0: nothing is known. The other words may be used when it is the same before
+	 * and after they were read; `next` moves up under one version.
+	 */
+	__u64 version;
+	__u64 session_head; /* the session's first 8 bytes as they stand in the packet */
+	__u64 session_tail; /* and its last 2 */
+	__u64 from; /* every message from this number on ... */
+	__u64 next; /* ... to before this one was applied */
+	__u64 reserved_0[3];
+	/* The program's: records begun, on all CPUs together. */
+	__u64 head;
+	__u64 reserved_1[7];
+	/* The owner's: records counted. */
+	__u64 tail;
+	__u64 reserved_2[495];
+	struct feed_record records[FEED_RECORDS];
+};
+_Static_assert(sizeof(struct feed_slot) == 17 * 4096, "feed_slot");
+_Static_assert(offsetof(struct feed_slot, head) == 64, "feed_slot.head");
+_Static_assert(offsetof(struct feed_slot, tail) == 128, "feed_slot.tail");
+_Static_assert(offsetof(struct feed_slot, records) == 4096, "feed_slot.records");
+
 /* Every packet counts exactly one of these. One per line: X(name, "what it means"). The lists are in
  * the order in which the program can reach them, and a packet gets the first that applies.
  */
@@ -301,7 +374,8 @@ _Static_assert(offsetof(struct hot_words, channels) == 64, "hot_words.channels")
 	X(byte_limit, "to a port of ours from a listed source that has used up its bytes") \
 	X(ip_length, "UDP to a port of ours whose IP length exceeds the frame or leaves no room for UDP") \
 	X(udp_length, "UDP to a port of ours whose UDP length is under 8 or exceeds the IP packet") \
-	X(source_port, "UDP to a replying service from port 0 or from the port of a replying service: a loop")
+	X(source_port, "UDP to a replying service from port 0 or from the port of a replying service: a loop") \
+	X(feed_applied, "a copy of feed messages that the feed's worker has applied: counted on its line")
 
 #define TX_VERDICTS(X) \
 	X(hot_hit, "a get or mg of a hot key from a source that may read: answered")

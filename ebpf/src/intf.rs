@@ -51,8 +51,18 @@ pub const HOT_REPLY_BYTES_MAX: usize = 208;
 pub const HOT_FLAGS_WORDS: usize = 2;
 /// Words of a version in decimal digits.
 pub const HOT_VERSION_WORDS: usize = 3;
-/// Whether this build's program answers from the hot set. Elsewhere BPF cannot promise that loads stay
-/// in order, and every request goes to the worker.
+/// Feeds of a node whose applied packets the program may drop; length of `feeds`.
+pub const FEEDS_MAX: u32 = 16;
+/// Lines of one feed.
+pub const FEED_LINES_MAX: u32 = 3;
+/// Lines of all feeds; length of `feed_lines`.
+pub const FEED_LINES_TOTAL: u32 = FEEDS_MAX * FEED_LINES_MAX;
+/// Records of dropped packets in a slot of `feeds`.
+pub const FEED_RECORDS: u32 = 2_048;
+/// Longest datagram of a feed that may be dropped, UDP header included.
+pub const FEED_DATAGRAM_BYTES_MAX: usize = 2_048;
+/// Whether this build's program answers from the hot set, and drops what was applied of a feed. Elsewhere BPF
+/// cannot promise that loads stay in order, and everything goes to the worker.
 pub const HOT_PATH: bool = cfg!(target_arch = "x86_64");
 /// [`RxMeta::magic`].
 pub const RX_META_MAGIC: u32 = u32::from_le_bytes(*b"NAUT");
@@ -186,6 +196,8 @@ impl Service {
     pub const REPLIES: u32 = 16;
     /// A memcached cache: the program may answer a `get` of a hot key itself.
     pub const HOT: u32 = 32;
+    /// Lines of feeds: the program may drop what their worker says it has applied.
+    pub const FEED: u32 = 64;
     const HOT_AREA_BITS_SHIFT: u32 = 8;
     const HOT_AREA_BITS_MASK: u32 = 3;
 
@@ -218,6 +230,11 @@ impl Service {
     /// A service that only listens, to groups or unicast: a market data line.
     pub const fn listening(id: u32) -> Self {
         Self::with(id, Self::UDP | Self::TCP | Self::UNICAST | Self::MULTICAST)
+    }
+
+    /// The same with lines in `feed_lines`.
+    pub const fn of_feeds(self) -> Self {
+        Self { flags: self.flags | Self::FEED, ..self }
     }
 
     const fn with(id: u32, flags: u32) -> Self {
@@ -334,6 +351,72 @@ pub struct HotSlot {
     pub reserved: u64,
 }
 
+/// Key of `feed_lines`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct FeedLineKey {
+    /// Group of the line.
+    pub group: Address,
+    /// UDP port.
+    pub port: u32,
+}
+
+/// Value of `feed_lines`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FeedLine {
+    /// Index of `feeds`.
+    pub feed: u32,
+    /// Below [`FEED_LINES_MAX`].
+    pub line: u32,
+}
+
+/// One dropped packet in [`FeedSlotValue`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FeedRecordValue {
+    /// Its place in the sequence of records, plus 1, once the rest is written.
+    pub stamp: u64,
+    /// Of the slot, by which it was judged.
+    pub version: u64,
+    /// Number of its first message.
+    pub sequence: u64,
+    /// 1 to 65,534.
+    pub message_count: u16,
+    /// Of the feed.
+    pub line: u16,
+    /// 0.
+    pub reserved: u32,
+}
+
+/// Value of `feeds`; what the words mean stands in `intf.h`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FeedSlotValue {
+    /// Odd or 0: nothing is known.
+    pub version: u64,
+    /// The session's first 8 bytes as they stand in the packet.
+    pub session_head: u64,
+    /// And its last 2.
+    pub session_tail: u64,
+    /// Every message from this number on ...
+    pub from: u64,
+    /// ... to before this one was applied.
+    pub next: u64,
+    /// 0.
+    pub reserved_0: [u64; 3],
+    /// Records begun.
+    pub head: u64,
+    /// 0.
+    pub reserved_1: [u64; 7],
+    /// Records counted by the owner.
+    pub tail: u64,
+    /// 0.
+    pub reserved_2: [u64; 495],
+    /// What was dropped.
+    pub records: [FeedRecordValue; FEED_RECORDS as usize],
+}
+
 /// One feed channel in [`HotWordsValue`].
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -394,6 +477,11 @@ plain! {
     Served, 4;
     Judged, 56, destination at 16, epoch at 32, permissions at 40, limit at 48;
     Tally, 16, byte_count at 8;
+    FeedLineKey, 20, port at 16;
+    FeedLine, 8, line at 4;
+    FeedRecordValue, 32, version at 8, sequence at 16, message_count at 24, line at 26;
+    FeedSlotValue, 69_632, session_head at 8, session_tail at 16, from at 24, next at 32, head at 64,
+        tail at 128, records at 4096;
     HotCopy, 312, key at 8, cache_generation at 40, epoch at 44, cache at 48, reply_bytes at 50,
         reply_sum at 52, channel at 54, key_bytes at 55, value_sum at 56, line_bytes at 58,
         value_bytes at 59, flags_bytes at 60, version_bytes at 61, reserved at 62, flags at 64,

@@ -4,6 +4,7 @@
 //! * [`Steering`] decides which frames reach the data plane; the supervisor owns it.
 //! * [`HotSlots`], [`HotWords`] and [`HotHits`] are a worker's side of the hot set, whose keys the
 //!   steering program answers itself.
+//! * [`FeedSlot`] is where a worker says what it has applied of a feed, copies of which the program drops.
 //! * [`Explainer`] says where a frame would go, and why.
 //! * [`PassProgram`] passes everything; peers of a veth pair and bridge ports carry it.
 //! * [`VERDICTS`] is the one list of reasons; metrics and documents take their names from it.
@@ -12,9 +13,11 @@
 //! Source: `Documentation/networking/af_xdp.rst` and `Documentation/bpf/` of Linux 6.6 and later.
 
 mod explain;
+mod feed;
 mod hot;
 pub mod intf;
 mod link;
+mod mapping;
 mod pass;
 mod prefix;
 mod rate;
@@ -26,6 +29,7 @@ mod test_run;
 mod verdict;
 
 pub use explain::{Explainer, Explanation, FRAME_BYTES_MAX, Names, Step};
+pub use feed::{FeedLineAt, FeedRecord, FeedSlot};
 pub use hot::{
     HotArea, HotError, HotHeld, HotHits, HotMeta, HotSlots, HotValue, HotWords, slot_of,
 };
@@ -35,7 +39,8 @@ pub use prefix::{PrefixError, SourcePrefix};
 pub use rate::{Rate, RateLimit, Spent};
 pub use rights::{Rights, SourceLists};
 pub use steering::{
-    HOT_FD_NAMES, Options, STEERING_FD_COUNT, STEERING_FD_NAMES, Steering, SteeringError,
+    FEEDS_FD_NAME, HOT_FD_NAMES, Options, STEERING_FD_COUNT, STEERING_FD_NAMES, Steering,
+    SteeringError,
 };
 pub use sys::ProgramStatistics;
 pub use tables::VerdictTallies;

@@ -1,5 +1,6 @@
 /* The steering program's maps. The supervisor writes them, except judged, buckets, verdicts and
- * hot_hits, which only this program writes, and hot and hot_words, which a worker writes.
+ * hot_hits, which only this program writes, and hot, hot_words and feeds, which a worker writes; in feeds this program
+ * writes the records.
  */
 #ifndef NAUTILUS_MAPS_H
 #define NAUTILUS_MAPS_H
@@ -94,6 +95,23 @@ struct {
 	__type(key, __u32);
 	__type(value, struct tally);
 } verdicts SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, FEED_LINES_TOTAL);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct feed_line_key);
+	__type(value, struct feed_line);
+} feed_lines SEC(".maps");
+
+/* One owner a slot: the worker that applies the feed, which maps this slot alone. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, FEEDS_MAX);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__type(key, __u32);
+	__type(value, struct feed_slot);
+} feeds SEC(".maps");
 
 /* One writer a slot: the worker whose area it is in. Mapped by it, so that publishing is stores. */
 struct {

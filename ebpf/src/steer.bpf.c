@@ -3,18 +3,20 @@
  *   frame -> link -> IP header -> our MAC? -> served address? -> fragment? -> transport -> our port?
  *     each "no" or "cannot tell" leaves to the kernel (XDP_PASS), untouched
  *   our port -> source sane, listed, within its limit? -> lengths true? -> stamp -> socket of the queue
- *     each "no" is a drop                                       \-> get or mg of a hot key? -> answered (XDP_TX)
+ *     each "no" is a drop                                       \-> a copy of applied feed messages? -> dropped
+ *                                                             \-> get or mg of a hot key? -> answered (XDP_TX)
  *
  * Default deny holds for our ports only. The source list is consulted before anything else about a
  * packet for us is judged, so a forbidden source is always counted as one, however odd its packet.
  * classify() returns exactly one verdict; steer() counts it. Checksums are the worker's to verify,
- * except of what is answered here.
+ * except of what is answered or counted here.
  */
 #include "maps.h"
 #include "bucket.h"
 #include "parse.h"
 #ifdef HOT_PATH
 #include "answer.h"
+#include "feed.h"
 #endif
 
 char LICENSE[] SEC("license") = "Dual MIT/GPL";
@@ -141,6 +143,8 @@ static __always_inline enum verdict judge_udp(struct xdp_md *ctx, const struct f
 	if (frame_bytes > frame_bytes_max)
 		return VERDICT_too_long;
 #ifdef HOT_PATH
+	if (service->flags & SERVICE_FEED && feed_is_applied(ctx, flow, data, end, udp))
+		return VERDICT_feed_applied;
 	if (service->flags & SERVICE_HOT && permissions & PERMISSION_READ &&
 	    answer_from_hot_set(ctx, flow, data, end, frame_bytes, service))
 		return VERDICT_hot_hit;

@@ -6,8 +6,8 @@
 //!   Steering::from_fds ◄──┘      Steering::from_link ◄──┘
 //! ```
 //!
-//! The supervisor owns it and is the only writer of every map but `judged`, `buckets`, `verdicts` and
-//! the hot set's. A `Steering` is only
+//! The supervisor owns it and is the only writer of every map but `judged`, `buckets`, `verdicts`,
+//! `feeds` and the hot set's. A `Steering` is only
 //! descriptors: a new supervisor rebuilds it from the old one's, or from a link a worker kept, and
 //! goes on without the program missing a packet. What may be done to the maps is in `tables.rs`.
 
@@ -31,7 +31,7 @@ mod skeleton {
 }
 
 /// Descriptors that make up a [`Steering`].
-pub const STEERING_FD_COUNT: usize = 14;
+pub const STEERING_FD_COUNT: usize = 16;
 
 /// What each is, in the order of [`Steering::fds`]: the program, then the maps by name.
 pub const STEERING_FD_NAMES: [&str; STEERING_FD_COUNT] = [
@@ -46,6 +46,8 @@ pub const STEERING_FD_NAMES: [&str; STEERING_FD_COUNT] = [
     "list_epoch",
     "limits",
     "buckets",
+    "feed_lines",
+    "feeds",
     "hot",
     "hot_words",
     "hot_hits",
@@ -54,6 +56,9 @@ pub const STEERING_FD_NAMES: [&str; STEERING_FD_COUNT] = [
 /// The descriptors a worker may have, in the order of [`Steering::hot_fds`]: what it writes, and the
 /// hits it reads. Each is usable without any capability.
 pub const HOT_FD_NAMES: [&str; 3] = ["hot", "hot_words", "hot_hits"];
+
+/// The descriptor that a worker which applies feeds may have beside those: [`Steering::feeds_fd`].
+pub const FEEDS_FD_NAME: &str = "feeds";
 
 /// What each map must look like, in the order of [`STEERING_FD_NAMES`] after the program: type, key
 /// bytes, value bytes, entries.
@@ -73,12 +78,22 @@ const SHAPES: [Shape; STEERING_FD_COUNT - 1] = [
     (MapType::Array, 4, size_of::<u64>(), 1),
     (MapType::Array, 4, size_of::<intf::Limit>(), intf::LIMITS_MAX),
     (MapType::LruHash, size_of::<intf::Address>(), size_of::<intf::Bucket>(), intf::BUCKETS_MAX),
+    (
+        MapType::Hash,
+        size_of::<intf::FeedLineKey>(),
+        size_of::<intf::FeedLine>(),
+        intf::FEED_LINES_TOTAL,
+    ),
+    FEEDS_SHAPE,
     HOT_SHAPES[0],
     HOT_SHAPES[1],
     HOT_SHAPES[2],
 ];
 
 type Shape = (MapType, usize, usize, u32);
+
+/// That of `feeds`.
+const FEEDS_SHAPE: Shape = (MapType::Array, 4, size_of::<intf::FeedSlotValue>(), intf::FEEDS_MAX);
 
 /// The same in the order of [`HOT_FD_NAMES`].
 const HOT_SHAPES: [Shape; HOT_FD_NAMES.len()] = [
@@ -210,6 +225,8 @@ impl Steering {
                 epoch,
                 limits,
                 _,
+                feed_lines,
+                _,
                 hot,
                 words,
                 _,
@@ -224,6 +241,7 @@ impl Steering {
                 (&mut maps.interfaces, interfaces),
                 (&mut maps.list_epoch, epoch),
                 (&mut maps.limits, limits),
+                (&mut maps.feed_lines, feed_lines),
                 (&mut maps.hot, hot),
                 (&mut maps.hot_words, words),
             ] {
@@ -234,7 +252,8 @@ impl Steering {
         let own = |fd: BorrowedFd<'_>| fd.try_clone_to_owned().map_err(SteeringError::Descriptor);
         let maps = &skeleton.maps;
         // So that a link leads to them even where the program does not use them.
-        for map in [maps.hot.as_fd(), maps.hot_words.as_fd(), maps.hot_hits.as_fd()] {
+        for map in [&maps.feed_lines, &maps.feeds, &maps.hot, &maps.hot_words, &maps.hot_hits] {
+            let map = map.as_fd();
             sys::bind_map(skeleton.progs.steer.as_fd(), map).map_err(SteeringError::Descriptor)?;
         }
         Self::from_fds([
@@ -249,6 +268,8 @@ impl Steering {
             own(maps.list_epoch.as_fd())?,
             own(maps.limits.as_fd())?,
             own(maps.buckets.as_fd())?,
+            own(maps.feed_lines.as_fd())?,
+            own(maps.feeds.as_fd())?,
             own(maps.hot.as_fd())?,
             own(maps.hot_words.as_fd())?,
             own(maps.hot_hits.as_fd())?,
@@ -272,7 +293,7 @@ impl Steering {
 
     /// From one link alone: the kernel knows the link's program and the program's maps. Needs
     /// `CAP_SYS_ADMIN`. A worker that keeps only links keeps no way to change
-    /// a steering map; those of the hot set it is handed apart.
+    /// a steering map; those of the hot set and `feeds` it is handed apart.
     pub fn from_link(link: &XdpLink) -> Result<Self, SteeringError> {
         let problem = |error: io::Error| wrong("link", error.to_string());
         let program = link.program_id().and_then(sys::program_by_id).map_err(problem)?;
@@ -320,6 +341,12 @@ impl Steering {
     pub fn hot_fds(&self) -> [BorrowedFd<'_>; HOT_FD_NAMES.len()] {
         let [.., slots, words, hits] = self.fds();
         [slots, words, hits]
+    }
+
+    /// The slots in which workers say what they have applied of feeds.
+    pub fn feeds_fd(&self) -> BorrowedFd<'_> {
+        let [.., feeds, _, _, _] = self.fds();
+        feeds
     }
 
     /// How often the program answered from the hot set.
@@ -376,6 +403,11 @@ fn wrong(name: &'static str, problem: String) -> SteeringError {
 /// A received descriptor of the hot set's map at `place` in [`HOT_FD_NAMES`].
 pub(crate) fn check_hot_map(map: BorrowedFd<'_>, place: usize) -> Result<(), SteeringError> {
     check_map(map, HOT_FD_NAMES[place], HOT_SHAPES[place])
+}
+
+/// A received descriptor of `feeds`.
+pub(crate) fn check_feeds_map(map: BorrowedFd<'_>) -> Result<(), SteeringError> {
+    check_map(map, FEEDS_FD_NAME, FEEDS_SHAPE)
 }
 
 fn check_map(

@@ -4,7 +4,9 @@
 #ifndef NAUTILUS_SUM_H
 #define NAUTILUS_SUM_H
 
+#include <linux/ip.h>
 #include <linux/types.h>
+#include <stdbool.h>
 
 static __always_inline __u64 sum_of(__u64 word)
 {
@@ -25,6 +27,16 @@ static __always_inline __u16 sum_fold(__u64 sum)
 static __always_inline __u16 sum_shifted(__u16 sum)
 {
 	return sum << 8 | sum >> 8;
+}
+
+/* Whether an IPv4 header without options, at most 31 bytes into the frame, has a right checksum. */
+static __always_inline bool ipv4_sum_right(void *data, void *end, __u32 network)
+{
+	__u64 *ip = data + (network & 0x1f);
+
+	if ((void *)ip + sizeof(struct iphdr) > end)
+		return false;
+	return sum_fold(sum_of(ip[0]) + sum_of(ip[1]) + *(__u32 *)(ip + 2)) == 0xffff;
 }
 
 #endif

@@ -31,6 +31,8 @@ pub(crate) enum Map {
     ListEpoch,
     Limits,
     Buckets,
+    FeedLines,
+    Feeds,
 }
 
 /// The counters of every verdict, summed over CPUs.
@@ -82,7 +84,7 @@ impl Steering {
         sys::map_delete(self.map(map), key).map_err(|source| failed(map, "remove", subject, source))
     }
 
-    fn list<K: Plain + Default, V: Plain + Default>(
+    pub(crate) fn list<K: Plain + Default, V: Plain + Default>(
         &self,
         map: Map,
     ) -> Result<Vec<(K, V)>, SteeringError> {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use nautilus_ebpf::intf::{HOT_PATH, Permissions};
 use nautilus_ebpf::{HotArea, HotValue, Rate, RateLimit, Rights, TestContext, Verdict};
 
+use support::feed::{FROM, NEXT, SESSION, mold, on_v4};
 use support::frame::{DESTINATION, Frame, TCP};
 use support::hot::{HOT_CACHE, get, publish, value};
 use support::run_time::RunTimes;
@@ -152,6 +153,36 @@ fn cost_of_a_hit() {
             publish(&mut rig.slots, &HotValue { expiry_ns, ..value(key, &reply) });
         }
         measure(&rig, name, &packet, verdict);
+    }
+    // Copies of what is applied, drained before their records find no room; and what is new of the feed.
+    for (name, sequence, bytes, verdict) in [
+        ("applied copy, 100 bytes", FROM, 100, Verdict::FeedApplied),
+        ("applied copy, 1,400 bytes", FROM, 1_400, Verdict::FeedApplied),
+        ("new packet of the feed, 1,400 bytes", NEXT, 1_400, Verdict::NoSocket),
+    ] {
+        let mut payload = mold(SESSION, sequence, 20);
+        payload.resize(bytes, 0);
+        let packet = on_v4(payload).bytes();
+        let before = rig.steering.verdicts().unwrap().get(verdict).packet_count;
+        let mut means: Vec<Duration> = (0..5)
+            .map(|_| {
+                times.mean(rig.steering.fds()[0], || {
+                    for run in 0..runs {
+                        rig.steering.test_run(&packet, TestContext::default()).unwrap();
+                        if run % 1_000 == 0 {
+                            rig.feed.borrow_mut().drain(|_| {});
+                        }
+                    }
+                })
+            })
+            .collect();
+        means.sort();
+        println!(
+            "{name}: {} ns, the measuring included (median of 5 x {runs})",
+            means[2].as_nanos()
+        );
+        let after = rig.steering.verdicts().unwrap().get(verdict).packet_count;
+        assert_eq!(after - before, 5 * runs, "{name}");
     }
     // Where the slots are divided: the areas before the key's hold nothing.
     rig.slots.empty(HotArea::WHOLE.slot_of(HOT_CACHE, key).unwrap());

@@ -4,11 +4,13 @@
 //!   burst -> by (group, port) -> line of a Channel -> Keyspace (cache table)
 //!         \-> by own endpoint -> reply to a Channel        |
 //!                              requests to its servers <---+ what no line brought
+//!                                     Applied -> XDP, which drops copies of what was applied
 //! ```
 //!
 //! The worker that runs it owns every channel here; the keyspace is written by it alone.
 
 use super::{App, Keyspace};
+use crate::feed::applied::Applied;
 use crate::feed::channel::{Channel, ChannelSpec, SnapshotPiece};
 use crate::feed::moldudp64::Session;
 use crate::feed::recovery::requests::{REQUEST_BYTES, WINDOW_PIECES};
@@ -39,6 +41,8 @@ struct Line {
 /// Every channel of a node, without the keyspace: for a loop whose keyspace is shared with the cache.
 pub struct Feed {
     channels: Vec<Channel>,
+    /// Of each channel, where XDP looks at what it has applied.
+    applied: Vec<Option<Applied>>,
     lines: Vec<Line>,
     /// Endpoints that replies come to, with their channel.
     replies: Vec<(Endpoint, usize)>,
@@ -78,10 +82,18 @@ impl Feed {
         let reply = |(channel, spec): (usize, &FeedSpec)| Some((spec.recovery?.0.from, channel));
         Self {
             channels: specs.iter().map(channel).collect(),
+            applied: specs.iter().map(|_| None).collect(),
             lines,
             replies: specs.iter().enumerate().filter_map(reply).collect(),
             unknown_line: 0,
         }
+    }
+
+    /// The same that says to XDP what its channels have applied; in the order of their specifications, `None`
+    /// for one whose copies are not dropped there. Panics when there are not as many.
+    pub fn saying(self, applied: Vec<Option<Applied>>) -> Self {
+        assert_eq!(applied.len(), self.channels.len(), "one a channel");
+        Self { applied, ..self }
     }
 
     /// The channels, in the order of their specifications.
@@ -97,13 +109,34 @@ impl Feed {
     /// Takes every channel over. A worker calls this when it becomes active, before it serves a read:
     /// what its predecessor published may be older than it says.
     pub fn begin<K: Keyspace>(&mut self, keyspace: &mut K) {
+        for applied in self.applied.iter_mut().flatten() {
+            applied.begin();
+        }
         for channel in &mut self.channels {
             channel.begin(keyspace);
         }
     }
 
+    fn take_in(&mut self) {
+        for (channel, applied) in self.channels.iter_mut().zip(&mut self.applied) {
+            if let Some(applied) = applied {
+                applied.take_in(channel);
+            }
+        }
+    }
+
+    /// Only after the records of what was applied are in the keyspace.
+    fn say(&mut self) {
+        for (channel, applied) in self.channels.iter().zip(&mut self.applied) {
+            if let Some(applied) = applied {
+                applied.say(channel);
+            }
+        }
+    }
+
     /// Applies a burst. Same rules as [`App::handle`]; what it wants to know [`Self::ask`] sends.
     pub fn handle<K: Keyspace>(&mut self, burst: &impl Burst, keyspace: &mut K) {
+        self.take_in();
         for index in 0..burst.len() {
             let datagram = burst.get(index);
             let line = self.lines.iter().find(|line| line.endpoint == datagram.destination);
@@ -114,6 +147,7 @@ impl Feed {
             let channel = &mut self.channels[channel];
             channel.handle_from(index, datagram.rx_ns, datagram.payload, keyspace);
         }
+        self.say();
     }
 
     fn handle_reply<K: Keyspace>(&mut self, datagram: &Datagram<'_>, keyspace: &mut K) {
@@ -176,9 +210,11 @@ impl Feed {
 
     /// Bounded work between bursts. Same rules as [`App::housekeeping`].
     pub fn housekeeping<K: Keyspace>(&mut self, now_ns: u64, keyspace: &mut K) {
+        self.take_in();
         for channel in &mut self.channels {
             channel.housekeeping(now_ns, keyspace);
         }
+        self.say();
     }
 }
 

@@ -25,7 +25,7 @@ const RESERVED: [&str; 4] = ["create", "status", "deploy", "summary"];
 const CORE_MAX: u32 = 1023;
 
 /// Groups joined per interface; the kernel's own default bound is 20 (`igmp_max_memberships`).
-const FEEDS_MAX: usize = 16;
+pub const FEEDS_MAX: usize = 16;
 
 /// Lines of one feed, its own group and port among them.
 pub const FEED_LINES_MAX: usize = crate::feed::lines::LINES_MAX;

@@ -206,6 +206,22 @@ impl Channel {
         }
     }
 
+    /// XDP has dropped a copy of so many messages, all applied, that came on a line: it counts as if it had
+    /// come here.
+    pub fn count_dropped_copy(&mut self, line: usize, sequence: u64, messages: u16) {
+        self.lines.note_dropped(line, sequence, sequence.saturating_add(messages.into()));
+        let counters = &mut self.publisher.counters;
+        counters.packets += 1;
+        counters.duplicate_packets += 1;
+        counters.duplicate_messages += u64::from(messages);
+    }
+
+    /// The same of a copy that was of the session before by the time it is counted.
+    pub fn count_dropped_stale(&mut self) {
+        self.publisher.counters.packets += 1;
+        self.publisher.counters.stale_packets += 1;
+    }
+
     /// Gives up a hole whose limit is over, renews the channel's lease and tries failed writes again.
     pub fn housekeeping<K: Keyspace>(&mut self, now_ns: u64, keyspace: &mut K) {
         let Some(session) = self.sequencer().session() else { return };

@@ -33,17 +33,23 @@ pub struct LineCounts {
     pub duplicates: u64,
     /// Messages that no other line had delivered before.
     pub first: u64,
+    /// Packets that XDP dropped because all of their messages had been applied.
+    pub dropped_packets: u64,
+    /// Messages of those. They are counted above like all others.
+    pub dropped_messages: u64,
 }
 
 impl LineCounts {
     /// Adds another channel's counts.
     pub fn add(&mut self, other: &Self) {
         // Without `..`: a new count cannot be forgotten here.
-        let Self { received, lost, duplicates, first } = *other;
+        let Self { received, lost, duplicates, first, dropped_packets, dropped_messages } = *other;
         self.received += received;
         self.lost = self.lost.wrapping_add(lost);
         self.duplicates += duplicates;
         self.first += first;
+        self.dropped_packets += dropped_packets;
+        self.dropped_messages += dropped_messages;
     }
 }
 
@@ -96,6 +102,14 @@ impl LineWindows {
             counts.duplicates += u64::from((mask & !fresh).count_ones());
             counts.first += u64::from((fresh & !others).count_ones());
         }
+    }
+
+    /// The same of a packet that came no further than XDP.
+    pub fn note_dropped(&mut self, line: usize, sequence: u64, next_sequence: u64) {
+        self.note(line, sequence, next_sequence);
+        let Some(Line { counts, .. }) = self.lines.get_mut(line) else { return };
+        counts.dropped_packets += 1;
+        counts.dropped_messages += next_sequence.saturating_sub(sequence);
     }
 
     /// Moves the lower end up. Bits outside the window are 0.

@@ -113,6 +113,10 @@ impl FeedMetrics {
             bank.add(table::FEED_LINE_FIRST.of(*label), now.first - before.first);
             bank.add(table::FEED_LINE_LOST.of(*label), now.lost.wrapping_sub(before.lost));
             bank.add(table::FEED_LINE_DUPLICATES.of(*label), now.duplicates - before.duplicates);
+            let packets = now.dropped_packets - before.dropped_packets;
+            bank.add(table::FEED_LINE_DROPPED_PACKETS.of(*label), packets);
+            let messages = now.dropped_messages - before.dropped_messages;
+            bank.add(table::FEED_LINE_DROPPED_MESSAGES.of(*label), messages);
         }
     }
 }

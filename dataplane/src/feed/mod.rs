@@ -9,8 +9,9 @@
 //! ```
 //!
 //! Everything here is plain data and arithmetic: no socket, no clock, and nothing is allocated after
-//! a channel has been made. The application that drives it is [`crate::app::feed`].
+//! a channel has been made; [`applied`] alone writes memory that the steering program reads. The application that drives it is [`crate::app::feed`].
 
+pub mod applied;
 pub mod arbitration;
 pub mod book;
 pub mod channel;
@@ -25,8 +26,8 @@ pub mod moldudp64;
 pub mod pack;
 pub mod publisher;
 pub mod record;
-pub mod request_server;
 pub mod recovery;
+pub mod request_server;
 pub mod session;
 pub mod soupbintcp;
 pub mod symbol;

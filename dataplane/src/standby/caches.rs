@@ -10,13 +10,14 @@ use nautilus_shm::table::{SHARDS_MAX, SharedWords, TableReader, TableRegion, Tab
 
 use super::StandbyError;
 use super::changes::{Change, Outcome};
-use super::hot::HotSets;
+use super::xdp_maps::XdpMaps;
 use crate::access::AccessList;
 use crate::app::cache::Banks;
 use crate::app::feed::{Feed, FeedSpec};
 use crate::app::{App, CacheApp};
 use crate::config::{self, FeedStart, NodeConfig};
 use crate::feed::Venue;
+use crate::feed::applied::Applied;
 use crate::feed::book::BookLimits;
 use crate::feed::channel::{ChannelSpec, SnapshotPiece};
 use crate::feed::held::HeldLimits;
@@ -78,15 +79,16 @@ impl PreparedCache {
     pub fn new(
         &Place { opened, number, is_alone }: &Place<'_>,
         config: &NodeConfig,
-        hot: &HotSets,
+        maps: &XdpMaps,
         fds: &mut Fds,
     ) -> Result<Self, StandbyError> {
         let memory = TableRegion::attach(fds.take(&opened.memory_name())?, Access::ReadWrite)?;
         let hits = HitRegion::attach(fds.take(&opened.hits_name())?, Access::ReadWrite)?;
         let memory = SharedWords::new(memory.with_hits(hits));
         let table = TableReader::attach(memory.clone()).map_err(StandbyError::Table)?;
-        let (mut lines, mut specs) = (Vec::new(), Vec::new());
-        for feed in config.feed.iter().filter(|feed| publishes_into(feed, opened, config)) {
+        let (mut lines, mut specs, mut applied) = (Vec::new(), Vec::new(), Vec::new());
+        let feeds = config.feed.iter().enumerate();
+        for (place, feed) in feeds.filter(|(_, feed)| publishes_into(feed, opened, config)) {
             let owner = || table.shard_index(format!("md:{}:", feed.venue).as_bytes());
             let worker = if is_alone { number } else { owner() };
             let is_ours = worker == number;
@@ -99,6 +101,7 @@ impl PreparedCache {
                 // No worker before had one of this number: it was made earlier.
                 let recovery = recovery_of(feed, config).map(|recovery| (recovery, monotonic_ns()));
                 specs.push(FeedSpec { lines: endpoints, channel: channel_of(feed)?, recovery });
+                applied.push(maps.slot_of_feed(place)?.map(Applied::new));
             }
         }
         Ok(Self {
@@ -107,8 +110,8 @@ impl PreparedCache {
             is_alone,
             memory,
             access: config.access_to(&opened.section),
-            hot: hot.of(opened)?,
-            feed: (!specs.is_empty()).then(|| Feed::new(&specs)),
+            hot: maps.hot_set_of(opened)?,
+            feed: (!specs.is_empty()).then(|| Feed::new(&specs).saying(applied)),
             lines,
         })
     }

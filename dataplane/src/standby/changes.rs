@@ -19,7 +19,7 @@ use nautilus_shm::control_region::ControlRegion;
 
 use super::apps::realtime_offset_ns;
 use super::caches::{Place, PreparedCache, ServedCache};
-use super::hot::HotSets;
+use super::xdp_maps::XdpMaps;
 use super::{Standby, StandbyError};
 use crate::config::NodeConfig;
 use crate::kill_point::kill_point;
@@ -69,7 +69,7 @@ pub(super) fn slots() -> (SyncSender<Change>, Receiver<Outcome>, Inbox) {
 pub(super) struct Changes {
     pub region: &'static ControlRegion,
     pub config: NodeConfig,
-    pub hot: HotSets,
+    pub maps: XdpMaps,
     pub to_loop: SyncSender<Change>,
     pub from_loop: Receiver<Outcome>,
 }
@@ -113,7 +113,7 @@ impl Changes {
         opened: &CacheOpened,
         fds: &Fds,
     ) -> Result<Box<ServedCache>, StandbyError> {
-        let prepared = prepared(assignment, &self.config, &self.hot, opened, fds)?;
+        let prepared = prepared(assignment, &self.config, &self.maps, opened, fds)?;
         let index = assignment.worker_index as usize;
         Ok(Box::new(prepared.take_over(self.region, index, realtime_offset_ns())?))
     }
@@ -136,13 +136,13 @@ impl Changes {
 fn prepared(
     assignment: &Assignment,
     config: &NodeConfig,
-    hot: &HotSets,
+    maps: &XdpMaps,
     opened: &CacheOpened,
     fds: &Fds,
 ) -> Result<PreparedCache, StandbyError> {
     let mut own = fds.try_clone().map_err(super::system("duplicate descriptors"))?;
     let (number, is_alone) = (assignment.worker, config.worker.count == 1);
-    PreparedCache::new(&Place { opened, number, is_alone }, config, hot, &mut own)
+    PreparedCache::new(&Place { opened, number, is_alone }, config, maps, &mut own)
 }
 
 /// What a worker holds, a later supervisor finds.
@@ -164,7 +164,7 @@ impl Standby {
     pub(super) fn change(&mut self, message: ToWorker, fds: Fds) -> FromWorker {
         let (number, refused) = match message {
             ToWorker::Add { number, opened, .. } => {
-                match prepared(&self.assignment, &self.config, &self.hot, &opened, &fds) {
+                match prepared(&self.assignment, &self.config, &self.maps, &opened, &fds) {
                     Ok(cache) => {
                         self.apps.add(cache);
                         note(&mut self.assignment, &mut self.held, opened, fds);

@@ -19,8 +19,8 @@ mod apps;
 mod caches;
 mod changes;
 mod helper;
-mod hot;
 mod serve;
+mod xdp_maps;
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -87,8 +87,8 @@ pub enum StandbyError {
     /// A venue that the node file's check should have refused.
     #[error("feed.venue cannot be part of a key")]
     Venue,
-    /// The maps of the hot set.
-    #[error("hot set: {0}")]
+    /// The steering program's maps.
+    #[error("steering program: {0}")]
     Hot(#[from] nautilus_ebpf::SteeringError),
     /// A kernel socket of the `socket` port.
     #[error(transparent)]
@@ -109,7 +109,7 @@ struct Standby {
     region: &'static ControlRegion,
     mapped: serve::Mapped,
     apps: apps::Prepared,
-    hot: hot::HotSets,
+    maps: xdp_maps::XdpMaps,
     /// Duplicates of everything handed over, for a later supervisor.
     held: Fds,
 }
@@ -139,7 +139,7 @@ fn run(socket: OwnedFd) -> Result<(), StandbyError> {
     kill_point("worker.ready");
     let Some((generation, handed)) = wait(&mut standby)? else { return Ok(()) };
     kill_point("worker.promoted");
-    let Standby { socket, assignment, config, region, mapped, apps, hot, mut held } = standby;
+    let Standby { socket, assignment, config, region, mapped, apps, maps, mut held } = standby;
     let (to_loop, from_loop, inbox) = changes::slots();
     let mut apps = apps.take_over(region, assignment.worker_index as usize, generation)?;
     apps.take_changes_from(inbox);
@@ -150,7 +150,7 @@ fn run(socket: OwnedFd) -> Result<(), StandbyError> {
             socket,
             assignment: assignment.clone(),
             held,
-            changes: Changes { region, config: config.clone(), hot, to_loop, from_loop },
+            changes: Changes { region, config: config.clone(), maps, to_loop, from_loop },
             generation,
             since_ns,
         });
@@ -185,11 +185,11 @@ fn prepare(socket: OwnedFd) -> Result<Option<Standby>, StandbyError> {
         Box::leak(Box::new(ControlRegion::attach_writer(fds.take("control")?)?));
     let mapped = serve::Mapped::map(&assignment, &config, &mut fds)?;
     let number = assignment.worker;
-    let hot = hot::HotSets::take(&config, number, &mut fds)?;
+    let maps = xdp_maps::XdpMaps::take(&config, number, &mut fds)?;
     let is_alone = config.worker.count == 1;
     let prepare = |opened| {
         let place = caches::Place { opened, number, is_alone };
-        caches::PreparedCache::new(&place, &config, &hot, &mut fds)
+        caches::PreparedCache::new(&place, &config, &maps, &mut fds)
     };
     let caches = assignment.caches.iter().map(prepare).collect::<Result<Vec<_>, _>>()?;
     let wakes = (0..config.worker.count).map(|worker| fds.take(&format!("wake.{worker}")));
@@ -214,7 +214,7 @@ fn prepare(socket: OwnedFd) -> Result<Option<Standby>, StandbyError> {
         }
     };
     let apps = apps::Prepared::new(&config, caches, front, peers);
-    Ok(Some(Standby { socket, assignment, config, region, mapped, apps, hot, held }))
+    Ok(Some(Standby { socket, assignment, config, region, mapped, apps, maps, held }))
 }
 
 /// Pins the calling thread. A refusal is survived and said.

@@ -15,8 +15,9 @@ use serde::Serialize;
 
 use super::attach::Answer;
 use super::caches::CacheOpened;
+use super::fill::fill_with;
 use super::mirror::Mirror;
-use super::resources::{OpenError, Resources, binding_spec, fill_with};
+use super::resources::{OpenError, Resources, binding_spec};
 use super::workers::Workers;
 use crate::config::{Auto, NodeConfig, Resolved};
 use crate::limits::XDP_HEADROOM_BYTES;

@@ -8,6 +8,7 @@ pub mod cache_changes;
 pub mod caches;
 pub mod counters;
 pub mod explain;
+pub mod fill;
 pub mod fresh;
 pub mod front;
 pub mod front_messages;

@@ -8,10 +8,11 @@ use nautilus_shm::control_region::SUPERVISOR_PROCESS;
 use nautilus_shm::metrics::table as metrics;
 
 use super::caches::OpenCache;
+use super::fill::has_hot_set;
 use super::front::Front;
 use super::journal::milliseconds;
 use super::mirror::Mirror;
-use super::resources::{Resources, has_hot_set};
+use super::resources::Resources;
 use super::workers::{Workers, xdp_mode};
 use crate::config::{Cache, PortKind, Resolved};
 

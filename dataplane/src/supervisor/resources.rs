@@ -6,6 +6,8 @@
 //!   cache.<p>           memory of the cache at place p every worker; the front, read-only
 //!   hot, hot_words,     what XDP answers itself, and  every worker
 //!   hot_hits            how often it did
+//!   feeds               what of feeds is applied, and every worker
+//!                       what XDP dropped of it
 //!   front, wake         rings of the front, eventfd   every worker, the front
 //!   tcp.<p>.<n>,        the front's sockets for the   the front; every worker, to keep them
 //!   udp.<p>.<n>         cache at place p
@@ -23,14 +25,17 @@
 use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 
-use nautilus_ebpf::intf::{self, Service};
-use nautilus_ebpf::{HOT_FD_NAMES, HotHits, Options, Steering, SteeringError, XdpLink};
+use nautilus_ebpf::intf;
+use nautilus_ebpf::{
+    FEEDS_FD_NAME, HOT_FD_NAMES, HotHits, Options, Steering, SteeringError, XdpLink,
+};
 use nautilus_shm::control_region::ControlRegion;
 use nautilus_shm::region::RegionError;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
 use super::caches::{CacheOpenError, CacheOpened, OpenCache, open_all};
 use super::counters::Counted;
+use super::fill::fill;
 use super::front_resources::{FrontOpenError, FrontResources};
 use super::handover::{Fds, InterfaceOpened, QueueOpened};
 use super::inspect::{Refusal, inspect};
@@ -38,14 +43,9 @@ use super::mirror::Mirror;
 use super::netlink::Link;
 use super::sys::join_group;
 use super::team_resources::{TeamError, TeamResources};
-use crate::config::{Auto, Cache, Feed, Interface, NodeConfig, PortKind, Resolved};
+use crate::config::{Auto, Feed, Interface, NodeConfig, PortKind, Resolved};
 use crate::limits::{QUEUES_MAX, XDP_HEADROOM_BYTES};
 use crate::xsk::{Binding, BindingSpec, CopyMode, UmemSpec, XskError, XskFds};
-
-/// Ids of services in the steering program's `ports` map.
-const SERVICE_ECHO: u32 = 1;
-const SERVICE_CACHE: u32 = 2;
-const SERVICE_FEED: u32 = 3;
 
 /// Why a resource could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -370,6 +370,7 @@ impl Resources {
             for (name, fd) in HOT_FD_NAMES.iter().zip(steering.hot_fds()) {
                 fds.push(*name, fd.try_clone_to_owned()?);
             }
+            fds.push(FEEDS_FD_NAME, steering.feeds_fd().try_clone_to_owned()?);
         }
         if let Some(front) = &self.front {
             front.append_to(&mut fds)?;
@@ -420,79 +421,4 @@ impl Resources {
             }
         }
     }
-}
-
-/// The addresses that are served: those of the node file, or every global one of the interface;
-/// and the feeds' groups.
-pub fn served_addresses(config: &NodeConfig, mirror: &Mirror) -> Vec<IpAddr> {
-    let lines = config.feed.iter().flat_map(Feed::every_line);
-    let mut served: Vec<IpAddr> = lines.map(|line| line.group).collect();
-    for wanted in &config.interface {
-        match (&wanted.addresses, mirror.link_named(&wanted.name)) {
-            (Auto::Is(addresses), _) => served.extend(addresses),
-            (Auto::Auto, Some(link)) => {
-                served.extend(mirror.global_addresses(link.ifindex).map(|row| row.address));
-            }
-            (Auto::Auto, None) => {}
-        }
-    }
-    served.retain(|address| !address.is_loopback() && !address.is_unspecified());
-    served.sort_unstable();
-    served.dedup();
-    served
-}
-
-/// Whether hot keys of a cache are answered by the program. A veth whose other end has no XDP program loses what is
-/// sent from XDP without a word, and nobody can see that from here.
-pub fn has_hot_set(config: &NodeConfig, cache: &Cache, mirror: &Mirror) -> bool {
-    let is_veth = |wanted: &Interface| {
-        mirror.link_named(&wanted.name).is_some_and(|link| link.kind == "veth")
-    };
-    let wanted = match cache.hot_set {
-        Auto::Is(wanted) => wanted,
-        Auto::Auto => !config.interface.iter().any(is_veth),
-    };
-    wanted && config.port.kind == PortKind::Xdp
-}
-
-/// Writes sources, limits, services and addresses into the steering program.
-pub fn fill(
-    steering: &Steering,
-    caches: &[OpenCache],
-    config: &NodeConfig,
-    mirror: &Mirror,
-) -> Result<(), OpenError> {
-    let served = caches.iter().filter(|cache| cache.is_served());
-    fill_with(steering, served.map(|cache| &cache.opened), config, mirror)
-}
-
-/// The same for caches that need not have been opened.
-pub fn fill_with<'a>(
-    steering: &Steering,
-    caches: impl Iterator<Item = &'a CacheOpened> + Clone,
-    config: &NodeConfig,
-    mirror: &Mirror,
-) -> Result<(), OpenError> {
-    let failed = |source| OpenError::Steering { name: "(all)".into(), source };
-    let sections = caches.clone().map(|opened| (opened.list(), &opened.section));
-    let lists = config
-        .source_lists(sections)
-        .map_err(|error| failed(SteeringError::Refused(error.to_string())))?;
-    let limits: Vec<_> = config.access.limit.iter().map(|limit| limit.rates()).collect();
-    steering.replace_limits(&limits).map_err(failed)?;
-    steering.replace_sources(&lists.merge()).map_err(failed)?;
-    let mut services = Vec::new();
-    services.extend(config.echo.map(|echo| (echo.port, Service::replying(SERVICE_ECHO))));
-    services.extend(caches.map(|opened| {
-        let is_hot = has_hot_set(config, &opened.section, mirror);
-        let service = opened.service(SERVICE_CACHE, is_hot);
-        let service = service.of_workers(config.worker.count);
-        (opened.section.port, service.on_list(opened.list()))
-    }));
-    let lines = config.feed.iter().flat_map(Feed::every_line);
-    let replies = config.feed.iter().filter_map(Feed::requests_from).map(|from| from.port());
-    let ports = lines.map(|line| line.port).chain(replies);
-    services.extend(ports.map(|port| (port, Service::listening(SERVICE_FEED))));
-    steering.replace_services(&services).map_err(failed)?;
-    steering.replace_served_addresses(&served_addresses(config, mirror)).map_err(failed)
 }

@@ -2,6 +2,7 @@
 
 use super::Names;
 use super::facts::{Facts, TCP, UDP};
+use crate::feed::FeedShown;
 use crate::hot::Shown;
 use crate::intf::{
     BUCKET_UNITS_PER_NS, BYTE_COST_SHIFT, Bucket, HOT_PATH, Limit, Permissions, Service,
@@ -23,7 +24,7 @@ pub struct Step {
 }
 
 /// Names of the steps, in the order of the program.
-const NAMES: [&str; 10] = [
+const NAMES: [&str; 11] = [
     "link",
     "ip",
     "interface",
@@ -32,6 +33,7 @@ const NAMES: [&str; 10] = [
     "port",
     "source",
     "limit",
+    "feed",
     "hot set",
     "queue",
 ];
@@ -47,10 +49,11 @@ fn last_step(verdict: Verdict) -> usize {
         Fragment | ExtensionHeaders | OtherProtocol | TransportTruncated => 4,
         OtherPort => 5,
         SourceInvalid | SourceUnlisted | TcpSourceUnlisted => 6,
-        // A datagram's lengths are looked at between its source's limit and the hot set.
+        // A datagram's lengths are looked at between its source's limit and what follows.
         PacketLimit | ByteLimit | TcpListed | IpLength | UdpLength | SourcePort | TooLong => 7,
-        HotHit => 8,
-        NoSocket | NoMetadata | Redirected => 9,
+        FeedApplied => 8,
+        HotHit => 9,
+        NoSocket | NoMetadata | Redirected => 10,
     }
 }
 
@@ -61,6 +64,7 @@ pub(super) struct Told<'a, N> {
     pub facts: &'a Facts,
     pub context: TestContext,
     pub bucket: Option<Bucket>,
+    pub feed: Option<FeedShown>,
     pub names: &'a N,
 }
 
@@ -78,7 +82,8 @@ impl<N: Names> Told<'_, N> {
                 5 => self.port()?,
                 6 => self.source()?,
                 7 => self.limit()?,
-                8 => self.hot_set(verdict)?,
+                8 => self.feed(verdict)?,
+                9 => self.hot_set(verdict)?,
                 _ => self.queue()?,
             };
             let found = match found {
@@ -162,6 +167,7 @@ impl<N: Names> Told<'_, N> {
             (Service::MULTICAST, "multicast"),
             (Service::REPLIES, "replies"),
             (Service::HOT, "hot set"),
+            (Service::FEED, "feed"),
         ];
         let kinds: Vec<&str> = kinds
             .into_iter()
@@ -235,6 +241,21 @@ impl<N: Names> Told<'_, N> {
         ];
         let halves: Vec<String> = halves.into_iter().flatten().collect();
         if halves.is_empty() { "none".into() } else { halves.join("; ") }
+    }
+
+    fn feed(&self, verdict: Verdict) -> Result<Option<String>, SteeringError> {
+        let Some((_, service)) = self.service()? else { return Ok(None) };
+        if service.flags & Service::FEED == 0 {
+            return Ok(Some("the service has none".into()));
+        }
+        Ok(Some(match &self.feed {
+            _ if !HOT_PATH => "none is looked at in this build".into(),
+            None => "a line of no feed".into(),
+            Some(shown) if verdict == Verdict::FeedApplied => {
+                format!("{}, these among them: counted and dropped", shown.says())
+            }
+            Some(shown) => format!("{}; not this datagram, or not all of it", shown.says()),
+        }))
     }
 
     fn hot_set(&self, verdict: Verdict) -> Result<Option<String>, SteeringError> {

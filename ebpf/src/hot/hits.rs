@@ -7,8 +7,8 @@ use std::sync::atomic::Ordering;
 
 use libbpf_rs::MapInfo;
 
-use super::mapping::Mapping;
 use crate::intf::{HOT_CACHES, HOT_HITS_ROW_WORDS, HOT_SLOTS};
+use crate::mapping::Mapping;
 use crate::steering::{SteeringError, check_hot_map};
 
 /// The `hot_hits` map, mapped.

@@ -5,8 +5,8 @@
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::mapping::Mapping;
 use crate::intf::{HOT_CACHES, HOT_CHANNELS, HotChannel, HotWordsValue};
+use crate::mapping::Mapping;
 use crate::steering::{SteeringError, check_hot_map};
 
 const VALUE_WORDS: usize = size_of::<HotWordsValue>() / 8;

@@ -1,5 +1,6 @@
 //! Frames to be mutated.
 
+use super::feed::{FROM, NEXT, SESSION, mold, on_v4, on_v6};
 use super::frame::{DESTINATION, FRAGMENT, Frame, HOP_BY_HOP, ROUTING, TCP};
 use super::hot::{HOT_KEYS, get};
 use super::mutate::readdress;
@@ -9,7 +10,7 @@ use super::{
 };
 
 /// Sound shapes at the front of the corpus.
-pub const SHAPES: usize = 22;
+pub const SHAPES: usize = 26;
 
 /// Frames to start from: every shape the fixtures have, and the captures readdressed to us.
 pub fn corpus() -> Vec<Vec<u8>> {
@@ -40,6 +41,10 @@ pub fn corpus() -> Vec<Vec<u8>> {
         get(Frame::v4(CACHE_PORT), 5, b"cold:key"),
         get(Frame::v4(CACHE_PORT), 6, b"hot:key").with(|f| f.options = vec![1; 4]),
         get(Frame::v6(CACHE_PORT), 7, b"h").with(|f| f.tags = vec![0x88a8]),
+        on_v4(mold(SESSION, FROM, 9)),
+        on_v4(mold(SESSION, NEXT - 200, 200)).with(|f| f.tags = vec![0x88a8, 0x8100]),
+        on_v6(mold(SESSION, NEXT - 1, 1)),
+        on_v6(mold(SESSION, NEXT - 1, 2)).with(|f| f.tags = vec![0x8100]),
     ]
     .iter()
     .map(Frame::bytes)

@@ -4,6 +4,7 @@
 pub mod captures;
 pub mod checksum;
 pub mod corpus;
+pub mod feed;
 pub mod forge;
 pub mod frame;
 pub mod hot;
@@ -13,12 +14,14 @@ pub mod run_time;
 pub mod socket;
 pub mod veth;
 
+use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
 use std::path::PathBuf;
 
 use nautilus_ebpf::intf::{Interface, Permissions, Service, Tally};
 use nautilus_ebpf::{
-    HotSlots, HotWords, Options, Steering, TestContext, TestOutcome, VERDICTS, Verdict,
+    FeedRecord, FeedSlot, HotSlots, HotWords, Options, Steering, TestContext, TestOutcome,
+    VERDICTS, Verdict,
 };
 
 use socket::RingSocket;
@@ -69,11 +72,15 @@ pub fn ip(text: &str) -> IpAddr {
 }
 
 /// A loaded program that serves the addresses above, with or without a socket on the queue, and a
-/// worker's side of its hot set, which holds `hot::HOT_KEYS`.
+/// worker's side of its hot set, which holds `hot::HOT_KEYS`, and of a feed, of which `feed::FROM..feed::NEXT`
+/// are applied.
 pub struct Rig {
     pub steering: Steering,
     pub slots: HotSlots,
     pub words: HotWords,
+    pub feed: RefCell<FeedSlot>,
+    /// What the last packet left for the feed's owner.
+    pub recorded: Cell<Option<FeedRecord>>,
     _socket: Option<RingSocket>,
 }
 
@@ -94,7 +101,8 @@ impl Rig {
         }
         steering.set_service(ECHO_PORT, Service::replying(1)).unwrap();
         steering.set_service(CACHE_PORT, HOT_SERVICE).unwrap();
-        steering.set_service(FEED_PORT, Service::listening(3)).unwrap();
+        steering.set_service(FEED_PORT, Service::listening(3).of_feeds()).unwrap();
+        steering.replace_feed_lines(&feed::lines()).unwrap();
         for (prefix, allowed) in SOURCES {
             let permissions = if *allowed { Permissions::ALL } else { Permissions::NONE };
             steering.set_source(prefix.parse().unwrap(), permissions).unwrap();
@@ -113,11 +121,14 @@ impl Rig {
         for key in hot::HOT_KEYS.map(str::as_bytes) {
             hot::publish(&mut slots, &hot::value(key, &hot::text(key)));
         }
-        Some(Self { steering, slots, words, _socket: socket })
+        let mut slot = FeedSlot::map(steering.feeds_fd(), feed::FEED).unwrap();
+        slot.publish(feed::SESSION, feed::FROM, feed::NEXT);
+        let (feed, recorded) = (RefCell::new(slot), Cell::new(None));
+        Some(Self { steering, slots, words, feed, recorded, _socket: socket })
     }
 
     /// Runs the packet and checks all that holds for every packet: one verdict, the frame's bytes,
-    /// the verdict's own action, the packet unchanged or, if answered, a sound answer, a stamp if and
+    /// the verdict's own action, a record if and only if it is a copy of a feed's, the packet unchanged or, if answered, a sound answer, a stamp if and
     /// only if it was redirected.
     pub fn run(&self, name: &str, packet: &[u8]) -> (Verdict, TestOutcome) {
         let before = self.steering.verdicts().unwrap();
@@ -144,6 +155,10 @@ impl Rig {
         let expected = Tally { packet_count: 1, byte_count: shown(packet).len() as u64 };
         assert_eq!(tally, expected, "{name}: {verdict:?}");
         assert_eq!(outcome.action, verdict.info().action, "{name}: {verdict:?}");
+        let mut records = Vec::new();
+        self.feed.borrow_mut().drain(|record| records.push(record));
+        assert_eq!(records.len(), usize::from(verdict == Verdict::FeedApplied), "{name}: recorded");
+        self.recorded.set(records.pop());
         if verdict == Verdict::HotHit {
             hot::read_answer(name, packet, &outcome.packet);
         } else {

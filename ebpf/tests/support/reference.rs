@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use nautilus_ebpf::Verdict::{self, *};
 use nautilus_ebpf::intf::HOT_PATH;
 
+use super::feed::{FROM, NEXT, SESSION};
 use super::hot::HOT_KEYS;
 use super::{
     CACHE_PORT, ECHO_PORT, FEED_PORT, FRAME_BYTES_MAX, GROUP_V4, GROUP_V6, OUR_MAC, OUR_V4, OUR_V6,
@@ -96,7 +97,39 @@ fn decide(frame: &[u8]) -> Result<Verdict, Verdict> {
     if HOT_PATH && port == CACHE_PORT && plain(frame, &packet) && hot(&packet, datagram) {
         return Ok(HotHit);
     }
+    if HOT_PATH && port == FEED_PORT && whole(frame, &packet) && applied(&packet, datagram) {
+        return Ok(FeedApplied);
+    }
     Ok(Redirected)
+}
+
+/// An IP header without options, with a right checksum.
+fn whole(frame: &[u8], packet: &Ip) -> bool {
+    let header_at = packet.rest - packet.header_bytes;
+    match packet.source {
+        IpAddr::V4(_) => {
+            packet.header_bytes == 20 && checksum::sum(&[&frame[header_at..packet.rest]]) == 0xffff
+        }
+        IpAddr::V6(_) => packet.protocol == 17,
+    }
+}
+
+/// A right checksum on one of the feed's lines, and messages all of which the rig's owner has applied.
+fn applied(packet: &Ip, datagram: &[u8]) -> bool {
+    let number = |from: usize, to: usize| {
+        datagram[from..to].iter().fold(0, |number, byte| number << 8 | u128::from(*byte))
+    };
+    if ![GROUP_V4, GROUP_V6].map(ip).contains(&packet.destination) || datagram.len() < 28 {
+        return false;
+    }
+    let (first, count) = (number(18, 26), number(26, 28));
+    datagram.len() <= 2_048
+        && datagram[8..18] == SESSION
+        && (1..0xffff).contains(&count)
+        && (datagram.len() - 28) as u128 >= 2 * count
+        && u128::from(FROM) <= first
+        && first + count <= u128::from(NEXT)
+        && right(packet, datagram)
 }
 
 /// A link and an IP header that the hot set answers: at most one 802.1Q tag, a unicast sender, no
@@ -104,18 +137,22 @@ fn decide(frame: &[u8]) -> Result<Verdict, Verdict> {
 fn plain(frame: &[u8], packet: &Ip) -> bool {
     let header_at = packet.rest - packet.header_bytes;
     let link = header_at == 14 || header_at == 18 && frame[12..14] == [0x81, 0x00];
-    let header = match packet.source {
-        IpAddr::V4(_) => {
-            packet.header_bytes == 20 && checksum::sum(&[&frame[header_at..packet.rest]]) == 0xffff
-        }
-        IpAddr::V6(_) => packet.protocol == 17,
-    };
-    link && header && frame[6] & 1 == 0
+    link && whole(frame, packet) && frame[6] & 1 == 0
 }
 
 /// A right checksum, one datagram, and a `get` of one key that the rig published.
 fn hot(packet: &Ip, datagram: &[u8]) -> bool {
-    let right = match (packet.source, packet.destination) {
+    let key = datagram
+        .get(16..)
+        .and_then(|text| text.strip_prefix(b"get "))
+        .and_then(|text| text.strip_suffix(b"\r\n"));
+    let published = key.is_some_and(|key| HOT_KEYS.iter().any(|hot| hot.as_bytes() == key));
+    right(packet, datagram) && published && datagram[12..14] == [0, 1]
+}
+
+/// A right UDP checksum, or none where there need not be one.
+fn right(packet: &Ip, datagram: &[u8]) -> bool {
+    match (packet.source, packet.destination) {
         (IpAddr::V4(source), IpAddr::V4(destination)) => {
             let addresses = [source.octets(), destination.octets()].concat();
             datagram[6..8] == [0, 0] || checksum::udp_sum(&addresses, datagram) == 0xffff
@@ -125,13 +162,7 @@ fn hot(packet: &Ip, datagram: &[u8]) -> bool {
             datagram[6..8] != [0, 0] && checksum::udp_sum(&addresses, datagram) == 0xffff
         }
         _ => unreachable!("one family"),
-    };
-    let key = datagram
-        .get(16..)
-        .and_then(|text| text.strip_prefix(b"get "))
-        .and_then(|text| text.strip_suffix(b"\r\n"));
-    let published = key.is_some_and(|key| HOT_KEYS.iter().any(|hot| hot.as_bytes() == key));
-    right && published && datagram[12..14] == [0, 1]
+    }
 }
 
 /// The EtherType behind at most two tags, and what follows it.

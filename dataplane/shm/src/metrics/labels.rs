@@ -138,6 +138,8 @@ labels! {
         UdpLength ["drop", "udp_length"],
         /// From port 0 or from a replying service: a loop.
         SourcePort ["drop", "source_port"],
+        /// A copy of feed messages that were applied.
+        FeedApplied ["drop", "feed_applied"],
         /// A get of a hot key: answered in the driver.
         HotHit ["tx", "hot_hit"],
         /// Handed to the AF_XDP socket.

@@ -126,6 +126,8 @@ metric_table! {
     FEED_RECOVERY counter "nautilus_feed_recovery_total" Events Worker by Recovery: "What was done to get back what no line brought";
     FEED_RECOVERED_MESSAGES counter "nautilus_feed_recovered_messages_total" Messages Worker: "Messages that replies of request servers brought first";
     FEED_SNAPSHOT_MESSAGES counter "nautilus_feed_snapshot_messages_total" Messages Worker: "Messages of snapshots";
+    FEED_LINE_DROPPED_PACKETS counter "nautilus_feed_line_xdp_dropped_packets_total" Packets Worker by FeedLine: "Packets of a line dropped in XDP because all of their messages had been applied; counted as received too";
+    FEED_LINE_DROPPED_MESSAGES counter "nautilus_feed_line_xdp_dropped_messages_total" Messages Worker by FeedLine: "Messages of those";
     FEED_LOST_MESSAGES counter "nautilus_feed_lost_messages_total" Messages Worker: "Messages missing in those gaps";
     FEED_ERRORS counter "nautilus_feed_errors_total" Events Worker by FeedError: "Packets and messages that were not applied";
     FEED_UNKNOWN_ORDERS counter "nautilus_feed_unknown_orders_total" Messages Worker: "Messages that name an order no book has";

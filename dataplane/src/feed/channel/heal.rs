@@ -52,6 +52,11 @@ impl Channel {
         self.renew(now_ns, keyspace);
     }
 
+    /// Whether a snapshot is being taken, and everything held meanwhile.
+    pub fn is_frozen(&self) -> bool {
+        self.arbitration.is_frozen()
+    }
+
     /// How it recovers; `None` where it does not.
     pub fn recovery_spec(&self) -> Option<&RecoverySpec> {
         self.recovery.as_ref().map(|recovery| recovery.spec())

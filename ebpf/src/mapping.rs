@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicU64;
 
 /// Unmapped when dropped.
 #[derive(Debug)]
-pub(super) struct Mapping {
+pub(crate) struct Mapping {
     start: NonNull<AtomicU64>,
     words: usize,
 }
@@ -20,8 +20,14 @@ unsafe impl Sync for Mapping {}
 
 impl Mapping {
     /// The first `words` words of an mmapable array whose shape has been checked.
-    pub(super) fn new(map: BorrowedFd<'_>, words: usize) -> io::Result<Self> {
-        // SAFETY: a new mapping; the kernel refuses a length beyond the array's pages.
+    pub(crate) fn new(map: BorrowedFd<'_>, words: usize) -> io::Result<Self> {
+        Self::part(map, 0, words)
+    }
+
+    /// `words` words of it from `first_word` on, which begins a page.
+    pub(crate) fn part(map: BorrowedFd<'_>, first_word: usize, words: usize) -> io::Result<Self> {
+        let offset = libc::off_t::try_from(first_word * 8).map_err(io::Error::other)?;
+        // SAFETY: a new mapping; the kernel refuses what lies beyond the array's pages.
         let start = unsafe {
             libc::mmap(
                 std::ptr::null_mut(),
@@ -29,7 +35,7 @@ impl Mapping {
                 libc::PROT_READ | libc::PROT_WRITE,
                 libc::MAP_SHARED | libc::MAP_POPULATE,
                 map.as_raw_fd(),
-                0,
+                offset,
             )
         };
         if start == libc::MAP_FAILED {
@@ -39,8 +45,8 @@ impl Mapping {
         Ok(Self { start, words })
     }
 
-    pub(super) fn words(&self) -> &[AtomicU64] {
-        // SAFETY: the mapping of `new`, page-aligned, of that many words, and it lives as long as
+    pub(crate) fn words(&self) -> &[AtomicU64] {
+        // SAFETY: the mapping of `part`, page-aligned, of that many words, and it lives as long as
         // `self`; every access of this process is atomic.
         unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.words) }
     }
@@ -48,7 +54,7 @@ impl Mapping {
 
 impl Drop for Mapping {
     fn drop(&mut self) {
-        // SAFETY: the mapping of `new`, which nothing else refers to.
+        // SAFETY: the mapping of `part`, which nothing else refers to.
         unsafe { libc::munmap(self.start.as_ptr().cast(), self.words * 8) };
     }
 }
