@@ -93,6 +93,16 @@ fn session(number: u32) -> Vec<Sent> {
     }
 }
 
+/// Whether XDP drops a packet that comes on a line.
+fn is_dropped(steering: &Steering, line: usize, sent: &Sent) -> bool {
+    let (from, to, vlans) = lines()[line];
+    let mut frame = vec![0; build::header_bytes(vlans, to.is_v4())];
+    frame.extend(&sent.payload);
+    let link = LinkAddress { destination: MAC, source: [2; 6], vlans };
+    build::headers(&mut frame, &link, &from, &to);
+    steering.test_run(&frame, TestContext::default()).unwrap().action == Action::Drop
+}
+
 /// What came on a line.
 #[derive(Clone)]
 struct Arrival {
@@ -168,18 +178,28 @@ struct Run<'a> {
     deaths: u32,
 }
 
+impl<'a> Run<'a> {
+    fn new(steering: &'a Steering) -> Self {
+        let slot = FeedSlot::map(steering.feeds_fd(), FEED).unwrap();
+        Self {
+            steering,
+            random: Random::new(11),
+            now_ns: 1,
+            behind: Worker::new(Some(slot)),
+            plain: Worker::new(None),
+            passed: Vec::new(),
+            came: Vec::new(),
+            dropped: 0,
+            deaths: 0,
+        }
+    }
+}
+
 impl Run<'_> {
     fn arrive(&mut self, line: usize, sent: &Sent) {
         let arrival = Arrival { line, rx_ns: self.now_ns, sent: sent.clone() };
-        let (from, to, vlans) = lines()[line];
-        let header_bytes = build::header_bytes(vlans, to.is_v4());
-        let mut frame = vec![0; header_bytes];
-        frame.extend(&sent.payload);
-        let link = LinkAddress { destination: MAC, source: [2; 6], vlans };
-        build::headers(&mut frame, &link, &from, &to);
-        let outcome = self.steering.test_run(&frame, TestContext::default()).unwrap();
         self.came.push(arrival.clone());
-        if outcome.action == Action::Drop {
+        if is_dropped(self.steering, line, sent) {
             let sequencer = self.behind.channel().sequencer();
             assert_eq!(sequencer.session(), Some(sent.session), "of another session");
             assert!(sent.messages > 0 && sent.next <= sequencer.expected(), "not applied");
@@ -211,6 +231,14 @@ impl Run<'_> {
         self.behind = Worker::new(Some(slot));
         self.plain = Worker::new(None);
         self.deaths += 1;
+    }
+
+    /// The worker takes its own feed over again, as if it were another.
+    fn begin(&mut self) {
+        self.burst();
+        for Worker { feed, keyspace } in [&mut self.behind, &mut self.plain] {
+            feed.begin(keyspace);
+        }
     }
 
     fn compare(&mut self) {
@@ -254,6 +282,9 @@ impl Run<'_> {
             if mortal && self.random.below(2_000) == 0 {
                 self.die();
             }
+            if mortal && self.random.below(2_000) == 0 {
+                self.begin();
+            }
             if place % 4_000 == 0 {
                 self.compare();
             }
@@ -268,6 +299,70 @@ impl Run<'_> {
     }
 }
 
+/// A copy that is judged while the worker handles what begins another session.
+struct Meanwhile<'a> {
+    arrived: Arrived<'a>,
+    steering: &'a Steering,
+    copy: &'a Sent,
+}
+
+impl Burst for Meanwhile<'_> {
+    fn len(&self) -> usize {
+        self.arrived.len()
+    }
+
+    fn get(&self, index: usize) -> Datagram<'_> {
+        assert!(is_dropped(self.steering, 1, self.copy), "applied so far");
+        self.arrived.get(index)
+    }
+}
+
+#[test]
+#[ignore = "privileged: loads XDP programs"]
+fn what_was_given_up_is_not_dropped_and_what_is_over_is_stale() {
+    if !HOT_PATH || !nix::unistd::geteuid().is_root() {
+        println!("SKIPPED what_was_given_up_is_not_dropped_...: needs root and a hot path");
+        return;
+    }
+    let (steering, monday, tuesday) = (steering(), session(1), session(2));
+    let mut run = Run::new(&steering);
+    run.arrive(0, &monday[0]);
+    run.arrive(0, &monday[1]);
+    run.burst();
+    assert!(is_dropped(&steering, 1, &monday[1]));
+    run.arrive(0, &monday[3]);
+    run.burst();
+    assert!(is_dropped(&steering, 1, &monday[0]), "a hole that is held open changes nothing");
+    assert!(!is_dropped(&steering, 1, &monday[2]) && !is_dropped(&steering, 1, &monday[3]));
+    run.now_ns += 2 * LIMIT_NS;
+    run.housekeeping();
+    assert_eq!(run.behind.channel().counters().gaps, 1);
+    assert!(!is_dropped(&steering, 1, &monday[2]), "given up, and never applied");
+    assert!(!is_dropped(&steering, 1, &monday[1]), "before the run that is said");
+    run.arrive(0, &monday[4]);
+    run.burst();
+    assert!(is_dropped(&steering, 1, &monday[4]));
+    assert!(!is_dropped(&steering, 1, &monday[2]));
+
+    let before = (run.behind.lines().0, *run.behind.channel().counters());
+    let next = [Arrival { line: 0, rx_ns: run.now_ns, sent: tuesday[0].clone() }];
+    let arrived = Arrived(&next);
+    let burst = Meanwhile { arrived, steering: &steering, copy: &monday[4] };
+    let Worker { feed, keyspace } = &mut run.behind;
+    feed.handle(&burst, keyspace);
+    assert!(!is_dropped(&steering, 1, &monday[4]), "Monday is over");
+    run.burst();
+    let (lines, counters) = (run.behind.lines().0, *run.behind.channel().counters());
+    assert_eq!(
+        lines[1].received,
+        before.0[1].received + monday[4].messages,
+        "what was drained first"
+    );
+    assert_eq!(lines[1].duplicates, 0);
+    assert_eq!(counters.stale_packets, before.1.stale_packets + 1);
+    assert_eq!(counters.packets, before.1.packets + 3);
+}
+
 #[test]
 #[ignore = "privileged: loads XDP programs"]
 fn counts_are_as_if_nothing_had_been_dropped() {
@@ -276,18 +371,7 @@ fn counts_are_as_if_nothing_had_been_dropped() {
         return;
     }
     let steering = steering();
-    let slot = FeedSlot::map(steering.feeds_fd(), FEED).unwrap();
-    let mut run = Run {
-        steering: &steering,
-        random: Random::new(11),
-        now_ns: 1,
-        behind: Worker::new(Some(slot)),
-        plain: Worker::new(None),
-        passed: Vec::new(),
-        came: Vec::new(),
-        dropped: 0,
-        deaths: 0,
-    };
+    let mut run = Run::new(&steering);
     run.session(1, false);
     run.session(2, false);
     let ([a, b], dropped) = run.behind.lines();

@@ -10,9 +10,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nautilus_ebpf::intf::HOT_PATH;
-use nautilus_ebpf::{Action, FeedSlot, TestContext};
+use nautilus_ebpf::{Action, FeedSlot, TestContext, Verdict};
 
-use support::feed::{FEED, mold, on_v4, on_v6};
+use support::feed::{FEED, FROM, SESSION, mold, on_v4, on_v6};
 use support::mutate::Random;
 use support::{Rig, scale};
 
@@ -81,6 +81,85 @@ fn nothing_is_dropped_that_was_not_applied() {
         *by_packet.entry(one).or_default() += 1;
     }
     assert!(by_packet == dropped, "records are not what was dropped");
+}
+
+/// The owner says by turns that nothing of one session is applied and all of another, without pause: words of
+/// both taken together would have the first dropped.
+#[test]
+#[ignore = "privileged: loads XDP programs"]
+fn words_of_two_publications_are_never_taken_together() {
+    if !HOT_PATH {
+        println!("SKIPPED words_of_two_publications_...: this build drops nothing");
+        return;
+    }
+    let Some(rig) = Rig::with("words_of_two_publications_are_never_taken_together", false) else {
+        return;
+    };
+    let Rig { steering, feed, .. } = rig;
+    let (mut slot, stop) = (feed.into_inner(), &AtomicBool::new(false));
+    let (nothing, all) = (session(1), session(2));
+    let dropped = || steering.verdicts().unwrap().get(Verdict::FeedApplied).packet_count;
+    let run = |session| {
+        let packet = on_v4(mold(session, 5, 2)).bytes();
+        let end = Instant::now() + Duration::from_millis(scale("NAUTILUS_RACE_MS", 1_500) / 2);
+        while Instant::now() < end {
+            steering.test_run_repeat(&packet, TestContext::default(), 1_000).unwrap();
+        }
+        dropped()
+    };
+    thread::scope(|scope| {
+        let _stop = Stop(stop);
+        scope.spawn(move || {
+            let mut publications = 0u64;
+            while !stop.load(Ordering::Relaxed) {
+                slot.publish(nothing, 1, 1);
+                slot.publish(all, 1, u64::MAX);
+                slot.drain(|_| {});
+                publications += 2;
+            }
+            println!("{publications} publications");
+        });
+        assert_eq!(run(nothing), 0, "dropped, though nothing of it is applied");
+        assert!(run(all) > 1_000);
+    });
+}
+
+/// Two CPUs drop without pause: each record has a place of its own.
+#[test]
+#[ignore = "privileged: loads XDP programs"]
+fn records_of_two_processors_do_not_take_each_others_place() {
+    if !HOT_PATH {
+        println!("SKIPPED records_of_two_processors_...: this build drops nothing");
+        return;
+    }
+    let Some(rig) = Rig::with("records_of_two_processors_do_not_take_each_others_place", false)
+    else {
+        return;
+    };
+    let Rig { steering, feed, .. } = rig;
+    let mut slot = feed.into_inner();
+    let run_for = Duration::from_millis(scale("NAUTILUS_RACE_MS", 1_500));
+    let of_line = thread::scope(|scope| {
+        let judges = [on_v4(mold(SESSION, FROM, 2)), on_v6(mold(SESSION, FROM, 2))].map(|frame| {
+            let steering = &steering;
+            scope.spawn(move || {
+                let (packet, end) = (frame.bytes(), Instant::now() + run_for);
+                while Instant::now() < end {
+                    steering.test_run_repeat(&packet, TestContext::default(), 100).unwrap();
+                }
+            })
+        });
+        let mut of_line = [0u64; 3];
+        while !judges.iter().all(thread::ScopedJoinHandle::is_finished) {
+            slot.drain(|record| of_line[usize::from(record.line)] += 1);
+        }
+        slot.drain(|record| of_line[usize::from(record.line)] += 1);
+        of_line
+    });
+    let dropped = steering.verdicts().unwrap().get(Verdict::FeedApplied).packet_count;
+    println!("{dropped} dropped, of the lines {of_line:?}");
+    assert_eq!(of_line.iter().sum::<u64>(), dropped);
+    assert!(of_line[0] > 1_000 && of_line[2] > 1_000 && of_line[1] == 0);
 }
 
 /// Session, first number, count, line.
