@@ -9,7 +9,7 @@ use nautilus_dataplane::net::Endpoint;
 use nautilus_dataplane::replay::binary_file::BinaryFile;
 use nautilus_dataplane::replay::generate::{Generator, GeneratorSpec};
 use nautilus_dataplane::replay::pace::Pace;
-use nautilus_dataplane::replay::pack::{Packer, session_of_now};
+use nautilus_dataplane::replay::pack::{Packer, session_named, session_of_now};
 use nautilus_dataplane::replay::run::{Replay, Summary, Vlan};
 use nautilus_dataplane::replay::sink::{Addressing, DEFAULT_SOURCE, Sink};
 use std::net::{IpAddr, Ipv4Addr};
@@ -67,7 +67,7 @@ struct Arguments {
     source: Option<Ipv4Addr>,
     /// MoldUDP64 session, at most ten characters; one of the clock unless given, so that each run is a
     /// session of its own.
-    #[arg(long, value_parser = session)]
+    #[arg(long, value_parser = session_named)]
     session: Option<Session>,
     /// Sequence number of the first message.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=1 << 62))]
@@ -88,17 +88,6 @@ struct Arguments {
     /// Give up after this time.
     #[arg(long, default_value_t = 3_600, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     max_seconds: u64,
-}
-
-fn session(text: &str) -> Result<Session, String> {
-    let mut bytes = [b' '; 10];
-    let start = bytes.len().checked_sub(text.len()).ok_or("at most ten characters")?;
-    if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Err("printable ASCII without spaces".into());
-    }
-    // Right-aligned, as venues have it.
-    bytes[start..].copy_from_slice(text.as_bytes());
-    Ok(Session(bytes))
 }
 
 fn vlan(text: &str) -> Result<Vlan, String> {

@@ -17,9 +17,27 @@ pub fn session_of_now() -> Session {
     Session(bytes)
 }
 
+/// A session of this name, one to ten printable characters, right-aligned as venues have it.
+pub fn session_named(name: &str) -> Result<Session, String> {
+    let mut bytes = [b' '; 10];
+    let start = bytes.len().checked_sub(name.len()).ok_or("at most ten characters")?;
+    if name.is_empty() || !name.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err("printable ASCII without spaces".into());
+    }
+    bytes[start..].copy_from_slice(name.as_bytes());
+    Ok(Session(bytes))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_are_right_aligned() {
+        assert_eq!(session_named("MON1"), Ok(Session(*b"      MON1")));
+        assert!(session_named("").is_err() && session_named("a b").is_err());
+        assert!(session_named("elevenchars").unwrap_err().contains("at most ten"));
+    }
 
     #[test]
     fn sessions_of_the_clock_are_ten_printable_characters() {

@@ -4,3 +4,8 @@
 pub mod day;
 pub mod engine;
 pub mod flow;
+pub mod lines;
+pub mod publish;
+pub mod requests;
+pub mod shared;
+pub mod snapshots;
