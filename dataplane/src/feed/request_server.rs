@@ -235,7 +235,7 @@ impl RequestServer {
         out: &mut Vec<u8>,
     ) -> Result<u16, Refusal> {
         let request = Request::parse(datagram)?;
-        if request.session != self.session {
+        if !request.session.is_same(&self.session) {
             return Err(Refusal::Session);
         }
         if request.count == 0 {

@@ -98,7 +98,7 @@ fn judge(request: &LoginRequest, spec: &SnapshotSpec) -> Result<(), RejectReason
     if !spec.credentials.admits(&request.credentials) {
         return Err(RejectReason::NotAuthorized);
     }
-    let is_ours = request.session == ANY_SESSION || request.session == spec.session;
+    let is_ours = request.session == ANY_SESSION || request.session.is_same(&spec.session);
     match is_ours && request.sequence <= 1 {
         true => Ok(()),
         false => Err(RejectReason::NoSession),

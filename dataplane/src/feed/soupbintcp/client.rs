@@ -209,7 +209,7 @@ fn step<'a>(
         ServerPacket::Heartbeat => Ok((state, None)),
         ServerPacket::LoginAccepted { session, sequence } => {
             in_turn(b'A', state == ClientState::LoggingIn)?;
-            if request.session != ANY_SESSION && request.session != session {
+            if request.session != ANY_SESSION && !request.session.is_same(&session) {
                 return Err(SoupError::OtherSession);
             }
             if request.sequence != 0 && request.sequence != sequence {

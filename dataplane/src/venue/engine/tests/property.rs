@@ -170,6 +170,12 @@ fn check(engine: &Engine, plain: &Plain, books: &Books, mirror: &Mirror) {
             let orders: Vec<Resting> = orders.collect();
             assert_eq!(orders, plain.orders(locate, side));
             assert_eq!(orders, mirror.orders(locate, side));
+            let read = books.orders(locate, side).map(|order| Resting {
+                reference: order.reference,
+                shares: u64::from(order.shares),
+                cents: order.price / TICK,
+            });
+            assert_eq!(orders, read.collect::<Vec<_>>());
             let expected = engine.book(locate).levels(side);
             let expected: Vec<_> = expected.map(|l| (l.price, l.shares, l.orders)).collect();
             assert_eq!(levels(books, locate, side), expected);
