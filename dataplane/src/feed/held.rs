@@ -24,9 +24,9 @@ pub struct HeldLimits {
 }
 
 impl Default for HeldLimits {
-    /// For holes that another line fills: 5 ms of 800 Mbit/s.
+    /// For holes that another line fills: 10 ms of 800 Mbit/s, or as many of the smallest packets.
     fn default() -> Self {
-        Self { packets_max: 4096, bytes_max: 512 << 10 }
+        Self { packets_max: 4096, bytes_max: 4096 * BLOCK_BYTES }
     }
 }
 
