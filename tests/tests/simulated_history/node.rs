@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use nautilus_dataplane::app::{App, CacheApp};
+use nautilus_dataplane::feed::channel::SnapshotPiece;
 use nautilus_dataplane::front::connection::{Backend, Connection};
 use nautilus_dataplane::front::link::{Link, Target};
 use nautilus_dataplane::front::protocol;
@@ -14,7 +15,7 @@ use nautilus_dataplane::net::Endpoint;
 use nautilus_dataplane::port::sim::SimWorld;
 use nautilus_dataplane::port::{Burst, Port, SimPort, Transmit};
 
-use nautilus_dataplane::worker::{Apps, Caches, Clock, Forwarded, Worker};
+use nautilus_dataplane::worker::{Apps, Caches, Clock, Forwarded, Snapshots, Worker};
 use nautilus_ebpf::intf::Permissions;
 use nautilus_shm::cells::PollPolicy;
 use nautilus_shm::front_region::{ANSWER_BYTES_MAX, COMMAND_BYTES_MAX, FrontRegion};
@@ -61,6 +62,13 @@ impl Caches for OneCache {
 
     fn cache(&mut self, _: u32, _: u32) -> Option<&mut CacheApp<Memory, SimHot>> {
         Some(&mut self.0)
+    }
+}
+
+/// No feed, so nobody asked for a snapshot.
+impl Snapshots for OneCache {
+    fn take_snapshot(&mut self, channel: u8, _: u64, _: u64, _: SnapshotPiece<'_>) {
+        panic!("a snapshot of channel {channel}");
     }
 }
 
@@ -249,7 +257,9 @@ impl SimFront {
     /// Takes the worker's answers and goes on with what waited for them.
     pub fn step(&mut self, now_ns: u64) {
         let Self { link, table, connections } = self;
-        link.poll(|number, text| connections[number as usize].answered(text));
+        let deliver =
+            |number: u64, text: Option<&[u8]>| connections[number as usize].answered(text);
+        link.poll(deliver, |wanted| panic!("{wanted:?} of a node without a feed"));
         for (number, connection) in connections.iter_mut().enumerate() {
             let at = &mut At { table, link, number: number as u64, now_ns };
             connection.resume(at);
