@@ -1,0 +1,288 @@
+//! A venue, two lines that lose packets, and a node that gets back what both lost: from the venue's request
+//! server, and after the death of its worker from the venue's snapshots, fetched by its front. Needs root.
+
+#[path = "support/supervised.rs"]
+mod supervised;
+
+use std::collections::BTreeMap;
+use std::net::{SocketAddr, UdpSocket};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use nautilus_dataplane::feed::book::Level;
+use nautilus_dataplane::feed::itch::Price4;
+use nautilus_dataplane::feed::record::BboRecord;
+use nautilus_dataplane::replay::random::Random;
+use nautilus_shm::control_region::{ControlReader, FRONT_PROCESS, WORKERS_MAX};
+use nautilus_shm::metrics::labels::{Recovery, SnapshotEnd};
+use nautilus_shm::metrics::{Counter, table};
+use supervised::{CACHE_PORT, CLIENT, SERVER, Supervised, ip, privileged, wait_until};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+const REQUESTS: u16 = 26_500;
+const SNAPSHOTS: u16 = 26_600;
+/// What the venue sends to, inside its own namespace, and what the node receives on.
+const SENT: [&str; 2] = ["239.255.71.1:26481", "239.255.71.2:26482"];
+const RECEIVED: [&str; 2] = ["233.54.12.111:26477", "233.54.12.112:26478"];
+
+/// A node, and the folder that its front reads a password in.
+fn node(workers: u32, more: &str) -> (Supervised, tempfile::TempDir) {
+    let config = format!(
+        "queues = [{}]\n[worker]\ncount = {workers}\n[port]\nframes = 1024\n\
+         [cache]\nid = \"q\"\nmax_memory_mb = 64\n\
+         [[feed]]\nvenue = \"nasdaq\"\ngroup = \"233.54.12.111\"\nport = 26477\n\
+         lines = [{{ group = \"233.54.12.112\", port = 26478 }}]\nchannel = 1\nmax_orders = 32768\n\
+         [feed.recovery]\n{more}\
+         [feed.recovery.snapshot]\nserver = \"{CLIENT}:{SNAPSHOTS}\"\nuser = \"NODE\"\n",
+        if workers == 1 { "0" } else { "0, 1" },
+    );
+    let password = |dir: &std::path::Path| format!("password_file = {:?}\n", dir.join("password"));
+    let folder = tempfile::Builder::new().prefix("ne-venue").tempdir().unwrap();
+    let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(folder.path(), open).unwrap();
+    std::fs::write(folder.path().join("password"), "secret\n").unwrap();
+    (Supervised::new(&(config + &password(folder.path()))), folder)
+}
+
+/// The venue in the client's namespace; what it prints is shown when it fails.
+struct Venue(Child);
+
+impl Venue {
+    fn start(node: &Supervised, messages: u32, begin_after_ms: u32) -> Self {
+        let books = node.dir.path().join("books");
+        let password = node.dir.path().join("venue-password");
+        std::fs::write(&password, "secret\n").unwrap();
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &node.client_ns, env!("CARGO_BIN_EXE_nautilus-venue")]);
+        for line in SENT {
+            command.args(["--line", line, "--interface-address", "127.0.0.1"]);
+        }
+        let options = format!(
+            "--seed 5 --symbols 24 --rate 8000 --session VENUE --messages {messages} \
+             --begin-after-ms {begin_after_ms} --linger-ms 8000 --user NODE \
+             --request {CLIENT}:{REQUESTS} --snapshot {CLIENT}:{SNAPSHOTS}"
+        );
+        command.args(options.split(' ')).arg("--password-file").arg(password);
+        command.arg("--write-books").arg(books);
+        Self(command.stdout(Stdio::piped()).spawn().unwrap())
+    }
+
+    fn has_ended(&mut self) -> bool {
+        self.0.try_wait().unwrap().is_some()
+    }
+}
+
+impl Drop for Venue {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// What is known of the relay between venue and node.
+#[derive(Default)]
+struct Relay {
+    over: AtomicBool,
+    passed: AtomicU64,
+    lost: AtomicU64,
+}
+
+impl Relay {
+    /// Takes the lines of the venue to the node. Each loses one packet of twenty, and both the same one of
+    /// forty.
+    fn run(&self, node: &Supervised) {
+        let ends: Vec<(UdpSocket, UdpSocket)> = SENT
+            .into_iter()
+            .zip(RECEIVED)
+            .map(|(from, to)| {
+                let from: SocketAddr = from.parse().unwrap();
+                let socket = Supervised::udp(&node.client_ns, from);
+                let std::net::IpAddr::V4(group) = from.ip() else { unreachable!() };
+                Supervised::inside(&node.client_ns, || {
+                    socket.join_multicast_v4(&group, &std::net::Ipv4Addr::LOCALHOST).unwrap();
+                });
+                socket.set_read_timeout(Some(Duration::from_millis(1))).unwrap();
+                let out =
+                    Supervised::udp(&node.client_ns, SocketAddr::new(CLIENT.parse().unwrap(), 0));
+                out.connect(to.parse::<SocketAddr>().unwrap()).unwrap();
+                (socket, out)
+            })
+            .collect();
+        let mut random = [1, 2].map(Random::new);
+        // The fate that both lines share, by sequence number.
+        let shared = |packet: &[u8]| {
+            let sequence =
+                packet.get(10..18).map_or(0, |bytes| u64::from_be_bytes(bytes.try_into().unwrap()));
+            Random::new(sequence).below(40) == 0
+        };
+        let mut bytes = [0; 2_048];
+        while !self.over.load(Ordering::Relaxed) {
+            for ((from, to), random) in ends.iter().zip(&mut random) {
+                while let Ok(length) = from.recv(&mut bytes) {
+                    if shared(&bytes[..length]) || random.below(20) == 0 {
+                        self.lost.fetch_add(1, Ordering::Relaxed);
+                        continue;
+                    }
+                    to.send(&bytes[..length]).unwrap();
+                    self.passed.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+        }
+    }
+}
+
+/// The best bid and offer that the venue wrote down, by symbol.
+fn written(node: &Supervised) -> BTreeMap<String, String> {
+    let text = std::fs::read_to_string(node.dir.path().join("books")).unwrap();
+    let heads = text.lines().filter_map(|line| line.split_once(" bid "));
+    heads.map(|(symbol, rest)| (symbol.to_owned(), format!("bid {rest}"))).collect()
+}
+
+/// A record in the venue's words.
+fn in_words(record: &BboRecord) -> String {
+    let side = |name: &str, level: Option<Level>| match level {
+        None => format!("{name} none"),
+        Some(Level { price, shares, orders }) => {
+            format!("{name} {} {shares} {orders}", Price4(price))
+        }
+    };
+    format!("{} {}", side("bid", record.bbo.bid), side("offer", record.bbo.ask))
+}
+
+fn get(client: &UdpSocket, symbol: &str) -> Option<BboRecord> {
+    let request =
+        [&[0, 1, 0, 0, 0, 1, 0, 0][..], format!("get md:nasdaq:{symbol}:bbo\r\n").as_bytes()]
+            .concat();
+    let mut reply = [0; 1500];
+    client.send(&request).ok()?;
+    let length = client.recv(&mut reply).ok()?;
+    let text = reply.get(8..length)?;
+    let start = text.windows(2).position(|pair| pair == b"\r\n")? + 2;
+    BboRecord::decode(text.get(start..text.len().checked_sub(7)?)?)
+}
+
+fn sum(region: &ControlReader, counter: Counter) -> u64 {
+    (0..WORKERS_MAX).map(|slot| region.metrics(slot).counter(counter)).sum()
+}
+
+/// A day with losses; `meanwhile` is done in its middle.
+fn day(node: &mut Supervised, workers: usize, meanwhile: impl FnOnce(&Supervised)) {
+    ip(&format!("-n {} route add 224.0.0.0/4 dev c0", node.client_ns));
+    node.start();
+    node.await_workers(workers);
+    let relay = Relay::default();
+    std::thread::scope(|scope| {
+        let node: &Supervised = node;
+        scope.spawn(|| relay.run(node));
+        let mut venue = Venue::start(node, 40_000, 500);
+        let region = node.attach().unwrap();
+        wait_until("a third of the day", PATIENCE, || {
+            sum(&region, table::FEED_MESSAGES) > 13_000 || venue.has_ended()
+        });
+        meanwhile(node);
+        wait_until("the books are written", PATIENCE, || {
+            node.dir.path().join("books").metadata().is_ok_and(|file| file.len() > 0)
+        });
+        // Written in one go; read again until it is whole.
+        wait_until("all books", PATIENCE, || written(node).len() == 24);
+        let client = Supervised::udp(&node.client_ns, SocketAddr::new(CLIENT.parse().unwrap(), 0));
+        client.connect((SERVER, CACHE_PORT)).unwrap();
+        client.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+        let expected = written(node);
+        wait_until("every record is that of the venue's books", PATIENCE, || {
+            expected.iter().all(|(symbol, words)| {
+                words == "bid none offer none"
+                    || get(&client, symbol).is_some_and(|record| in_words(&record) == *words)
+            })
+        });
+        relay.over.store(true, Ordering::Relaxed);
+        drop(venue);
+    });
+    let region = node.attach().unwrap();
+    let recovery = |what| sum(&region, table::FEED_RECOVERY.of(what));
+    println!(
+        "{} packets passed, {} lost; {} requests, {} replies, {} messages recovered, {} snapshots of {}",
+        relay.passed.load(Ordering::Relaxed),
+        relay.lost.load(Ordering::Relaxed),
+        recovery(Recovery::Requests),
+        recovery(Recovery::Replies),
+        sum(&region, table::FEED_RECOVERED_MESSAGES),
+        recovery(Recovery::SnapshotsLoaded),
+        recovery(Recovery::Snapshots),
+    );
+    assert!(relay.lost.load(Ordering::Relaxed) > 100);
+    assert_eq!(sum(&region, table::FEED_GAPS), 0);
+    assert!(recovery(Recovery::Replies) > 10);
+    assert!(sum(&region, table::FEED_RECOVERED_MESSAGES) > 50);
+}
+
+fn servers() -> String {
+    format!(
+        "servers = [\"{CLIENT}:{REQUESTS}\"]\nfrom = \"{SERVER}:26499\"\n\
+         request_messages_max = 5000\n"
+    )
+}
+
+#[test]
+#[ignore = "privileged: makes network namespaces and a node"]
+fn what_both_lines_lost_is_asked_for_and_a_new_worker_takes_a_snapshot() {
+    if !privileged("what_both_lines_lost_is_asked_for_and_a_new_worker_takes_a_snapshot") {
+        return;
+    }
+    let (mut node, _folder) = node(1, &servers());
+    day(&mut node, 1, |node| {
+        let worker = node.active().unwrap();
+        Supervised::kill_worker(worker as i32);
+        let region = node.attach().unwrap();
+        let loaded = table::FEED_RECOVERY.of(Recovery::SnapshotsLoaded);
+        wait_until("a snapshot is in the books", PATIENCE, || sum(&region, loaded) >= 1);
+    });
+    let region = node.attach().unwrap();
+    let complete = table::FRONT_SNAPSHOTS.of(SnapshotEnd::Complete);
+    assert!(region.metrics(FRONT_PROCESS).counter(complete) >= 1);
+    node.stop();
+}
+
+#[test]
+#[ignore = "privileged: makes network namespaces and a node"]
+fn a_front_that_dies_in_the_middle_of_a_snapshot_is_followed_by_another() {
+    if !privileged("a_front_that_dies_in_the_middle_of_a_snapshot_is_followed_by_another") {
+        return;
+    }
+    let (mut node, _folder) = node(1, &servers());
+    day(&mut node, 1, |node| {
+        let worker = node.active().unwrap();
+        let front = front_of(node);
+        Supervised::kill_worker(front);
+        Supervised::kill_worker(worker as i32);
+        let region = node.attach().unwrap();
+        let loaded = table::FEED_RECOVERY.of(Recovery::SnapshotsLoaded);
+        wait_until("a snapshot is in the books", PATIENCE, || sum(&region, loaded) >= 1);
+    });
+    node.stop();
+}
+
+/// The front's process.
+fn front_of(node: &Supervised) -> i32 {
+    let children = format!("/proc/{0}/task/{0}/children", node.supervisor_pid());
+    let children = std::fs::read_to_string(children).unwrap();
+    let is_front = |pid: &&str| {
+        std::fs::read_to_string(format!("/proc/{pid}/comm"))
+            .is_ok_and(|name| name.trim() == "nautilus-front")
+    };
+    children.split_whitespace().find(is_front).expect("a front").parse().unwrap()
+}
+
+#[test]
+#[ignore = "privileged: makes network namespaces and a node"]
+fn the_owner_of_a_feed_asks_by_way_of_another_worker() {
+    if !privileged("the_owner_of_a_feed_asks_by_way_of_another_worker") {
+        return;
+    }
+    let (mut node, _folder) = node(2, &servers());
+    ip(&format!("-n {} link del s0", node.server_ns));
+    node.make_link(0, 2);
+    day(&mut node, 2, |_| {});
+    node.stop();
+}
