@@ -440,13 +440,14 @@ fn more_than_can_be_held_is_a_gap_before_the_limit() {
     let big = vec![b'z'; 60_000];
     let (mut channel, mut keyspace) = (channel(), MapKeyspace::default());
     channel.handle(1_000, &mold_packet(MONDAY, 1, &[]), &mut keyspace);
-    for sequence in 2..10 {
+    // 1 MiB in blocks of 256 bytes.
+    for sequence in 2..19 {
         channel.handle(1_000, &mold_packet(MONDAY, sequence, &[&big]), &mut keyspace);
         assert!(channel.is_live(1_000), "{sequence}");
     }
-    assert_eq!(channel.held_packets(), 8);
-    channel.handle(1_000, &mold_packet(MONDAY, 10, &[&big]), &mut keyspace);
-    assert_eq!((channel.held_packets(), channel.sequencer().expected()), (0, 11));
+    assert_eq!(channel.held_packets(), 17);
+    channel.handle(1_000, &mold_packet(MONDAY, 19, &[&big]), &mut keyspace);
+    assert_eq!((channel.held_packets(), channel.sequencer().expected()), (0, 20));
     assert_eq!(channel.sequencer().doubt(), Some(Doubt::Gap));
     assert_eq!((channel.counters().full_holes, channel.counters().gap_messages), (1, 1));
 }

@@ -22,7 +22,7 @@ use super::moldudp64::Session;
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Said {
     session: Session,
-    gaps: u64,
+    run: u64,
     next: u64,
     is_frozen: bool,
 }
@@ -70,15 +70,14 @@ impl Applied {
         let Some(session) = sequencer.session() else { return };
         // The snapshot may end before what was applied, and then copies of that are wanted.
         let is_frozen = channel.is_frozen();
-        let (gaps, next) = (channel.counters().gaps, sequencer.expected());
-        let said = Said { session, gaps, next, is_frozen };
+        let (run, next) = (sequencer.run(), sequencer.expected());
+        let said = Said { session, run, next, is_frozen };
         if self.said == Some(said) {
             return;
         }
         let before = self.said.replace(said);
         let goes_on = before.is_some_and(|before| {
-            let is_same = (before.session, before.gaps) == (session, said.gaps);
-            is_same && before.next <= said.next && !before.is_frozen && !is_frozen
+            (before.run, before.is_frozen, is_frozen) == (said.run, false, false)
         });
         if goes_on {
             self.slot.advance(said.next);

@@ -94,6 +94,7 @@ pub struct Sequencer {
     ended: bool,
     /// The session was first seen after its number 1, and nothing of it was applied or given up yet.
     joining: bool,
+    run: u64,
 }
 
 impl Sequencer {
@@ -108,6 +109,7 @@ impl Sequencer {
             partial: false,
             ended: false,
             joining: false,
+            run: 0,
         }
     }
 
@@ -165,6 +167,7 @@ impl Sequencer {
     /// The books are those of a snapshot, in which every message before `next_sequence` is included; what
     /// follows is still to be applied.
     pub fn resume(&mut self, next_sequence: u64) {
+        self.run += 1;
         self.expected = next_sequence;
         self.joining = false;
         self.partial = false;
@@ -205,6 +208,11 @@ impl Sequencer {
         self.session == Some(packet.session) && packet.sequence > self.expected
     }
 
+    /// Changes whenever numbers are left out: with a session, with what is given up, with a snapshot.
+    pub fn run(&self) -> u64 {
+        self.run
+    }
+
     /// Whether the session was first seen after its number 1 and what is before is still waited for.
     pub fn is_joining(&self) -> bool {
         self.joining
@@ -220,6 +228,7 @@ impl Sequencer {
     pub fn skip_to(&mut self, sequence: u64) -> u64 {
         debug_assert!(sequence > self.expected);
         let is_joining = std::mem::take(&mut self.joining);
+        self.run += 1;
         let gap_messages = if is_joining { 0 } else { sequence - self.expected };
         self.distrust(if is_joining { Doubt::JoinedLate } else { Doubt::Gap });
         self.expected = sequence;
@@ -245,6 +254,7 @@ impl Sequencer {
     /// Another session begins with a packet of this number. One that is joined after its number 1 `waits`
     /// for what is before, or does not.
     pub fn begin(&mut self, session: Session, sequence: u64, waits: bool) {
+        self.run += 1;
         self.previous = self.session;
         self.session = Some(session);
         self.ended = false;
