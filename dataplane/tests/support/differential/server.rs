@@ -25,7 +25,10 @@ impl Memcached {
     pub fn start() -> Option<Self> {
         let address = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let port = address.port().to_string();
+        // Without the threads that walk its lists: an item that one of them holds at the moment is not
+        // incremented in place, and then its value has another length.
         let process = Command::new("memcached")
+            .args(["-o", "no_lru_crawler,no_lru_maintainer"])
             .args(["-u", "nobody", "-l", "127.0.0.1", "-t", "1", "-m", "64", "-B", "ascii"])
             .args(["-p", &port, "-U", &port])
             // Its threads hold items now and then, which shows: a number is not changed in its place.
