@@ -181,7 +181,10 @@ mod tests {
     fn the_file_is_whole() {
         let rows = Rows::parse(ROWS_TOML).unwrap();
         let ids: Vec<_> = rows.row.iter().map(|row| row.id.as_str()).collect();
-        assert_eq!(ids, ["A1", "A2", "A3", "A4", "A5", "A6", "A7", "B1", "B3"]);
+        assert_eq!(
+            ids,
+            ["A1", "A2", "A3", "A4", "A5", "A6", "A7", "B1", "B3", "C1", "C2", "C3", "C4"]
+        );
         assert!(rows.get("a2").is_some() && rows.get("A9").is_none());
     }
 
@@ -213,6 +216,15 @@ mod tests {
         assert_eq!(limits("B3", "busy_syscalls_per_burst"), (0.0, 0.0));
         assert_eq!(limits("B3", "preferred_allocations_per_burst"), (0.0, 0.0));
         assert_eq!(limits("B3", "preferred_syscalls_per_burst"), (1.0, 1.0));
+        assert_eq!(limits("C1", "decode_over_itch5"), (1.0, 0.8));
+        assert_eq!(limits("C1", "decode_over_itchy"), (1.0, 0.8));
+        assert_eq!(limits("C1", "book"), (0.5, 0.3));
+        assert_eq!(limits("C2", "wrong_books"), (0.0, 0.0));
+        assert_eq!(limits("C2", "undetected_gaps"), (0.0, 0.0));
+        assert_eq!(limits("C2", "healed_without_request"), (99.3, 99.3));
+        assert_eq!(limits("C3", "p99"), (1.0, 0.8));
+        assert_eq!(limits("C3", "p99_above_spin_probe"), (50.0, 15.0));
+        assert_eq!(limits("C4", "healed_ms"), (1000.0, 250.0));
     }
 
     #[test]

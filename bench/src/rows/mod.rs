@@ -9,6 +9,10 @@ pub mod a6;
 pub mod a7;
 pub mod b1;
 pub mod b3;
+pub mod c1;
+pub mod c2;
+pub mod c3;
+pub mod c4;
 
 use crate::row::Row;
 use crate::run::Bench;
@@ -25,6 +29,10 @@ pub fn set_up(row: &Row, quick: bool) -> anyhow::Result<Box<dyn Bench>> {
         "A7" => Ok(Box::new(a7::A7::set_up(row, quick)?)),
         "B1" => Ok(Box::new(b1::B1::set_up(row, quick)?)),
         "B3" => Ok(Box::new(b3::B3::set_up(quick)?)),
+        "C2" => Ok(Box::new(c2::C2::new(quick))),
+        "C3" => Ok(Box::new(c3::C3::set_up(quick)?)),
+        "C4" => Ok(Box::new(c4::C4::set_up()?)),
+        "C1" => Ok(Box::new(c1::C1::set_up(quick)?)),
         other => anyhow::bail!("{other} is in rows.toml, but nothing measures it"),
     }
 }
