@@ -81,6 +81,7 @@ fn nothing_is_allocated_after_start() {
         channel: 1,
         start: Start::Session,
         silence_limit_ns: 3_000_000_000,
+        depth: 0,
         hold_limit_ns: 5_000_000,
         books: BookLimits { orders_max: 1 << 14, levels_max: 1 << 14, hash_seed: 3 },
     });

@@ -139,6 +139,7 @@ impl Worker {
             channel: 1,
             start: Start::Any,
             silence_limit_ns: u64::MAX,
+            depth: 0,
             hold_limit_ns: LIMIT_NS,
             books: BookLimits { orders_max: 1 << 16, levels_max: 1 << 14, hash_seed: 3 },
         };

@@ -36,6 +36,7 @@ fn spec(start: Start) -> ChannelSpec {
         channel: 3,
         start,
         silence_limit_ns: SILENCE_NS,
+        depth: 0,
         hold_limit_ns: 0,
         books: BookLimits { orders_max: 8, levels_max: 4, hash_seed: 1 },
     }

@@ -34,6 +34,7 @@ fn channel() -> Channel {
         channel: 1,
         start: Start::Session,
         silence_limit_ns: SILENCE_NS,
+        depth: 0,
         hold_limit_ns: LIMIT_NS,
         books: BookLimits { orders_max: 1 << 12, levels_max: 1 << 12, hash_seed: 3 },
     };
@@ -125,14 +126,20 @@ fn published(keyspace: &MapKeyspace) -> BTreeMap<Vec<u8>, String> {
             let mut record = BboRecord::decode(value).unwrap();
             record.origin.capture_ns = 0;
             format!("{record:?}")
-        } else {
+        } else if key.ends_with(b":last") {
             let mut record = LastRecord::decode(value).unwrap();
             record.origin.capture_ns = 0;
             format!("{record:?}")
+        } else {
+            let mut value = value.clone();
+            value[16..24].fill(0);
+            format!("{value:?}")
         };
         (key.clone(), text)
     };
-    keyspace.values.iter().map(record).collect()
+    // What a venue has traded is written now and then, not with each packet.
+    let all = keyspace.values.iter().filter(|(key, _)| *key != b"md:nasdaq:stats");
+    all.map(record).collect()
 }
 
 /// What an undisturbed channel has published when it has applied all before a number.

@@ -63,6 +63,7 @@ fn day() -> (Vec<Vec<u8>>, u64, BTreeMap<String, BboRecord>) {
         channel: 1,
         start: Start::Session,
         silence_limit_ns: u64::MAX,
+        depth: 0,
         hold_limit_ns: 0,
         books,
     });

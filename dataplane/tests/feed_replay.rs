@@ -46,6 +46,7 @@ fn channel() -> Channel {
         channel: 1,
         start: Start::Session,
         silence_limit_ns: u64::MAX,
+        depth: 0,
         hold_limit_ns: 5_000_000,
         books: BookLimits { orders_max: 1 << 15, levels_max: 1 << 15, hash_seed: 3 },
     })

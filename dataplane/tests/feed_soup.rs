@@ -18,6 +18,7 @@ fn channel() -> Channel {
         channel: 1,
         start: Start::Session,
         silence_limit_ns: 1_000_000_000,
+        depth: 0,
         hold_limit_ns: 5_000_000,
         books: BookLimits { orders_max: 32, levels_max: 16, hash_seed: 3 },
     })

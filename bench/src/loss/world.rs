@@ -90,6 +90,7 @@ impl World {
             channel: 1,
             start: Start::Session,
             silence_limit_ns: 3_000_000_000,
+            depth: 0,
             hold_limit_ns: HOLD_LIMIT_NS,
             books: BookLimits { orders_max: 1 << 18, levels_max: 1 << 17, hash_seed: seed },
         };

@@ -6,6 +6,7 @@ use nautilus_shm::worker_rings::NODE_WORKERS_MAX;
 use super::feed::{check_line, check_recovery};
 use super::{Auto, Cache, FeedLine, NodeConfig};
 use crate::feed::arbitration::HOLD_LIMIT_NS_MAX;
+use crate::feed::record::depth::DEPTH_MAX;
 use crate::limits::{CHUNK_BYTES_LARGE, CHUNK_BYTES_SMALL, QUEUES_MAX};
 
 /// One refused value: where, and what is wrong with it.
@@ -243,6 +244,7 @@ fn check_services(config: &NodeConfig) -> Result<(), Problem> {
         if feed.channel == 0 {
             return refuse(key("channel"), "0 means client-owned keys; write 1..=255");
         }
+        within(&key("depth"), feed.depth.into(), 0, DEPTH_MAX as u64)?;
         within(&key("max_orders"), feed.max_orders.into(), 1 << 10, 1 << 24)?;
         if crate::feed::Venue::new(&feed.venue).is_none() {
             return refuse(key("venue"), format!("{:?} is too long for a venue", feed.venue));

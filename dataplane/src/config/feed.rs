@@ -38,6 +38,9 @@ pub struct Feed {
     /// Microseconds that a hole in the sequence may be filled in, by any line, 0..=50,000.
     #[serde(default = "default_hold_limit_us")]
     pub hold_limit_us: u32,
+    /// Levels a side published under `md:{venue}:{symbol}:depthN`, 0..=10; 0 for no such key.
+    #[serde(default)]
+    pub depth: u8,
     /// How it gets back what no line brought; without it a hole that lasts is a gap.
     #[serde(default)]
     pub recovery: Option<FeedRecovery>,

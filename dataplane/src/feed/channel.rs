@@ -57,6 +57,9 @@ pub struct ChannelSpec {
     pub hold_limit_ns: u64,
     /// How much its books may hold.
     pub books: BookLimits,
+    /// Levels a side that are published under `:depthN`, at most
+    /// [`super::record::depth::DEPTH_MAX`]; 0 for no such key.
+    pub depth: u8,
 }
 
 /// One channel. Written by the worker that owns the session.

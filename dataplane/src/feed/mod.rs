@@ -30,6 +30,9 @@ pub mod recovery;
 pub mod request_server;
 pub mod session;
 pub mod soupbintcp;
+pub mod statistics;
+pub mod status;
 pub mod symbol;
+pub mod trades;
 
 pub use symbol::{Symbol, Venue};

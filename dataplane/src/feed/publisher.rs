@@ -8,54 +8,39 @@
 //!
 //! Which messages those are, and when their sequence leaves a doubt, is [`super::channel`]'s matter.
 
-use super::book::{AHEAD_MAX, Bbo, Books};
+mod facts;
+mod publication;
+mod write;
+
+use super::book::{AHEAD_MAX, Books};
 use super::channel::{ChannelSpec, LEASE_NS};
 use super::counters::Counters;
 use super::itch::{DecodeError, Message};
 use super::moldudp64::{Packet, Session};
-use super::record::{BboRecord, FLAG_PARTIAL, Key, LastRecord, Origin, Value};
+use super::record::Value;
 use super::session::Doubt;
+use super::statistics::Statistics;
+use super::status::{Changed, Statuses};
+use super::trades::Counted;
 use crate::app::{ChannelState, Keyspace};
+use facts::Facts;
+use publication::{Publication, Stored};
 
 /// Failed writes tried again per housekeeping turn. Too low: a channel is suspect longer after the
 /// keyspace was full. Too high: one turn delays the packets behind it.
 const RETRIES: usize = 16;
-
-/// What the keyspace holds under one key of this session.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Stored {
-    /// Nothing.
-    #[default]
-    Nothing,
-    /// What was meant to be there.
-    Current,
-    /// An older value, because a write failed.
-    Older,
-}
-
-/// The publishing state of one stock locate.
-#[derive(Clone, Copy, Default)]
-struct Publication {
-    epoch: u32,
-    /// Whether the locate is in the list of changes.
-    listed: bool,
-    /// Whether the locate is in the list of writes to try again.
-    retried: bool,
-    /// The packet being applied changed the book, or the trade.
-    book_changed: bool,
-    trade_changed: bool,
-    book_sequence: u64,
-    book_exchange_ns: u64,
-    trade_sequence: u64,
-    bbo: Bbo,
-    stored: [Stored; 2],
-}
 
 /// Books and their records. Written by the worker that owns the channel.
 pub struct Publisher {
     spec: ChannelSpec,
     books: Books,
     publications: Box<[Publication]>,
+    facts: Facts,
+    /// Of the venue's records: status, statistics.
+    venue_stored: [Stored; 2],
+    venue_changed: [bool; 2],
+    venue_published_ns: u64,
+    venue_statistics: Statistics,
     epoch: u32,
     /// Locates the present packet changed, and those with a write to try again.
     changed: Vec<u16>,
@@ -79,6 +64,11 @@ impl Publisher {
         Self {
             books: Books::new(spec.books),
             publications: vec![publication; 1 << 16].into_boxed_slice(),
+            facts: Facts::new(),
+            venue_stored: [Stored::Nothing; 2],
+            venue_changed: [false; 2],
+            venue_published_ns: 0,
+            venue_statistics: Statistics::default(),
             epoch: 1,
             changed: Vec::with_capacity(1 << 16),
             retries: Vec::with_capacity(1 << 16),
@@ -95,6 +85,16 @@ impl Publisher {
     /// The books.
     pub fn books(&self) -> &Books {
         &self.books
+    }
+
+    /// What is known of stocks and venue beside the books.
+    pub fn statuses(&self) -> &Statuses {
+        &self.facts.statuses
+    }
+
+    /// What was added and traded in the session, over all stocks.
+    pub fn statistics(&self) -> &Statistics {
+        &self.facts.statistics
     }
 
     /// The last instant at which the channel's keys may be believed, 0 when it is suspect.
@@ -120,6 +120,7 @@ impl Publisher {
     pub fn end_snapshot(&mut self, next_sequence: u64) {
         std::mem::swap(&mut self.changed, &mut self.backlog);
         self.snapshot_sequence = next_sequence - 1;
+        self.facts.statuses.number_venue(self.snapshot_sequence);
     }
 
     /// Whether symbols of a snapshot wait to be published; the channel is suspect meanwhile.
@@ -131,6 +132,10 @@ impl Publisher {
         self.set_suspect(keyspace);
         keyspace.begin_channel(self.spec.channel);
         self.books.clear();
+        self.facts.clear();
+        self.venue_stored = [Stored::Nothing; 2];
+        self.venue_changed = [false; 2];
+        self.venue_statistics = Statistics::default();
         self.epoch += 1;
         self.changed.clear();
         self.backlog.clear();
@@ -143,12 +148,19 @@ impl Publisher {
         for _ in 0..RETRIES.min(self.retries.len()) {
             let Some(locate) = self.retries.pop() else { break };
             self.publications[usize::from(locate)].retried = false;
-            for value in [Value::Bbo, Value::Last] {
-                if self.publications[usize::from(locate)].stored[value as usize] == Stored::Older {
+            for value in self.values() {
+                if self.publications[usize::from(locate)].stored[value.kind()] == Stored::Older {
                     self.write(locate, value, now_ns, session, keyspace);
                 }
             }
         }
+        self.publish_venue(now_ns, session, keyspace);
+    }
+
+    /// Every value that a stock may have.
+    fn values(&self) -> [Value; Value::KINDS] {
+        let depth = Value::Depth(self.spec.depth);
+        [Value::Bbo, Value::Last, Value::Status, Value::Statistics, depth]
     }
 
     fn publication(&mut self, locate: u16) -> &mut Publication {
@@ -202,30 +214,92 @@ impl Publisher {
             }
         }
         if !effect.book && !effect.trade {
+            self.note_fact(&message, sequence);
             return doubt;
+        }
+        if effect.trade {
+            self.note_trade(effect.locate, &message, sequence);
+        }
+        let is_new = matches!(message, Message::AddOrder(_) | Message::AddOrderAttributed(_));
+        if is_new {
+            self.facts.statistics.orders += 1;
         }
         let publication = self.publication(effect.locate);
         if effect.book {
+            publication.statistics.orders += u64::from(is_new);
             publication.book_changed = true;
             publication.book_sequence = sequence;
             publication.book_exchange_ns = message.common().timestamp.0;
         }
         if effect.trade {
             publication.trade_changed = true;
-            publication.trade_sequence = sequence;
         }
+        self.list(effect.locate);
+        doubt
+    }
+
+    /// Something of a stock is to be published.
+    #[inline]
+    fn list(&mut self, locate: u16) {
+        let publication = self.publication(locate);
         if !publication.listed {
             publication.listed = true;
             // Within capacity: a locate is in one list at most once.
-            self.changed.push(effect.locate);
+            self.changed.push(locate);
         }
-        doubt
+    }
+
+    /// The last trade of a stock has changed: there was one, or it was broken.
+    fn note_trade(&mut self, locate: u16, message: &Message<'_>, sequence: u64) {
+        if let Message::BrokenTrade(broken) = message {
+            self.note_broken(broken.match_number(), message, sequence);
+        } else if let Some(trade) = self.books.last_trade(locate) {
+            let counted = Counted { locate, price: trade.price, shares: trade.shares };
+            self.publication(locate);
+            let publication = &mut self.publications[usize::from(locate)];
+            self.facts.trade(trade.match_number, counted, &mut publication.statistics);
+        }
+        let publication = self.publication(locate);
+        publication.trade_sequence = sequence;
+        publication.trade_exchange_ns = message.common().timestamp.0;
+    }
+
+    fn note_broken(&mut self, match_number: u64, message: &Message<'_>, sequence: u64) {
+        let Some(Counted { locate, price, shares }) = self.facts.take_broken(match_number) else {
+            return;
+        };
+        let publication = self.publication(locate);
+        publication.statistics.take_out(price, shares);
+        publication.trade_changed = true;
+        publication.trade_sequence = sequence;
+        publication.trade_exchange_ns = message.common().timestamp.0;
+        self.list(locate);
+    }
+
+    /// A message that changes no book and is no trade.
+    fn note_fact(&mut self, message: &Message<'_>, sequence: u64) {
+        if let Message::BrokenTrade(broken) = message {
+            return self.note_broken(broken.match_number(), message, sequence);
+        }
+        match self.facts.statuses.apply(message, sequence) {
+            Changed::Nothing => {}
+            Changed::Stock => {
+                let locate = message.common().stock_locate;
+                self.publication(locate).status_changed = true;
+                self.list(locate);
+            }
+            Changed::Venue => self.venue_changed[0] = true,
+            Changed::UnknownMarket => self.counters.invalid_messages += 1,
+        }
     }
 
     /// Writes the records of every book that the packet changed.
     pub fn publish<K: Keyspace>(&mut self, rx_ns: u64, session: Session, keyspace: &mut K) {
         while let Some(locate) = self.changed.pop() {
             self.publish_one(locate, rx_ns, session, keyspace);
+        }
+        if self.venue_changed[0] {
+            self.publish_venue_status(rx_ns, session, keyspace);
         }
     }
 
@@ -245,6 +319,7 @@ impl Publisher {
             if publication.book_sequence == 0 {
                 publication.book_sequence = snapshot_sequence;
             }
+            self.facts.statuses.number(locate, snapshot_sequence);
             self.publish_one(locate, now_ns, session, keyspace);
         }
     }
@@ -260,82 +335,24 @@ impl Publisher {
         let publication = self.publication(locate);
         let trade = publication.trade_changed;
         let moved =
-            publication.bbo != bbo || publication.stored[Value::Bbo as usize] != Stored::Current;
-        let book = publication.book_changed && moved;
+            publication.bbo != bbo || publication.stored[Value::Bbo.kind()] != Stored::Current;
+        let (book, status) = (publication.book_changed, publication.status_changed);
         publication.listed = false;
         publication.book_changed = false;
         publication.trade_changed = false;
-        if book {
+        publication.status_changed = false;
+        if book && moved {
             self.write(locate, Value::Bbo, rx_ns, session, keyspace);
+        }
+        if book && self.spec.depth > 0 {
+            self.write(locate, Value::Depth(self.spec.depth), rx_ns, session, keyspace);
         }
         if trade {
             self.write(locate, Value::Last, rx_ns, session, keyspace);
+            self.write(locate, Value::Statistics, rx_ns, session, keyspace);
         }
-    }
-
-    /// Writes one record as the books stand now.
-    fn write<K: Keyspace>(
-        &mut self,
-        locate: u16,
-        value: Value,
-        capture_ns: u64,
-        session: Session,
-        keyspace: &mut K,
-    ) {
-        let symbol = self.books.symbol(locate);
-        let key = symbol.and_then(|symbol| Key::new(&self.spec.venue, symbol, value));
-        let (Some(symbol), Some(key)) = (symbol, key) else {
-            self.counters.unnamed += 1;
-            return;
-        };
-        let publication = &mut self.publications[usize::from(locate)];
-        let mut origin = Origin {
-            locate,
-            flags: if self.partial { FLAG_PARTIAL } else { 0 },
-            source_sequence: publication.book_sequence,
-            capture_ns,
-            exchange_ns: publication.book_exchange_ns,
-            symbol,
-            session,
-        };
-        let channel = self.spec.channel;
-        let result = match value {
-            Value::Bbo => {
-                publication.bbo = self.books.bbo(locate);
-                let record = BboRecord { origin, bbo: publication.bbo };
-                keyspace.put(key.as_bytes(), &record.encode(), channel, capture_ns)
-            }
-            Value::Last => {
-                let trade = self.books.last_trade(locate);
-                origin.source_sequence = publication.trade_sequence;
-                origin.exchange_ns = trade.map_or(0, |trade| trade.exchange_ns);
-                keyspace.put(
-                    key.as_bytes(),
-                    &LastRecord { origin, trade }.encode(),
-                    channel,
-                    capture_ns,
-                )
-            }
-        };
-        let stored = &mut publication.stored[value as usize];
-        let before = *stored;
-        *stored = match (result, before) {
-            (Ok(()), _) => Stored::Current,
-            // A first write that failed left no key behind: a miss is honest.
-            (Err(_), Stored::Nothing) => Stored::Nothing,
-            (Err(_), _) => Stored::Older,
-        };
-        match result {
-            Ok(()) => self.counters.published += 1,
-            Err(_) => self.counters.publish_failures += 1,
-        }
-        self.older -= u32::from(before == Stored::Older);
-        if *stored == Stored::Older {
-            self.older += 1;
-            self.set_suspect(keyspace);
-            if !std::mem::replace(&mut self.publications[usize::from(locate)].retried, true) {
-                self.retries.push(locate);
-            }
+        if status {
+            self.write(locate, Value::Status, rx_ns, session, keyspace);
         }
     }
 
@@ -357,7 +374,7 @@ impl Publisher {
         hole_deadline_ns: Option<u64>,
         keyspace: &mut K,
     ) {
-        if self.older != 0 || self.has_backlog() {
+        if self.older != 0 || self.has_backlog() || self.venue_stored.contains(&Stored::Older) {
             return;
         }
         let lease_ns = hole_deadline_ns.unwrap_or(now_ns.saturating_add(LEASE_NS));

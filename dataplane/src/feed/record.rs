@@ -1,15 +1,19 @@
-//! The values of `md:{venue}:{symbol}:bbo` and `md:{venue}:{symbol}:last`: fixed layouts,
-//! little-endian, layout version first. `README.md` beside this file has the same tables with numpy
+//! The values of `md:{venue}:{symbol}:bbo`, `:last`, `:status`, `:stats` and `:depthN`, and of `md:{venue}:status`
+//! and `md:{venue}:stats`: fixed layouts, little-endian, layout version first. `README.md` beside this file has the same tables with numpy
 //! dtypes; a test holds the two together.
 //!
 //! A record describes one symbol after one packet: several changes inside a packet give one record.
+
+pub mod depth;
+pub mod statistics;
+pub mod status;
 
 use super::book::{Bbo, LastTrade, Level};
 use super::itch::Side;
 use super::moldudp64::Session;
 use super::{Symbol, Venue};
 
-/// Version of both layouts.
+/// Version of the layouts.
 pub const LAYOUT_VERSION: u16 = 1;
 
 /// Bytes of a best bid/offer record.
@@ -27,7 +31,7 @@ pub const FLAG_BROKEN: u16 = 4;
 
 const _: () = assert!(BBO_BYTES <= 128 && LAST_BYTES <= 128, "a record is at most 128 bytes");
 
-/// What both records begin with.
+/// What every record begins with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Origin {
     /// Stock locate of the day.
@@ -256,10 +260,55 @@ pub enum Value {
     Bbo,
     /// `:last`
     Last,
+    /// `:status`
+    Status,
+    /// `:stats`
+    Statistics,
+    /// `:depth1` to `:depth10`: levels a side.
+    Depth(u8),
 }
 
-/// Longest key: `md:` venue `:` symbol `:last`.
-const KEY_BYTES_MAX: usize = 3 + super::symbol::VENUE_BYTES_MAX + 1 + 8 + 5;
+impl Value {
+    /// How many kinds there are.
+    pub const KINDS: usize = 5;
+
+    /// Which kind it is, below [`Self::KINDS`].
+    pub fn kind(self) -> usize {
+        match self {
+            Self::Bbo => 0,
+            Self::Last => 1,
+            Self::Status => 2,
+            Self::Statistics => 3,
+            Self::Depth(_) => 4,
+        }
+    }
+
+    fn suffix(self) -> &'static [u8] {
+        const DEPTHS: [&[u8]; depth::DEPTH_MAX + 1] = [
+            b":depth0",
+            b":depth1",
+            b":depth2",
+            b":depth3",
+            b":depth4",
+            b":depth5",
+            b":depth6",
+            b":depth7",
+            b":depth8",
+            b":depth9",
+            b":depth10",
+        ];
+        match self {
+            Self::Bbo => b":bbo",
+            Self::Last => b":last",
+            Self::Status => b":status",
+            Self::Statistics => b":stats",
+            Self::Depth(levels) => DEPTHS[usize::from(levels).min(depth::DEPTH_MAX)],
+        }
+    }
+}
+
+/// Longest key: `md:` venue `:` symbol `:depth10`.
+const KEY_BYTES_MAX: usize = 3 + super::symbol::VENUE_BYTES_MAX + 1 + 8 + 8;
 
 /// One key, built on the stack.
 #[derive(Clone, Copy)]
@@ -271,16 +320,22 @@ pub struct Key {
 impl Key {
     /// `md:{venue}:{symbol}:{value}`, or `None` when the symbol cannot stand in a key.
     pub fn new(venue: &Venue, symbol: Symbol, value: Value) -> Option<Self> {
+        let parts = [b"md:", venue.as_bytes(), b":", symbol.name()?, value.suffix()];
+        Some(Self::of_parts(&parts))
+    }
+
+    /// `md:{venue}:status` or `md:{venue}:stats`.
+    pub fn of_venue(venue: &Venue, value: Value) -> Self {
+        Self::of_parts(&[b"md:", venue.as_bytes(), value.suffix()])
+    }
+
+    fn of_parts(parts: &[&[u8]]) -> Self {
         let mut key = Self { bytes: [0; KEY_BYTES_MAX], length: 0 };
-        let suffix: &[u8] = match value {
-            Value::Bbo => b":bbo",
-            Value::Last => b":last",
-        };
-        for part in [b"md:", venue.as_bytes(), b":", symbol.name()?, suffix] {
+        for part in parts {
             key.bytes[key.length..key.length + part.len()].copy_from_slice(part);
             key.length += part.len();
         }
-        Some(key)
+        key
     }
 
     /// The key's bytes.
@@ -369,6 +424,22 @@ mod tests {
         for (title, bytes, offsets) in [
             ("`md:{venue}:{symbol}:bbo`, 96", BBO_BYTES, &[("bid_price", 56), ("ask_orders", 84)]),
             ("`md:{venue}:{symbol}:last`, 80", LAST_BYTES, &[("kind", 50), ("match_number", 64)]),
+            (
+                "`md:{venue}:{symbol}:status`, 272",
+                status::STATUS_BYTES,
+                &[("halts", 56), ("imbalance_shares", 240)],
+            ),
+            (
+                "`md:{venue}:status`, 128",
+                status::VENUE_STATUS_BYTES,
+                &[("breach", 51), ("level_3", 120)],
+            ),
+            (
+                "`md:{venue}:{symbol}:stats`, 104",
+                statistics::STATISTICS_BYTES,
+                &[("orders", 56), ("unknown_breaks", 96)],
+            ),
+            ("For N = 1, 88 bytes", depth::depth_bytes(1), &[("levels", 50), ("ask_orders", 84)]),
         ] {
             let section = &readme[readme.find(title).expect(title)..];
             let mut end = 0;
@@ -395,8 +466,11 @@ mod tests {
         let key = Key::new(&venue, Symbol(*b"YCBD-A  "), Value::Bbo).unwrap();
         assert_eq!(key.as_bytes(), b"md:nasdaq:YCBD-A:bbo");
         let longest = Venue::new(&"v".repeat(63)).unwrap();
-        let key = Key::new(&longest, Symbol(*b"ABCDEFGH"), Value::Last).unwrap();
+        let key = Key::new(&longest, Symbol(*b"ABCDEFGH"), Value::Depth(10)).unwrap();
         assert_eq!(key.as_bytes().len(), KEY_BYTES_MAX);
+        let key = Key::new(&venue, Symbol(*b"AAPL    "), Value::Depth(5)).unwrap();
+        assert_eq!(key.as_bytes(), b"md:nasdaq:AAPL:depth5");
+        assert_eq!(Key::of_venue(&venue, Value::Status).as_bytes(), b"md:nasdaq:status");
         assert!(Key::new(&venue, Symbol(*b"        "), Value::Bbo).is_none());
     }
 }

@@ -391,6 +391,7 @@ mod tests {
             channel: 1,
             start: Start::Session,
             silence_limit_ns: SILENCE_LIMIT_NS,
+            depth: 0,
             hold_limit_ns: 0,
             books,
         };

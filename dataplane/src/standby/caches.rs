@@ -174,6 +174,7 @@ fn channel_of(feed: &config::Feed) -> Result<ChannelSpec, StandbyError> {
         start,
         silence_limit_ns: SILENCE_LIMIT_NS,
         hold_limit_ns: u64::from(feed.hold_limit_us) * 1_000,
+        depth: feed.depth,
         books,
     })
 }

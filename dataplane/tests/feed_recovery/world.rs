@@ -53,6 +53,7 @@ pub fn channel(setting: Setting) -> Channel {
         channel: 1,
         start: Start::Session,
         silence_limit_ns: SILENCE_NS,
+        depth: 0,
         hold_limit_ns: HOLD_NS,
         books: BookLimits { orders_max: 1 << 12, levels_max: 1 << 12, hash_seed: 3 },
     };

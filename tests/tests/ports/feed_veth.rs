@@ -203,6 +203,7 @@ impl FeedOnCache {
             channel: 1,
             start: Start::Session,
             silence_limit_ns: 600_000_000_000,
+            depth: 0,
             hold_limit_ns: 5_000_000,
             books: BOOKS,
         };

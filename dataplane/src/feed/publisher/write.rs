@@ -1,0 +1,183 @@
+//! Records on their way into the keyspace.
+
+use super::super::book::Level;
+use super::super::itch::Side;
+use super::super::moldudp64::Session;
+use super::super::record::depth::{DEPTH_BYTES_MAX, DEPTH_MAX, Depth, DepthRecord};
+use super::super::record::statistics::StatisticsRecord;
+use super::super::record::status::{StatusRecord, VenueStatusRecord};
+use super::super::record::{BboRecord, FLAG_PARTIAL, Key, LastRecord, Origin, Value};
+use super::super::status::Stamp;
+use super::super::{Symbol, book};
+use super::{Publisher, Stored};
+use crate::app::Keyspace;
+
+/// Between two records of what was traded on a venue. Too low: a record for each trade of every stock. Too high:
+/// it is behind by so much.
+const VENUE_STATISTICS_NS: u64 = 100_000_000;
+
+/// The records of a venue by their place in [`Publisher::venue_stored`].
+const VENUE_STATUS: usize = 0;
+const VENUE_STATISTICS: usize = 1;
+
+/// Symbol of a venue's own records.
+const NO_SYMBOL: Symbol = Symbol([b' '; 8]);
+
+impl Publisher {
+    /// Writes one record as the books stand now.
+    pub(super) fn write<K: Keyspace>(
+        &mut self,
+        locate: u16,
+        value: Value,
+        capture_ns: u64,
+        session: Session,
+        keyspace: &mut K,
+    ) {
+        let symbol = self.books.symbol(locate);
+        let key = symbol.and_then(|symbol| Key::new(&self.spec.venue, symbol, value));
+        let (Some(symbol), Some(key)) = (symbol, key) else {
+            self.counters.unnamed += 1;
+            return;
+        };
+        let publication = &mut self.publications[usize::from(locate)];
+        let of_book = (publication.book_sequence, publication.book_exchange_ns);
+        let of_trade = (publication.trade_sequence, publication.trade_exchange_ns);
+        let (partial, channel) = (self.partial, self.spec.channel);
+        let origin = |(source_sequence, exchange_ns): (u64, u64)| Origin {
+            locate,
+            flags: if partial { FLAG_PARTIAL } else { 0 },
+            source_sequence,
+            capture_ns,
+            exchange_ns,
+            symbol,
+            session,
+        };
+        let mut put = |record: &[u8]| keyspace.put(key.as_bytes(), record, channel, capture_ns);
+        let result = match value {
+            Value::Bbo => {
+                publication.bbo = self.books.bbo(locate);
+                put(&BboRecord { origin: origin(of_book), bbo: publication.bbo }.encode())
+            }
+            Value::Depth(levels) => {
+                let depth = depth_of(&self.books, locate, levels);
+                let record = DepthRecord { origin: origin(of_book), depth };
+                put(record.encode(&mut [0; DEPTH_BYTES_MAX]))
+            }
+            Value::Last => {
+                let trade = self.books.last_trade(locate);
+                let exchange_ns = trade.map_or(0, |trade| trade.exchange_ns);
+                let origin = origin((of_trade.0, exchange_ns));
+                put(&LastRecord { origin, trade }.encode())
+            }
+            Value::Statistics => {
+                let statistics = publication.statistics;
+                put(&StatisticsRecord { origin: origin(of_trade), statistics }.encode())
+            }
+            Value::Status => {
+                let status = self.facts.statuses.get(locate);
+                let Stamp { sequence, exchange_ns } = status.newest();
+                put(&StatusRecord { origin: origin((sequence, exchange_ns)), status }.encode())
+            }
+        };
+        let stored = &mut publication.stored[value.kind()];
+        let before = *stored;
+        *stored = before.after(result.is_ok());
+        let is_older = *stored == Stored::Older;
+        match result {
+            Ok(()) => self.counters.published += 1,
+            Err(_) => self.counters.publish_failures += 1,
+        }
+        self.older -= u32::from(before == Stored::Older);
+        if is_older {
+            self.older += 1;
+            self.set_suspect(keyspace);
+            if !std::mem::replace(&mut self.publications[usize::from(locate)].retried, true) {
+                self.retries.push(locate);
+            }
+        }
+    }
+
+    /// Writes what the venue says of itself.
+    pub(super) fn publish_venue_status<K: Keyspace>(
+        &mut self,
+        capture_ns: u64,
+        session: Session,
+        keyspace: &mut K,
+    ) {
+        let status = *self.facts.statuses.venue();
+        let origin = self.origin_of_venue(status.newest(), capture_ns, session);
+        let record = VenueStatusRecord { origin, status }.encode();
+        self.write_venue(VENUE_STATUS, Value::Status, &record, capture_ns, keyspace);
+    }
+
+    /// Writes what is due of the venue: what was refused before, and now and then what was traded.
+    pub(super) fn publish_venue<K: Keyspace>(
+        &mut self,
+        now_ns: u64,
+        session: Session,
+        keyspace: &mut K,
+    ) {
+        if self.venue_changed[VENUE_STATUS] {
+            self.publish_venue_status(now_ns, session, keyspace);
+        }
+        if now_ns.saturating_sub(self.venue_published_ns) < VENUE_STATISTICS_NS {
+            return;
+        }
+        let statistics = self.facts.statistics;
+        if statistics == self.venue_statistics && !self.venue_changed[VENUE_STATISTICS] {
+            return;
+        }
+        self.venue_published_ns = now_ns;
+        self.venue_statistics = statistics;
+        let origin = self.origin_of_venue(Stamp::default(), now_ns, session);
+        let record = StatisticsRecord { origin, statistics }.encode();
+        self.write_venue(VENUE_STATISTICS, Value::Statistics, &record, now_ns, keyspace);
+    }
+
+    fn origin_of_venue(&self, stamp: Stamp, capture_ns: u64, session: Session) -> Origin {
+        Origin {
+            locate: 0,
+            flags: if self.partial { FLAG_PARTIAL } else { 0 },
+            source_sequence: stamp.sequence,
+            capture_ns,
+            exchange_ns: stamp.exchange_ns,
+            symbol: NO_SYMBOL,
+            session,
+        }
+    }
+
+    fn write_venue<K: Keyspace>(
+        &mut self,
+        place: usize,
+        value: Value,
+        record: &[u8],
+        capture_ns: u64,
+        keyspace: &mut K,
+    ) {
+        let key = Key::of_venue(&self.spec.venue, value);
+        let result = keyspace.put(key.as_bytes(), record, self.spec.channel, capture_ns);
+        match result {
+            Ok(()) => self.counters.published += 1,
+            Err(_) => self.counters.publish_failures += 1,
+        }
+        self.venue_stored[place] = self.venue_stored[place].after(result.is_ok());
+        self.venue_changed[place] = result.is_err();
+        if self.venue_stored[place] == Stored::Older {
+            self.set_suspect(keyspace);
+        }
+    }
+}
+
+/// The best levels of a stock.
+fn depth_of(books: &book::Books, locate: u16, levels: u8) -> Depth {
+    let mut depth =
+        Depth { levels, bids: [Level::default(); DEPTH_MAX], asks: [Level::default(); DEPTH_MAX] };
+    let count = usize::from(levels).min(DEPTH_MAX);
+    let sides = [(Side::Buy, &mut depth.bids), (Side::Sell, &mut depth.asks)];
+    for (side, places) in sides {
+        for (place, level) in places[..count].iter_mut().zip(books.levels(locate, side)) {
+            *place = *level;
+        }
+    }
+    depth
+}
