@@ -27,7 +27,9 @@ use nautilus_dataplane::feed::soupbintcp::{
 use nautilus_dataplane::replay::random::Random;
 use nautilus_dataplane::venue::engine::book::Level;
 use nautilus_dataplane::venue::engine::stock_text;
+use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{setsockopt, sockopt};
+use nix::unistd::Pid;
 use supervised::{Supervised, ip, privileged, wait_until};
 
 const SESSION: Session = Session(*b"     VENUE");
@@ -93,7 +95,7 @@ impl Venue {
         command.args(["--snapshot", &site.snapshots.to_string(), "--password-file"]);
         command.arg(folder.path().join("password")).arg("--write-books");
         command.arg(folder.path().join("books"));
-        command.args(["--begin-after-ms", "300", "--linger-ms", "4000"]);
+        command.args(["--begin-after-ms", "300", "--linger-ms", "60000"]);
         let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         Self { child: Some(child), folder }
     }
@@ -104,6 +106,8 @@ impl Venue {
 
     /// Waits for its end: the line it printed, and the books it wrote.
     fn end(mut self) -> (String, String) {
+        let pid = self.child.as_ref().unwrap().id();
+        kill(Pid::from_raw(pid as i32), Signal::SIGTERM).unwrap();
         let output = self.child.take().unwrap().wait_with_output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let books = std::fs::read_to_string(self.books_file()).unwrap();
@@ -336,6 +340,8 @@ fn scenario(site: &Site) {
     is_refused(site, &Request { sequence: end, ..good }.encode());
     is_refused(site, &[good.encode().as_slice(), b"x"].concat());
 
+    // What was sent last is still to be read.
+    std::thread::sleep(Duration::from_millis(500));
     let (line, books) = venue.end();
     assert!(early_requests > 10 && late_requests > 10, "{early_requests} {late_requests}");
     assert_eq!(text(&early), books, "received from the start");

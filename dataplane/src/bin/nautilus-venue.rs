@@ -21,6 +21,7 @@ use nautilus_dataplane::venue::publish::{PublishCounts, Publisher};
 use nautilus_dataplane::venue::requests;
 use nautilus_dataplane::venue::shared::Shared;
 use nautilus_dataplane::venue::snapshots::{self, SnapshotCounts, SnapshotSpec};
+use nix::sys::signal::{SigSet, Signal};
 use std::fmt::Write;
 use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
@@ -187,17 +188,27 @@ fn run(arguments: &Arguments) -> anyhow::Result<String> {
     let packer = Packer::with_limits(session, 1, payload_bytes_max, MESSAGES_MAX);
     let packets = Packetiser::new(packer, arguments.flush_us * 1_000, shared.now_ns());
 
+    let signals = end_signals();
+    signals.thread_block().context("blocking SIGTERM and SIGINT")?;
+    let shared = std::sync::Arc::new(shared);
+    let hurried = shared.clone();
+    // Ends with the process: it has nothing to give back.
+    std::thread::spawn(move || {
+        if signals.wait().is_ok() {
+            hurried.hurry();
+        }
+    });
+    let shared = &*shared;
     let (published, answered) = std::thread::scope(|scope| {
-        let requests = requests.as_ref().map(|socket| {
-            let shared = &shared;
-            scope.spawn(move || requests::serve(socket, server, shared))
-        });
+        let requests = requests
+            .as_ref()
+            .map(|socket| scope.spawn(move || requests::serve(socket, server, shared)));
         let snapshots = snapshots.as_ref().map(|(listener, credentials)| {
             let spec = SnapshotSpec { session, credentials: *credentials };
-            let (shared, counts) = (&shared, &snapshot_counts);
+            let counts = &snapshot_counts;
             scope.spawn(move || snapshots::serve(listener, spec, shared, counts))
         });
-        let published = publish(arguments, Publisher::new(&shared, lines, packets));
+        let published = publish(arguments, Publisher::new(shared, lines, packets));
         // In any case: the scope waits for its threads.
         shared.stop();
         let answered = requests.map(|thread| thread.join().expect("the request thread's panic"));
@@ -213,6 +224,14 @@ fn run(arguments: &Arguments) -> anyhow::Result<String> {
     }
     let last_sequence = state.history().next_sequence() - 1;
     Ok(line(session, last_sequence, &published, &answered, &snapshot_counts))
+}
+
+/// What ends the day and the time after it at once; the counts are printed all the same.
+fn end_signals() -> SigSet {
+    let mut signals = SigSet::empty();
+    signals.add(Signal::SIGTERM);
+    signals.add(Signal::SIGINT);
+    signals
 }
 
 fn publish(

@@ -13,6 +13,9 @@ const SLEEP_MIN: Duration = Duration::from_micros(60);
 /// Between two announcements of the end of the session.
 const END_INTERVAL: Duration = Duration::from_secs(1);
 
+/// Between two looks at whether the day is to end now.
+const HURRY_INTERVAL: Duration = Duration::from_millis(20);
+
 /// What was published.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PublishCounts {
@@ -60,7 +63,7 @@ impl<'a> Publisher<'a> {
                 let before = state.day().sent();
                 (state.step(&mut tape), state.day().now().0, before)
             };
-            if !goes_on {
+            if !goes_on || self.shared.is_hurried() {
                 break;
             }
             let due = schedule.due(stamp_ns, before);
@@ -83,16 +86,19 @@ impl<'a> Publisher<'a> {
     /// still answer. Returns what was done, and how many packets a line did not take.
     pub fn end(mut self, time: Duration) -> (PublishCounts, u64) {
         let end = self.packets.packer().end_of_session();
-        let mut left = time;
+        let until_ns = self.shared.now_ns() + time.as_nanos() as u64;
+        let mut next_ns = 0;
         loop {
-            self.lines.send(&end);
-            self.counts.ends += 1;
-            let interval = left.min(END_INTERVAL);
-            std::thread::sleep(interval);
-            left -= interval;
-            if left.is_zero() {
+            let now_ns = self.shared.now_ns();
+            if now_ns >= next_ns {
+                self.lines.send(&end);
+                self.counts.ends += 1;
+                next_ns = now_ns + END_INTERVAL.as_nanos() as u64;
+            }
+            if now_ns >= until_ns || self.shared.is_hurried() {
                 return (self.counts, self.lines.failures());
             }
+            std::thread::sleep(HURRY_INTERVAL.min(Duration::from_nanos(until_ns - now_ns)));
         }
     }
 
@@ -106,14 +112,14 @@ impl<'a> Publisher<'a> {
     fn sleep_until(&mut self, until_ns: u64) {
         loop {
             let now_ns = self.shared.now_ns();
-            if now_ns >= until_ns {
+            if now_ns >= until_ns || self.shared.is_hurried() {
                 return;
             }
             self.poll();
             let next_ns = until_ns.min(self.packets.due_ns());
             let rest = Duration::from_nanos(next_ns.saturating_sub(self.shared.now_ns()));
             if rest > SLEEP_MIN {
-                std::thread::sleep(rest - SLEEP_MIN);
+                std::thread::sleep((rest - SLEEP_MIN).min(HURRY_INTERVAL));
             } else {
                 std::thread::yield_now();
             }

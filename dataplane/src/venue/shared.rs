@@ -42,6 +42,7 @@ pub struct Shared {
     /// first; nothing is ordered by it.
     waiting: AtomicU64,
     stop: AtomicBool,
+    hurry: AtomicBool,
     started: Instant,
 }
 
@@ -52,8 +53,19 @@ impl Shared {
             state: Mutex::new(State { day, history }),
             waiting: AtomicU64::new(0),
             stop: AtomicBool::new(false),
+            hurry: AtomicBool::new(false),
             started: Instant::now(),
         }
+    }
+
+    /// Asks the publisher to end the day, and the time after it, now.
+    pub fn hurry(&self) {
+        self.hurry.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it was asked to.
+    pub fn is_hurried(&self) -> bool {
+        self.hurry.load(Ordering::Relaxed)
     }
 
     /// Nanoseconds since the start.
