@@ -458,3 +458,38 @@ fn more_than_can_be_held_is_a_gap_before_the_limit() {
     assert_eq!(channel.sequencer().doubt(), Some(Doubt::Gap));
     assert_eq!((channel.counters().full_holes, channel.counters().gap_messages), (1, 1));
 }
+
+#[test]
+fn a_session_whose_beginning_only_one_line_brings_is_exact() {
+    let sent = day(3, 600);
+    let truth = truth(&sent);
+    // A begins with the fourth packet, and B brings everything a little later.
+    let arrival = |line, place: usize| {
+        let rx_ns = 1_000_000 + place as u64 * PACE_NS + line as u64 * LIMIT_NS / 2;
+        Arrival { rx_ns, line, packet: &sent[place] }
+    };
+    let mut arrivals: Vec<_> = (3..sent.len()).map(|place| arrival(A, place)).collect();
+    arrivals.extend((0..sent.len()).map(|place| arrival(B, place)));
+    arrivals.sort_by_key(|arrival| arrival.rx_ns);
+    let (mut channel, mut keyspace) = play(&arrivals, &truth, |_, _, _| {});
+    let end = sent.last().unwrap().next;
+    assert_eq!((channel.sequencer().expected(), channel.sequencer().doubt()), (end, None));
+    assert_eq!(channel.counters().gaps, 0);
+    assert_eq!(published(&keyspace), truth[&end]);
+    channel.handle(u64::MAX / 2, &mold_packet(TUESDAY, 1, &[]), &mut keyspace);
+    let counts: Vec<LineCounts> = channel.line_counts().copied().collect();
+    let missed = sent[3].sequence - 1;
+    assert_eq!((counts[A].lost, counts[A].received), (missed, end - 1 - missed));
+    assert_eq!((counts[B].lost, counts[B].received), (0, end - 1));
+
+    // Where nobody brings it, the session is joined late when the limit is over.
+    let (mut channel, mut keyspace) = (self::channel(), MapKeyspace::default());
+    channel.handle(1_000, &sent[3].bytes, &mut keyspace);
+    assert_eq!(channel.sequencer().doubt(), Some(Doubt::Recovering));
+    channel.housekeeping(1_000 + LIMIT_NS, &mut keyspace);
+    assert_eq!(channel.held_packets(), 1);
+    channel.housekeeping(1_001 + LIMIT_NS, &mut keyspace);
+    assert_eq!(channel.sequencer().doubt(), Some(Doubt::JoinedLate));
+    assert_eq!((channel.held_packets(), channel.sequencer().expected()), (0, sent[3].next));
+    assert_eq!(channel.counters().gaps, 0);
+}

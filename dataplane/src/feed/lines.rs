@@ -63,6 +63,8 @@ pub struct LineWindows {
     lines: Vec<Line>,
     low: u64,
     high: u64,
+    /// Where the session began to be judged.
+    begun: u64,
 }
 
 impl LineWindows {
@@ -70,7 +72,7 @@ impl LineWindows {
     pub fn new(lines: usize) -> Self {
         assert!((1..=LINES_MAX).contains(&lines), "{lines} lines");
         let line = || Line { bits: Box::new([0; WORDS]), counts: LineCounts::default() };
-        Self { lines: (0..lines).map(|_| line()).collect(), low: 1, high: 1 }
+        Self { lines: (0..lines).map(|_| line()).collect(), low: 1, high: 1, begun: 1 }
     }
 
     /// What each line delivered, in the order of the lines.
@@ -82,12 +84,23 @@ impl LineWindows {
     /// one before is lost: its packets count no more.
     pub fn begin(&mut self, sequence: u64) {
         self.leave_behind(self.high);
-        (self.low, self.high) = (sequence, sequence);
+        (self.low, self.high, self.begun) = (sequence, sequence, sequence);
+    }
+
+    /// The session's first message has come on some line after later ones had on another: from there on
+    /// every line is judged, unless that is further back than a window.
+    fn begin_at_first(&mut self) {
+        if self.low == self.begun && self.high - 1 <= WINDOW_MESSAGES {
+            (self.low, self.begun) = (1, 1);
+        }
     }
 
     /// A line has brought `sequence..next_sequence`, at most [`WINDOW_MESSAGES`]; a heartbeat brings
     /// nothing and names the next number. What lies before the window counts as nothing.
     pub fn note(&mut self, line: usize, sequence: u64, next_sequence: u64) {
+        if sequence == 1 && self.begun != 1 && next_sequence > 1 {
+            self.begin_at_first();
+        }
         if next_sequence > self.high {
             self.leave_behind(next_sequence.saturating_sub(WINDOW_MESSAGES));
             self.high = next_sequence;
@@ -173,6 +186,25 @@ mod tests {
         windows.begin(1);
         assert_eq!(counts(&windows, A), (11, 1, 0, 10), "12 came on B alone");
         assert_eq!(counts(&windows, B), (12, 0, 5, 2));
+    }
+
+    #[test]
+    fn what_a_line_lost_of_the_beginning_counts_once_another_brings_it() {
+        let mut windows = LineWindows::new(2);
+        windows.begin(14);
+        windows.note(A, 14, 20);
+        windows.note(B, 1, 14);
+        windows.note(B, 14, 20);
+        windows.begin(1);
+        assert_eq!(counts(&windows, A), (6, 13, 0, 6));
+        assert_eq!(counts(&windows, B), (19, 0, 0, 13));
+        // Not when it is too far back, or when the window has moved on.
+        windows.begin(2 + WINDOW_MESSAGES);
+        windows.note(B, 1, 14);
+        windows.begin(2);
+        windows.note(A, 3 + WINDOW_MESSAGES, 3 + WINDOW_MESSAGES);
+        windows.note(B, 1, 3);
+        assert_eq!(counts(&windows, B).0, 19);
     }
 
     #[test]
