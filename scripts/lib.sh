@@ -26,7 +26,7 @@ kernel_at_least() {
 PACKAGES_BUILD=(gcc libc6-dev make m4 pkg-config clang libelf-dev zlib1g-dev ca-certificates)
 PACKAGES_LAB=(iproute2 ethtool procps)
 # Clients, servers and oracles nobody here wrote; the tests that use them skip where they are absent.
-PACKAGES_PEERS=(memcached libmemcached-tools prometheus tcpdump python3 python3-numpy python3-six python3-pip)
+PACKAGES_PEERS=(memcached libmemcached-tools prometheus tcpdump tshark python3 python3-numpy python3-six python3-pip)
 # What the scoreboard compares with.
 PACKAGES_BENCH=(memcached redis-server dpdk-dev librte-net-af-xdp23)
 export PACKAGES_BUILD PACKAGES_LAB PACKAGES_PEERS PACKAGES_BENCH
