@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# One node end to end: installs what it needs, builds, replays a feed into a node while clients read,
-# kills the worker, prints latencies and the gap, cleans up.
+# One node end to end: installs what it needs, builds, leads a venue's lossy lines into a node while clients
+# read, kills the worker, prints latencies, the gap and what was recovered, cleans up.
 #
-#   scripts/demo.sh [FILE] [--seconds N] [--rate N] [--feed-rate N] [--socket]
+#   scripts/demo.sh [FILE] [--seconds N] [--rate N] [--feed-rate N] [--loss-ppm N] [--socket]
 #
-# FILE is a capture of MoldUDP64 (pcap) or an ITCH 5.0 BinaryFILE. Without root, the same job over
+# FILE, a capture of MoldUDP64 (pcap) or an ITCH 5.0 BinaryFILE, is replayed in the venue's place. Without root, the same job over
 # kernel sockets on loopback; where that user cannot build, with the programs that lie there.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh

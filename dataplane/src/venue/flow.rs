@@ -80,7 +80,8 @@ pub struct Flow {
 }
 
 /// The name of a stock: `NA` and its number in base 26.
-fn name(index: u16) -> Symbol {
+/// Symbol of the stock of this index, from 0.
+pub fn symbol(index: u16) -> Symbol {
     let mut bytes = *b"NAAAAA  ";
     let mut rest = index;
     for byte in bytes[2..6].iter_mut().rev() {
@@ -121,7 +122,10 @@ impl Flow {
     pub fn stocks(&self) -> Vec<StockSpec> {
         let specs = (0..self.spec.symbols).zip(&self.middles);
         specs
-            .map(|(index, cents)| StockSpec { symbol: name(index), reference_price: cents * TICK })
+            .map(|(index, cents)| StockSpec {
+                symbol: symbol(index),
+                reference_price: cents * TICK,
+            })
             .collect()
     }
 

@@ -1,12 +1,12 @@
-//! `nautilus-demo`: one node end to end. A feed is replayed into it while clients read; its worker is
-//! killed half-way; a table says what the clients saw.
+//! `nautilus-demo`: one node end to end. A venue's two lines, which lose packets, or a file lead into it while
+//! clients read; its worker is killed half-way; a table says what the clients saw.
 //!
 //! As root: a lab of one node on AF_XDP. Else, or with `--socket`: the same processes over kernel
 //! sockets on loopback.
 #![forbid(unsafe_code)]
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -18,17 +18,21 @@ use nautilus_dataplane::feed::record::BboRecord;
 use nautilus_dataplane::replay::generate::GeneratorSpec;
 use nautilus_shm::cells::WorkerIdentity;
 use nautilus_shm::control_region::{ControlReader, HistogramId, SUPERVISOR_PROCESS, WORKERS_MAX};
-use nautilus_shm::metrics::Owner;
+use nautilus_shm::metrics::labels::{FeedLine, HoleEnd, Recovery};
+use nautilus_shm::metrics::{Counter, Owner, table};
+use nautilus_tests::demo::{Feed, Subscriber};
 use nautilus_tests::feed_source::FeedSource;
 use nautilus_tests::lab::node_file::FEED_VENUE;
 use nautilus_tests::lab::{
-    Folder, Lab, NetNs, NodeFile, RunId, Service, active_worker, attach, binary, left_behind,
-    node_file, sweep,
+    self, Address, Folder, Lab, NetNs, NodeFile, RunId, Service, active_worker, attach, binary,
+    left_behind, node_file, sweep,
 };
 use nautilus_tests::load::{self, Plan, Report};
+use nautilus_tests::lossy_lines::LossyLines;
 use nautilus_tests::memcached::Client;
 use nautilus_tests::phases::Phases;
 use nautilus_tests::values;
+use nautilus_tests::venue::VenueSpec;
 use nautilus_tests::wait::wait_until;
 use nix::sys::signal::{Signal, kill};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -37,7 +41,8 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
-    /// A capture of MoldUDP64 (pcap) or an ITCH 5.0 BinaryFILE; generated order flow without one.
+    /// A capture of MoldUDP64 (pcap) or an ITCH 5.0 BinaryFILE to replay; a venue without one, or generated
+    /// order flow over kernel sockets.
     file: Option<PathBuf>,
     /// How long clients read, seconds.
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(2..=3600))]
@@ -51,6 +56,9 @@ struct Arguments {
     /// Seed of the generated flow.
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// Of a million packets, how many each of the venue's lines loses.
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(0..=500_000))]
+    loss_ppm: u32,
     /// Kernel sockets on loopback, even as root.
     #[arg(long)]
     socket: bool,
@@ -70,8 +78,12 @@ enum Stage {
 }
 
 impl Stage {
-    fn start_lab(folder: Arc<Folder>, run: RunId) -> anyhow::Result<Self> {
-        let mut lab = Lab::start(folder, run, 1, |_, _, _| Ok(()))?;
+    /// `feed_more` is what the node file says of the feed beside its first line.
+    fn start_lab(folder: Arc<Folder>, run: RunId, feed_more: &str) -> anyhow::Result<Self> {
+        let mut lab = Lab::start(folder, run, 1, |_, _, file| {
+            file.feed_more = feed_more.to_owned();
+            Ok(())
+        })?;
         lab.start_control()?;
         Ok(Self::Lab(Box::new(lab)))
     }
@@ -123,11 +135,14 @@ impl Stage {
 
     /// What the node says of itself.
     fn region(&self) -> anyhow::Result<ControlReader> {
-        let run_dir = match self {
+        Ok(attach(self.run_dir())?)
+    }
+
+    fn run_dir(&self) -> &Path {
+        match self {
             Self::Lab(lab) => &lab.nodes()[0].run_dir,
             Self::Loopback { run_dir, .. } => run_dir,
-        };
-        Ok(attach(run_dir)?)
+        }
     }
 
     fn worker(&self) -> anyhow::Result<WorkerIdentity> {
@@ -173,6 +188,13 @@ fn end_on_signals(stop: &Arc<AtomicBool>) -> anyhow::Result<()> {
 fn demonstrate(arguments: &Arguments, run: RunId, stop: &AtomicBool) -> anyhow::Result<()> {
     let root = nix::unistd::geteuid().is_root();
     let loopback = arguments.socket || !root;
+    let venue = (!loopback && arguments.file.is_none()).then_some(VenueSpec {
+        seed: arguments.seed,
+        symbols: SYMBOLS,
+        rate: arguments.feed_rate,
+        seconds: arguments.seconds + 60,
+        lost_ppm: arguments.loss_ppm,
+    });
     let spec = GeneratorSpec {
         seed: arguments.seed,
         symbols: SYMBOLS,
@@ -183,7 +205,10 @@ fn demonstrate(arguments: &Arguments, run: RunId, stop: &AtomicBool) -> anyhow::
         Some(file) => FeedSource::of_file(file)?,
         None => FeedSource::Generator(spec),
     };
-    let feed_keys = source.bbo_keys(FEED_VENUE)?;
+    let feed_keys = match &venue {
+        Some(venue) => venue.bbo_keys()?,
+        None => source.bbo_keys(FEED_VENUE)?,
+    };
 
     let folder = Arc::new(Folder::create(run)?);
     let stage = if loopback {
@@ -192,7 +217,14 @@ fn demonstrate(arguments: &Arguments, run: RunId, stop: &AtomicBool) -> anyhow::
         Stage::start_loopback(&folder, run)?
     } else {
         println!("node: AF_XDP on veth, lab {run}");
-        Stage::start_lab(Arc::clone(&folder), run)?
+        let feed_more = match &venue {
+            Some(venue) => {
+                let [node, of_venue] = [lab::node(1), lab::VENUE].map(Address::v4);
+                venue.of_node(&folder, node, of_venue)?
+            }
+            None => String::new(),
+        };
+        Stage::start_lab(Arc::clone(&folder), run, &feed_more)?
     };
     if stop.load(Ordering::Relaxed) {
         return Ok(());
@@ -200,25 +232,35 @@ fn demonstrate(arguments: &Arguments, run: RunId, stop: &AtomicBool) -> anyhow::
 
     let own_keys: Vec<String> = (0..OWN_KEYS).map(|number| format!("own:{number}")).collect();
     stage.as_client(|| write_own(stage.cache(), &own_keys))?;
-    let (venue, interface) = stage.venue();
-    let mut replay = source.replay_arguments();
-    for word in ["--interface", interface, "--pace", &format!("{}/s", arguments.feed_rate)] {
-        replay.push(word.into());
-    }
-    // A source that ends begins anew, as the next session.
-    let replay =
-        Service::start(run, venue, binary("nautilus-replay"), replay, folder.join("replay.log"))?;
+    let feed = match (&stage, &venue) {
+        (Stage::Lab(lab), Some(venue)) => {
+            let (namespace, own) = (&lab.venue().namespace, lab.venue().address.v4());
+            Feed::Venue(venue.start(run, namespace, own, &folder)?)
+        }
+        _ => {
+            let (namespace, interface) = stage.venue();
+            let mut replay = source.replay_arguments();
+            for word in ["--interface", interface, "--pace", &format!("{}/s", arguments.feed_rate)]
+            {
+                replay.push(word.into());
+            }
+            // A source that ends begins anew, as the next session.
+            let (program, log) = (binary("nautilus-replay"), folder.join("replay.log"));
+            Feed::Replay(Service::start(run, namespace, program, replay, log)?)
+        }
+    };
     stage.as_client(|| first_record(stage.cache(), &feed_keys, stop)).with_context(|| {
         format!(
-            "replay: {}\nnode: {}",
-            end_of(&folder.join("replay.log")),
+            "feed: {}\nnode: {}",
+            end_of(&folder.join(feed.log())),
             end_of(&folder.join("node1.log"))
         )
     })?;
 
     let duration = Duration::from_secs(arguments.seconds);
     println!(
-        "feed: {} symbols, {} messages/s; two readers of {}/s each for {duration:?}",
+        "{}: {} symbols, {} messages/s; two readers of {}/s each for {duration:?}",
+        feed.name(),
         feed_keys.len(),
         arguments.feed_rate,
         arguments.rate
@@ -231,7 +273,8 @@ fn demonstrate(arguments: &Arguments, run: RunId, stop: &AtomicBool) -> anyhow::
     };
     let killed_at = OnceLock::new();
     let mut phases = Phases::default();
-    let (own, feed, killed) = std::thread::scope(|scope| {
+    let subscriber = Subscriber::start(stage.run_dir(), &feed_keys[0])?;
+    let (own, read, killed) = std::thread::scope(|scope| {
         let own = scope.spawn(|| {
             stage.as_client(|| {
                 load::read(&plan(&own_keys), stop, |key, found| {
@@ -239,22 +282,23 @@ fn demonstrate(arguments: &Arguments, run: RunId, stop: &AtomicBool) -> anyhow::
                 })
             })
         });
-        let feed = scope.spawn(|| {
+        let read = scope.spawn(|| {
             stage.as_client(|| {
                 load::read(&plan(&feed_keys), stop, |_, found| {
                     phases.count(killed_at.get().copied(), Instant::now(), found.is_some());
-                    // A miss is honest: the feed is suspect until its next session.
+                    // A miss is honest: the feed is suspect until it is recovered, or its next session.
                     found.is_none_or(|found| BboRecord::decode(&found.bytes).is_some())
                 })
             })
         });
-        let killed = kill_worker(&stage, &replay, duration / 2, &killed_at, stop);
-        (own.join(), feed.join(), killed)
+        let killed = kill_worker(&stage, &feed, duration / 2, &killed_at, stop);
+        (own.join(), read.join(), killed)
     });
+    let updates = subscriber.end();
     let panicked = |_| anyhow::anyhow!("a reader panicked");
-    let (own, feed) = (own.map_err(panicked)??, feed.map_err(panicked)??);
+    let (own, read) = (own.map_err(panicked)??, read.map_err(panicked)??);
     let Some(killed) = killed? else { return Ok(()) };
-    print(&own, &feed, &phases);
+    print(&own, &read, &phases, feed.heals());
     println!(
         "worker {} killed; {} went on: gap {:.3} ms by the supervisor's clock, {:.1} ms seen from \
          outside; readers' longest silence {:.1} ms",
@@ -262,17 +306,25 @@ fn demonstrate(arguments: &Arguments, run: RunId, stop: &AtomicBool) -> anyhow::
         killed.successor,
         stage.region()?.supervisor().last_gap_ns() as f64 / 1e6,
         killed.seen.as_secs_f64() * 1e3,
-        own.gap.max(feed.gap).as_secs_f64() * 1e3
+        own.gap.max(read.gap).as_secs_f64() * 1e3
     );
-    print_node(&stage.region()?);
-    if own.wrong + feed.wrong > 0 {
+    let region = stage.region()?;
+    if let Feed::Venue(venue) = &feed {
+        print_lines(&venue.lines, &region);
+    }
+    println!(
+        "subscriber on the host: {} changes of {} seen in shared memory, {} while it was suspect",
+        updates.changes, feed_keys[0], updates.suspect
+    );
+    print_node(&region);
+    if own.wrong + read.wrong > 0 {
         bail!(
             "{} wrong answers; first: {:?}",
-            own.wrong + feed.wrong,
-            own.first_wrong.or(feed.first_wrong)
+            own.wrong + read.wrong,
+            own.first_wrong.or(read.first_wrong)
         );
     }
-    if own.hits == 0 || feed.hits == 0 {
+    if own.hits == 0 || read.hits == 0 || updates.changes == 0 {
         bail!("no value was read");
     }
     if phases.suspect_for.is_none() {
@@ -314,11 +366,11 @@ struct Killed {
     seen: Duration,
 }
 
-/// Kills the active worker after `pause` and, when another is active, begins the feed's next session:
-/// the successor cannot know what it missed of the last one. None when stopped before.
+/// Kills the active worker after `pause` and, when another is active, lets the feed heal: the successor cannot
+/// know what it missed. None when stopped before.
 fn kill_worker(
     stage: &Stage,
-    replay: &Service,
+    feed: &Feed,
     pause: Duration,
     killed_at: &OnceLock<Instant>,
     stop: &AtomicBool,
@@ -340,11 +392,11 @@ fn kill_worker(
     })?;
     let successor = successor.context("another worker is active")?.pid;
     let seen = killed.elapsed();
-    replay.kill();
+    feed.heal();
     Ok(Some(Killed { victim, successor, seen }))
 }
 
-fn print(own: &Report, feed: &Report, phases: &Phases) {
+fn print(own: &Report, feed: &Report, phases: &Phases, heals: &str) {
     println!(
         "\n{:<18}{:>9}{:>9}{:>9}{:>7}{:>7}{:>11}{:>11}{:>11}{:>10}",
         "reads",
@@ -375,19 +427,43 @@ fn print(own: &Report, feed: &Report, phases: &Phases) {
     for (name, answers) in [
         ("  before the kill", phases.before),
         ("  while suspect", phases.suspect),
-        ("  next session", phases.after),
+        ("  afterwards", phases.after),
     ] {
         println!("{name:<27}{:>9}{:>9}", answers.hits, answers.misses);
     }
     println!("(open loop: latency counts from the moment a request was due, kill included)\n");
     match phases.suspect_for {
         Some(time) => println!(
-            "market data was suspect for {:.0} ms after the kill, until the feed's next session: \
-             a miss is the honest answer then",
+            "market data was suspect for {:.0} ms after the kill, until {heals}: a miss is the honest \
+             answer then",
             time.as_secs_f64() * 1e3
         ),
         None => println!("market data was suspect from the kill to the end: every read was a miss"),
     }
+}
+
+/// What the lines lost, and how the node got it back.
+fn print_lines(lines: &LossyLines, region: &ControlReader) {
+    let sum = |counter: Counter| -> u64 {
+        (0..WORKERS_MAX).map(|worker| region.metrics(worker).counter(counter)).sum()
+    };
+    for (name, counts) in ["A", "B"].into_iter().zip(lines.counts()) {
+        let (passed, lost) = (&counts.passed, &counts.lost);
+        let (passed, lost) = (passed.load(Ordering::Relaxed), lost.load(Ordering::Relaxed));
+        println!("line {name}: {passed} packets passed, {lost} lost");
+    }
+    let recovery = |what| sum(table::FEED_RECOVERY.of(what));
+    println!(
+        "{} holes filled; {} messages asked for and got, {} gaps; {} snapshots applied; {} copies dropped in XDP",
+        sum(table::FEED_HOLES.of(HoleEnd::Healed)),
+        sum(table::FEED_RECOVERED_MESSAGES),
+        sum(table::FEED_GAPS),
+        recovery(Recovery::SnapshotsLoaded),
+        [FeedLine::A, FeedLine::B]
+            .map(|line| sum(table::FEED_LINE_DROPPED_PACKETS.of(line)))
+            .iter()
+            .sum::<u64>(),
+    );
 }
 
 /// What the node measured itself: the way of a packet through it, and what became of every packet.

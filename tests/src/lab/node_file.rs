@@ -53,6 +53,8 @@ pub struct NodeFile {
     pub cache_readers: Vec<String>,
     /// Frames of one queue.
     pub frames: u32,
+    /// More lines of the feed's section, and sections of its own.
+    pub feed_more: String,
 }
 
 impl NodeFile {
@@ -75,6 +77,7 @@ impl NodeFile {
             hot_set: true,
             cache_readers: Vec::new(),
             frames: 2048,
+            feed_more: String::new(),
         }
     }
 
@@ -109,7 +112,7 @@ impl NodeFile {
              [echo]\nport = {echo_port}\n\n\
              [cache]\nid = {CACHE_ID:?}\nport = {cache_port}\nmax_memory_mb = {memory}\nhot_set = {hot_set}\n\
              readers = [{readers}]\n\n\
-             [[feed]]\nvenue = {FEED_VENUE:?}\ngroup = \"{group}\"\nport = {feed_port}\nchannel = 1\n",
+             [[feed]]\nvenue = {FEED_VENUE:?}\ngroup = \"{group}\"\nport = {feed_port}\nchannel = 1\n{feed_more}",
             id = self.id,
             run_dir = self.run_dir,
             workers = self.workers,
@@ -122,6 +125,7 @@ impl NodeFile {
             readers = quoted(&self.cache_readers),
             echo_port = self.echo_port,
             cache_port = self.cache_port,
+            feed_more = self.feed_more,
         )
     }
 }
