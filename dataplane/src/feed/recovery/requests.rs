@@ -185,3 +185,90 @@ impl Requests {
         Some(self.pieces.len() - 1)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::held::HeldLimits;
+    use super::super::super::moldudp64::{HEADER_BYTES, Packet, write_header};
+    use super::super::super::session::Start;
+    use super::*;
+
+    const MONDAY: Session = Session(*b"000000MON1");
+    const TIMEOUT_NS: u64 = 1_000;
+
+    /// Applied up to `expected`, with messages held from `held` on, seen at `seen_ns`.
+    fn missing(expected: u64, held: u64, seen_ns: u64) -> Arbitration {
+        let mut arbitration = Arbitration::new(Start::Session, 1, Some(HeldLimits::default()));
+        arbitration.begin(MONDAY, 1);
+        for (sequence, count, rx_ns) in [(1, expected - 1, 0), (held, 1, seen_ns)] {
+            let mut bytes = [0; HEADER_BYTES];
+            write_header(&mut bytes, MONDAY, sequence, count as u16);
+            arbitration.offer(rx_ns, &Packet::parse(&bytes).unwrap(), &bytes);
+        }
+        arbitration
+    }
+
+    fn all(requests: &mut Requests, now_ns: u64, arbitration: &Arbitration) -> Vec<Request> {
+        let mut counts = RecoveryCounts::default();
+        std::iter::from_fn(|| requests.next(now_ns, now_ns, arbitration, &mut counts)).collect()
+    }
+
+    fn ranges(requests: &[Request]) -> Vec<(usize, u64, u16)> {
+        let range = |request: &Request| (request.server, request.sequence, request.count);
+        requests.iter().map(range).collect()
+    }
+
+    #[test]
+    fn a_packet_is_the_one_of_the_protocol() {
+        let request = Request { server: 9, sequence: 0x0102_0304_0506_0708, count: 0x0910 };
+        let packet = request.encode(MONDAY);
+        assert_eq!(packet[..10], MONDAY.0);
+        assert_eq!(packet[10..], [1, 2, 3, 4, 5, 6, 7, 8, 9, 16]);
+    }
+
+    #[test]
+    fn what_is_missing_is_asked_for_once_in_pieces() {
+        let arbitration = missing(10, 110, 5);
+        let mut requests = Requests::new(1, TIMEOUT_NS);
+        assert!(all(&mut requests, 4, &arbitration).is_empty(), "not seen yet");
+        let asked = ranges(&all(&mut requests, 5, &arbitration));
+        assert_eq!(asked, [(0, 10, 32), (0, 42, 32), (0, 74, 32), (0, 106, 4)]);
+        assert!(all(&mut requests, 6, &arbitration).is_empty());
+        // A reply in part: the rest at once. A line brings some of the next piece's end.
+        requests.note(10, 30);
+        requests.note(70, 80);
+        let again = ranges(&all(&mut requests, 7, &arbitration));
+        assert_eq!(again, [(0, 30, 12), (0, 80, 26)]);
+        assert!(requests.is_awaited(42, 70) && requests.is_awaited(60, 80));
+        assert!(!requests.is_awaited(70, 80) && !requests.is_awaited(42, 75), "33 are too many");
+    }
+
+    #[test]
+    fn the_window_bounds_what_is_on_its_way() {
+        let arbitration = missing(10, 10_000, 5);
+        let mut requests = Requests::new(1, TIMEOUT_NS);
+        assert_eq!(all(&mut requests, 5, &arbitration).len(), WINDOW_PIECES);
+        requests.note(10, 10 + 2 * PIECE_MESSAGES);
+        assert_eq!(all(&mut requests, 6, &arbitration).len(), 2);
+    }
+
+    #[test]
+    fn without_an_answer_the_next_server_is_asked_and_later_each_time() {
+        let arbitration = missing(10, 12, 5);
+        let mut requests = Requests::new(2, TIMEOUT_NS);
+        let (mut now_ns, mut asked) = (5, Vec::new());
+        while !requests.is_exhausted() {
+            for request in all(&mut requests, now_ns, &arbitration) {
+                asked.push((now_ns - 5, request.server));
+            }
+            now_ns += TIMEOUT_NS;
+        }
+        let doubling = [(0, 0), (1, 1), (3, 0), (7, 1), (15, 0), (31, 1)];
+        assert_eq!(asked, doubling.map(|(times, server)| (times * TIMEOUT_NS, server)));
+        assert_eq!(asked.len() as u32, TRIES_MAX);
+        requests.forget();
+        requests.prefer(1);
+        let first = all(&mut requests, now_ns, &arbitration);
+        assert_eq!(ranges(&first), [(1, 10, 2)], "whoever answered last");
+    }
+}

@@ -116,3 +116,59 @@ impl Snapshots {
         self.state = State::Idle;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_attempt_is_wanted_until_it_begins_and_none_twice() {
+        let mut snapshots = Snapshots::new(3);
+        assert_eq!(snapshots.wanted(), None);
+        assert!(snapshots.ask(10));
+        let attempt = snapshots.wanted().unwrap();
+        assert_eq!(attempt >> 32, 3, "no worker of another generation has it");
+        assert!(!snapshots.ask(11), "one at a time");
+        assert!(!snapshots.hear(attempt - 1, 12) && snapshots.hear(attempt, 12));
+        snapshots.begin();
+        assert_eq!((snapshots.wanted(), snapshots.is_loading()), (None, true));
+        snapshots.end(13);
+        assert!(!snapshots.is_open() && !snapshots.hear(attempt, 14), "it is over");
+        assert!(!snapshots.ask(14), "not at once again");
+        assert!(snapshots.ask(13 + PAUSE_NS_MIN));
+        assert_eq!(snapshots.wanted(), Some(attempt + 1));
+    }
+
+    #[test]
+    fn pauses_grow_while_attempts_fail_and_are_short_again_afterwards() {
+        let mut snapshots = Snapshots::new(1);
+        let (mut now_ns, mut pauses_ns) = (0, Vec::new());
+        for _ in 0..12 {
+            assert!(snapshots.ask(now_ns));
+            snapshots.fail(now_ns);
+            let failed_ns = now_ns;
+            while !snapshots.ask(now_ns) {
+                now_ns += PAUSE_NS_MIN / 2;
+            }
+            pauses_ns.push(now_ns - failed_ns);
+            snapshots.forget();
+        }
+        assert_eq!(pauses_ns[..3], [1, 2, 4].map(|pauses| pauses * PAUSE_NS_MIN));
+        assert_eq!(pauses_ns[11], PAUSE_NS_MAX);
+        snapshots.settle();
+        snapshots.fail(now_ns);
+        assert!(snapshots.ask(now_ns + PAUSE_NS_MIN));
+    }
+
+    #[test]
+    fn silence_counts_from_what_was_heard_last() {
+        let mut snapshots = Snapshots::new(1);
+        assert!(!snapshots.is_silent(u64::MAX), "nothing is waited for");
+        snapshots.ask(100);
+        assert!(!snapshots.is_silent(100 + SILENCE_NS_MAX));
+        assert!(snapshots.is_silent(101 + SILENCE_NS_MAX));
+        let attempt = snapshots.wanted().unwrap();
+        snapshots.hear(attempt, 101 + SILENCE_NS_MAX);
+        assert!(!snapshots.is_silent(101 + 2 * SILENCE_NS_MAX));
+    }
+}
