@@ -50,7 +50,33 @@ RECORDS = {
         ("kind", "S1"), ("side", "S1"), ("size", "<u4"), ("price", "<u8"), ("match_number", "<u8"),
         ("reserved_0", "S8"),
     ],
+    "status": _ORIGIN + [
+        ("trading_state", "S1"), ("reg_sho", "S1"), ("reason", "S4"), ("halts", "S3"),
+        ("ipo_qualifier", "S1"), ("ipo_release_s", "<u4"), ("trading_sequence", "<u8"),
+        ("trading_ns", "<u8"), ("reg_sho_sequence", "<u8"), ("reg_sho_ns", "<u8"),
+        ("halt_q_sequence", "<u8"), ("halt_q_ns", "<u8"), ("halt_b_sequence", "<u8"), ("halt_b_ns", "<u8"),
+        ("halt_x_sequence", "<u8"), ("halt_x_ns", "<u8"), ("collar_sequence", "<u8"), ("collar_ns", "<u8"),
+        ("collar_reference_price", "<u8"), ("collar_upper_price", "<u8"), ("collar_lower_price", "<u8"),
+        ("collar_extension", "<u4"), ("imbalance_direction", "S1"), ("cross_type", "S1"),
+        ("price_variation", "S1"), ("reserved_0", "S1"), ("ipo_sequence", "<u8"), ("ipo_ns", "<u8"),
+        ("ipo_price", "<u8"), ("imbalance_sequence", "<u8"), ("imbalance_ns", "<u8"),
+        ("paired_shares", "<u8"), ("imbalance_shares", "<u8"), ("far_price", "<u8"), ("near_price", "<u8"),
+        ("imbalance_reference_price", "<u8"),
+    ],
+    "stats": _ORIGIN + [
+        ("reserved_0", "S6"), ("orders", "<u8"), ("trades", "<u8"), ("shares", "<u8"), ("value", "<u8"),
+        ("broken", "<u8"), ("unknown_breaks", "<u8"),
+    ],
+    # md:{venue}:status: what a venue says of itself.
+    "venue_status": _ORIGIN + [
+        ("event", "S1"), ("breach", "S1"), ("reserved_0", "S4"), ("event_sequence", "<u8"),
+        ("event_ns", "<u8"), ("breach_sequence", "<u8"), ("breach_ns", "<u8"), ("levels_sequence", "<u8"),
+        ("levels_ns", "<u8"), ("level_1", "<u8"), ("level_2", "<u8"), ("level_3", "<u8"),
+    ],
 }
+# depth1 to depth10: as many levels a side, best first.
+_LEVEL = [("price", "<u8"), ("size", "<u4"), ("orders", "<u4")]
+DEPTH_MAX = 10
 LAYOUT_VERSION = 1
 
 # A value and what is known of it; a key without one has bytes None.
@@ -146,9 +172,13 @@ def key_of(venue, symbol, record):
 
 
 def dtype_of(record):
-    """The numpy dtype of a record: "bbo" or "last"."""
+    """The numpy dtype of a record: of those in RECORDS, or "depth1" to "depth10"."""
     import numpy
 
+    levels = record[len("depth"):] if record.startswith("depth") else ""
+    if levels.isdigit() and 1 <= int(levels) <= DEPTH_MAX:
+        sides = [(side, _LEVEL, (int(levels),)) for side in ("bids", "asks")]
+        return numpy.dtype(_ORIGIN + [("levels", "<u1"), ("reserved_0", "S5")] + sides)
     return numpy.dtype(RECORDS[record])
 
 
@@ -205,8 +235,9 @@ class CacheReader:
 
     def get_record(self, key):
         """The value as a numpy.void with the fields of RECORDS, chosen by the end of the key."""
-        name = key.rpartition(":" if isinstance(key, str) else b":")[2]
-        return _record(name if isinstance(name, str) else name.decode(), self.get(key))
+        parts = (key if isinstance(key, str) else key.decode()).split(":")
+        of_venue = len(parts) == 3 and parts[2] == "status"
+        return _record("venue_status" if of_venue else parts[-1], self.get(key))
 
     def wait_for_change(self, key, last_version, timeout=None):
         """Waits until the key differs from last_version and returns it as read does.

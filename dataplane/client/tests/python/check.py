@@ -47,13 +47,18 @@ raises(LookupError, reader.get, "absent")
 raises(nautilus.Suspect, reader.get, "suspect")
 
 for name in nautilus.RECORDS:
-    record = reader.get_record(nautilus.key_of("nasdaq", "AAPL", name))
+    key = "md:nasdaq:status" if name == "venue_status" else nautilus.key_of("nasdaq", "AAPL", name)
+    record = reader.get_record(key)
     assert isinstance(record, numpy.void)
-    assert reader.get_record(f"md:nasdaq:AAPL:{name}".encode()) == record
+    assert reader.get_record(key.encode()) == record
     for field in record.dtype.names:
         content = record[field]
         content = content.decode() if isinstance(content, bytes) else int(content)
         say(f"value {name} {field} {content}")
+depth = reader.get_record("md:nasdaq:AAPL:depth2")
+assert (depth["levels"], depth["bytes"], depth["symbol"]) == (2, 120, b"AAPL    "), depth
+assert depth["bids"].tolist() == [(5_000, 10, 1), (4_999, 20, 2)], depth
+assert depth["asks"].tolist() == [(5_001, 30, 3), (0, 0, 0)], depth
 raises(nautilus.NautilusError, reader.get_record, "short:bbo")
 raises(nautilus.NautilusError, reader.get_record, "other-layout:last")
 
