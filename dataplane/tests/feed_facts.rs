@@ -8,6 +8,7 @@ use nautilus_dataplane::feed::held::HeldLimits;
 use nautilus_dataplane::feed::itch::messages::*;
 use nautilus_dataplane::feed::itch::{Code, Common, Nanoseconds, Price4, Price8, Text};
 use nautilus_dataplane::feed::moldudp64::Session;
+use nautilus_dataplane::feed::record::{BboRecord, FLAG_CROSSED};
 use nautilus_dataplane::feed::record::depth::DepthRecord;
 use nautilus_dataplane::feed::record::statistics::StatisticsRecord;
 use nautilus_dataplane::feed::record::status::{StatusRecord, VenueStatusRecord};
@@ -186,6 +187,34 @@ fn trades_are_counted_and_broken_ones_are_taken_out_again() {
     let venue = bench.statistics("md:nasdaq:stats");
     assert_eq!(venue, [2, 3, 1_050, less[3], 1, 2]);
     assert_eq!(bench.statistics("md:nasdaq:AAPL:stats"), less);
+}
+
+#[test]
+fn what_was_added_and_traded_is_counted_for_whoever_watches() {
+    let mut bench = Bench::new(0);
+    bench.send(&[add(1, b'B', 100, 500), add(2, b'S', 100, 600)]);
+    bench.send(&[OrderExecuted::encode(at(3), 1, 40, 900).to_vec()]);
+    bench.send(&[BrokenTrade::encode(at(4), 900).to_vec()]);
+    // Another session goes on counting.
+    let packet = mold_packet(Session(*b"000000TUE1"), 1, &[&add(1, b'B', 1, 5)]);
+    bench.channel.handle(NOW_NS, &packet, &mut bench.keyspace);
+    let counters = bench.channel.counters();
+    assert_eq!((counters.orders_added, counters.trades), (3, 1));
+    assert_eq!((counters.traded_shares, counters.traded_value), (40, 20_000));
+}
+
+#[test]
+fn a_crossed_book_is_published_and_says_so() {
+    let mut bench = Bench::new(0);
+    let flags = |bench: &Bench| {
+        bench.get("md:nasdaq:AAPL:bbo", BboRecord::decode).origin.flags & FLAG_CROSSED
+    };
+    bench.send(&[add(1, b'B', 100, 500), add(2, b'S', 100, 501)]);
+    assert_eq!(flags(&bench), 0);
+    bench.send(&[add(3, b'B', 100, 501)]);
+    assert_eq!(flags(&bench), FLAG_CROSSED, "locked");
+    bench.send(&[OrderDelete::encode(at(9), 3).to_vec()]);
+    assert_eq!((flags(&bench), bench.channel.counters().crossed_records), (0, 1));
 }
 
 #[test]

@@ -47,6 +47,9 @@ pub enum Unit {
     Connections,
     Books,
     Orders,
+    Shares,
+    /// Of money: stored in 1e-4 of the currency unit, exported in units.
+    Money,
     Entries,
     Events,
     /// Stored in nanoseconds, exported in seconds.
@@ -58,6 +61,7 @@ impl Unit {
     pub const fn per_exported(self) -> u64 {
         match self {
             Self::Nanoseconds => 1_000_000_000,
+            Self::Money => 10_000,
             _ => 1,
         }
     }

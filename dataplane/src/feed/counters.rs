@@ -61,6 +61,16 @@ pub struct Counters {
     pub no_room: u64,
     /// Changes of books whose symbol is not known, or cannot stand in a key.
     pub unnamed: u64,
+    /// Orders added.
+    pub orders_added: u64,
+    /// Trades, their shares, and price (1e-4) times shares. Of broken ones nothing is taken out.
+    pub trades: u64,
+    /// See [`Self::trades`].
+    pub traded_shares: u64,
+    /// See [`Self::trades`]. Wraps, as its metric does.
+    pub traded_value: u64,
+    /// Best bids and offers published that crossed or were locked.
+    pub crossed_records: u64,
     /// Records published.
     pub published: u64,
     /// Records the keyspace refused.
@@ -101,6 +111,11 @@ impl Counters {
             invalid_messages,
             no_room,
             unnamed,
+            orders_added,
+            trades,
+            traded_shares,
+            traded_value,
+            crossed_records,
             published,
             publish_failures,
             suspects,
@@ -132,6 +147,11 @@ impl Counters {
         self.invalid_messages += invalid_messages;
         self.no_room += no_room;
         self.unnamed += unnamed;
+        self.orders_added += orders_added;
+        self.trades += trades;
+        self.traded_shares = self.traded_shares.wrapping_add(traded_shares);
+        self.traded_value = self.traded_value.wrapping_add(traded_value);
+        self.crossed_records += crossed_records;
         self.published += published;
         self.publish_failures += publish_failures;
         self.suspects += suspects;
@@ -142,6 +162,14 @@ impl Counters {
     pub fn add_gap(&mut self, messages: u64) {
         self.gaps += 1;
         self.gap_messages = self.gap_messages.wrapping_add(messages);
+    }
+
+    /// Counts a trade. Sums wrap, as their metrics do: a peer that lies trades what it likes.
+    pub fn add_trade(&mut self, price: u32, shares: u64) {
+        self.trades += 1;
+        self.traded_shares = self.traded_shares.wrapping_add(shares);
+        self.traded_value =
+            self.traded_value.wrapping_add(u64::from(price).wrapping_mul(shares));
     }
 
     /// Datagrams dropped whole because they are not MoldUDP64.

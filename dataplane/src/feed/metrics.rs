@@ -58,6 +58,11 @@ impl FeedMetrics {
         bank.add(table::FEED_HELD_PACKETS, since(|counters| counters.held_packets));
         bank.add(table::FEED_LOST_MESSAGES, since(|counters| counters.gap_messages));
         bank.add(table::FEED_UNKNOWN_ORDERS, since(|counters| counters.unknown_orders));
+        bank.add(table::FEED_ORDERS_ADDED, since(|counters| counters.orders_added));
+        bank.add(table::FEED_TRADES, since(|counters| counters.trades));
+        bank.add(table::FEED_TRADED_SHARES, since(|counters| counters.traded_shares));
+        bank.add(table::FEED_TRADED_VALUE, since(|counters| counters.traded_value));
+        bank.add(table::FEED_CROSSED_RECORDS, since(|counters| counters.crossed_records));
         bank.add(table::FEED_UPDATES, since(|counters| counters.published));
         let holes = |end: HoleEnd, count: fn(&Counters) -> u64| {
             bank.add(table::FEED_HOLES.of(end), since(count));

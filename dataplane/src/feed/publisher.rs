@@ -222,6 +222,7 @@ impl Publisher {
         }
         let is_new = matches!(message, Message::AddOrder(_) | Message::AddOrderAttributed(_));
         if is_new {
+            self.counters.orders_added += 1;
             self.facts.statistics.orders += 1;
         }
         let publication = self.publication(effect.locate);
@@ -255,6 +256,7 @@ impl Publisher {
             self.note_broken(broken.match_number(), message, sequence);
         } else if let Some(trade) = self.books.last_trade(locate) {
             let counted = Counted { locate, price: trade.price, shares: trade.shares };
+            self.counters.add_trade(trade.price, trade.shares);
             self.publication(locate);
             let publication = &mut self.publications[usize::from(locate)];
             self.facts.trade(trade.match_number, counted, &mut publication.statistics);

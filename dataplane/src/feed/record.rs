@@ -28,6 +28,8 @@ pub const FLAG_PARTIAL: u16 = 1;
 pub const FLAG_SATURATED: u16 = 2;
 /// Flag: the trade was broken by the venue.
 pub const FLAG_BROKEN: u16 = 4;
+/// Flag: the best bid is not below the best offer. Books of a replay may be so, and those of a halt.
+pub const FLAG_CROSSED: u16 = 8;
 
 const _: () = assert!(BBO_BYTES <= 128 && LAST_BYTES <= 128, "a record is at most 128 bytes");
 

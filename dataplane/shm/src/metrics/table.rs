@@ -128,6 +128,11 @@ metric_table! {
     FEED_SNAPSHOT_MESSAGES counter "nautilus_feed_snapshot_messages_total" Messages Worker: "Messages of snapshots";
     FEED_LINE_DROPPED_PACKETS counter "nautilus_feed_line_xdp_dropped_packets_total" Packets Worker by FeedLine: "Packets of a line dropped in XDP because all of their messages had been applied; counted as received too";
     FEED_LINE_DROPPED_MESSAGES counter "nautilus_feed_line_xdp_dropped_messages_total" Messages Worker by FeedLine: "Messages of those";
+    FEED_ORDERS_ADDED counter "nautilus_feed_added_orders_total" Orders Worker: "Orders added to books";
+    FEED_TRADES counter "nautilus_feed_trades_total" Events Worker: "Trades, crosses among them; broken ones stay";
+    FEED_TRADED_SHARES counter "nautilus_feed_traded_shares_total" Shares Worker: "Shares of those";
+    FEED_TRADED_VALUE counter "nautilus_feed_traded_value_total" Money Worker: "Price times shares of those, in units of the currency";
+    FEED_CROSSED_RECORDS counter "nautilus_feed_crossed_records_total" Events Worker: "Best bids and offers published that crossed or were locked";
     FEED_LOST_MESSAGES counter "nautilus_feed_lost_messages_total" Messages Worker: "Messages missing in those gaps";
     FEED_ERRORS counter "nautilus_feed_errors_total" Events Worker by FeedError: "Packets and messages that were not applied";
     FEED_UNKNOWN_ORDERS counter "nautilus_feed_unknown_orders_total" Messages Worker: "Messages that name an order no book has";

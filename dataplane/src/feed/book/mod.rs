@@ -116,6 +116,13 @@ pub struct Bbo {
     pub ask: Option<Level>,
 }
 
+impl Bbo {
+    /// Whether the best bid is not below the best offer.
+    pub fn is_crossed(&self) -> bool {
+        matches!((self.bid, self.ask), (Some(bid), Some(ask)) if bid.price >= ask.price)
+    }
+}
+
 /// Where an order stands in the queue of its level.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QueuePosition {

@@ -6,7 +6,7 @@ use super::super::moldudp64::Session;
 use super::super::record::depth::{DEPTH_BYTES_MAX, DEPTH_MAX, Depth, DepthRecord};
 use super::super::record::statistics::StatisticsRecord;
 use super::super::record::status::{StatusRecord, VenueStatusRecord};
-use super::super::record::{BboRecord, FLAG_PARTIAL, Key, LastRecord, Origin, Value};
+use super::super::record::{BboRecord, FLAG_CROSSED, FLAG_PARTIAL, Key, LastRecord, Origin, Value};
 use super::super::status::Stamp;
 use super::super::{Symbol, book};
 use super::{Publisher, Stored};
@@ -55,8 +55,14 @@ impl Publisher {
         let mut put = |record: &[u8]| keyspace.put(key.as_bytes(), record, channel, capture_ns);
         let result = match value {
             Value::Bbo => {
-                publication.bbo = self.books.bbo(locate);
-                put(&BboRecord { origin: origin(of_book), bbo: publication.bbo }.encode())
+                let bbo = self.books.bbo(locate);
+                publication.bbo = bbo;
+                let mut origin = origin(of_book);
+                if bbo.is_crossed() {
+                    origin.flags |= FLAG_CROSSED;
+                    self.counters.crossed_records += 1;
+                }
+                put(&BboRecord { origin, bbo }.encode())
             }
             Value::Depth(levels) => {
                 let depth = depth_of(&self.books, locate, levels);
