@@ -5,6 +5,7 @@
 //!         \-> by own endpoint -> reply to a Channel        |
 //!                              requests to its servers <---+ what no line brought
 //!                                     Applied -> XDP, which drops copies of what was applied
+//!                                     Distribution -> records to subscribers, who ask at its endpoint
 //! ```
 //!
 //! The worker that runs it owns every channel here; the keyspace is written by it alone.
@@ -12,6 +13,7 @@
 use super::{App, Keyspace};
 use crate::feed::applied::Applied;
 use crate::feed::channel::{Channel, ChannelSpec, SnapshotPiece};
+use crate::feed::distribution::{Distribution, Outlet};
 use crate::feed::moldudp64::Session;
 use crate::feed::recovery::requests::{REQUEST_BYTES, WINDOW_PIECES};
 use crate::feed::recovery::{Recovery, RecoverySpec};
@@ -43,6 +45,8 @@ pub struct Feed {
     channels: Vec<Channel>,
     /// Of each channel, where XDP looks at what it has applied.
     applied: Vec<Option<Applied>>,
+    /// Of each channel, its subscribers.
+    distributions: Vec<Option<Distribution>>,
     lines: Vec<Line>,
     /// Endpoints that replies come to, with their channel.
     replies: Vec<(Endpoint, usize)>,
@@ -83,6 +87,7 @@ impl Feed {
         Self {
             channels: specs.iter().map(channel).collect(),
             applied: specs.iter().map(|_| None).collect(),
+            distributions: specs.iter().map(|_| None).collect(),
             lines,
             replies: specs.iter().enumerate().filter_map(reply).collect(),
             unknown_line: 0,
@@ -94,6 +99,18 @@ impl Feed {
     pub fn saying(self, applied: Vec<Option<Applied>>) -> Self {
         assert_eq!(applied.len(), self.channels.len(), "one a channel");
         Self { applied, ..self }
+    }
+
+    /// The same whose records go to subscribers as well; in the order of the specifications, `None` for a channel
+    /// that has none. Panics when there are not as many.
+    pub fn distributing(self, distributions: Vec<Option<Distribution>>) -> Self {
+        assert_eq!(distributions.len(), self.channels.len(), "one a channel");
+        Self { distributions, ..self }
+    }
+
+    /// The subscribers of those channels that have any.
+    pub fn distributions(&self) -> impl Iterator<Item = &Distribution> {
+        self.distributions.iter().flatten()
     }
 
     /// The channels, in the order of their specifications.
@@ -112,8 +129,8 @@ impl Feed {
         for applied in self.applied.iter_mut().flatten() {
             applied.begin();
         }
-        for channel in &mut self.channels {
-            channel.begin(keyspace);
+        for (channel, distribution) in self.channels.iter_mut().zip(&mut self.distributions) {
+            channel.begin(&mut Outlet::new(keyspace, distribution.as_mut()));
         }
     }
 
@@ -134,7 +151,7 @@ impl Feed {
         }
     }
 
-    /// Applies a burst. Same rules as [`App::handle`]; what it wants to know [`Self::ask`] sends.
+    /// Applies a burst. Same rules as [`App::handle`]; what it has to send [`Self::send`] sends.
     pub fn handle<K: Keyspace>(&mut self, burst: &impl Burst, keyspace: &mut K) {
         self.take_in();
         for index in 0..burst.len() {
@@ -144,32 +161,51 @@ impl Feed {
                 self.handle_reply(&datagram, keyspace);
                 continue;
             };
-            let channel = &mut self.channels[channel];
-            channel.handle_from(index, datagram.rx_ns, datagram.payload, keyspace);
+            let outlet = &mut Outlet::new(keyspace, self.distributions[channel].as_mut());
+            self.channels[channel].handle_from(index, datagram.rx_ns, datagram.payload, outlet);
         }
         self.say();
     }
 
     fn handle_reply<K: Keyspace>(&mut self, datagram: &Datagram<'_>, keyspace: &mut K) {
         let own = self.replies.iter().find(|(endpoint, _)| *endpoint == datagram.destination);
-        let Some(&(_, channel)) = own else {
-            self.unknown_line += 1;
+        if let Some(&(_, channel)) = own {
+            let outlet = &mut Outlet::new(keyspace, self.distributions[channel].as_mut());
+            let Datagram { source, rx_ns, payload, .. } = datagram;
+            self.channels[channel].handle_reply(source, *rx_ns, payload, outlet);
             return;
-        };
-        let channel = &mut self.channels[channel];
-        channel.handle_reply(&datagram.source, datagram.rx_ns, datagram.payload, keyspace);
+        }
+        let asked = self.distributions.iter_mut().flatten();
+        match asked.into_iter().find(|own| own.endpoint() == datagram.destination) {
+            Some(distribution) => distribution.handle(datagram),
+            None => self.unknown_line += 1,
+        }
     }
 
     /// Work that has been waiting, every turn of the loop; bounded. Returns how many channels had some.
     #[inline]
     pub fn turn<K: Keyspace>(&mut self, now_ns: u64, keyspace: &mut K) -> usize {
-        let turn = |channel: &mut Channel| usize::from(channel.turn(now_ns, keyspace));
-        self.channels.iter_mut().map(turn).sum()
+        let mut count = 0;
+        for (channel, distribution) in self.channels.iter_mut().zip(&mut self.distributions) {
+            let outlet = &mut Outlet::new(keyspace, distribution.as_mut());
+            count += usize::from(channel.turn(now_ns, outlet));
+        }
+        count
+    }
+
+    /// Sends what is due: to subscribers, and requests.
+    pub fn send(&mut self, now_ns: u64, tx: &mut impl Transmit) {
+        for (channel, distribution) in self.channels.iter().zip(&mut self.distributions) {
+            if let Some(distribution) = distribution {
+                distribution.pump(now_ns, channel, tx);
+            }
+        }
+        self.ask(now_ns, tx);
     }
 
     /// Asks request servers for what is missing, as far as it is time to. A request that the port does not
     /// take is asked again like one that was lost.
-    pub fn ask(&mut self, now_ns: u64, tx: &mut impl Transmit) {
+    fn ask(&mut self, now_ns: u64, tx: &mut impl Transmit) {
         for channel in &mut self.channels {
             let Some(&RecoverySpec { from, interface, .. }) = channel.recovery_spec() else {
                 continue;
@@ -202,17 +238,18 @@ impl Feed {
         piece: SnapshotPiece<'_>,
         keyspace: &mut K,
     ) -> bool {
-        let channel = self.channels.iter_mut().find(|channel| channel.spec().channel == number);
-        let Some(channel) = channel else { return false };
-        channel.take_snapshot(attempt, now_ns, piece, keyspace);
+        let place = self.channels.iter().position(|channel| channel.spec().channel == number);
+        let Some(place) = place else { return false };
+        let outlet = &mut Outlet::new(keyspace, self.distributions[place].as_mut());
+        self.channels[place].take_snapshot(attempt, now_ns, piece, outlet);
         true
     }
 
     /// Bounded work between bursts. Same rules as [`App::housekeeping`].
     pub fn housekeeping<K: Keyspace>(&mut self, now_ns: u64, keyspace: &mut K) {
         self.take_in();
-        for channel in &mut self.channels {
-            channel.housekeeping(now_ns, keyspace);
+        for (channel, distribution) in self.channels.iter_mut().zip(&mut self.distributions) {
+            channel.housekeeping(now_ns, &mut Outlet::new(keyspace, distribution.as_mut()));
         }
         self.say();
     }
@@ -249,12 +286,12 @@ impl<K: Keyspace> FeedApp<K> {
 impl<K: Keyspace> App for FeedApp<K> {
     fn handle(&mut self, now_ns: u64, burst: &impl Burst, tx: &mut impl Transmit) {
         self.feed.handle(burst, &mut self.keyspace);
-        self.feed.ask(now_ns, tx);
+        self.feed.send(now_ns, tx);
     }
 
     fn housekeeping(&mut self, now_ns: u64, tx: &mut impl Transmit) {
         self.feed.turn(now_ns, &mut self.keyspace);
         self.feed.housekeeping(now_ns, &mut self.keyspace);
-        self.feed.ask(now_ns, tx);
+        self.feed.send(now_ns, tx);
     }
 }

@@ -1,5 +1,7 @@
 //! How a feed publishes: keys it owns, and one word per channel that says whether they hold true.
 
+use crate::feed::record::About;
+
 /// Longest key, as memcached has it.
 pub const KEY_BYTES_MAX: usize = 250;
 
@@ -41,6 +43,19 @@ pub trait Keyspace {
     /// clients own becomes the feed's. `now_ns` is `CLOCK_MONOTONIC`, when the value came about: its age
     /// is counted from there.
     fn put(&mut self, key: &[u8], value: &[u8], channel: u8, now_ns: u64) -> Result<(), PutError>;
+
+    /// Publishes a record of a feed: [`Self::put`], for which it does not matter what the record is about.
+    #[inline]
+    fn put_record(
+        &mut self,
+        _about: &About,
+        key: &[u8],
+        record: &[u8],
+        channel: u8,
+        now_ns: u64,
+    ) -> Result<(), PutError> {
+        self.put(key, record, channel, now_ns)
+    }
 
     /// Publishes the state of a channel with one store. Every channel starts suspect.
     fn set_channel(&mut self, channel: u8, state: ChannelState);

@@ -119,6 +119,11 @@ impl Channel {
         self.publisher.books()
     }
 
+    /// Its books and what of them is published.
+    pub fn publisher(&self) -> &Publisher {
+        &self.publisher
+    }
+
     /// Its sequencing state.
     pub fn sequencer(&self) -> &Sequencer {
         self.arbitration.sequencer()

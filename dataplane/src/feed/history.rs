@@ -44,9 +44,14 @@ impl History {
     ///
     /// Panics when `capacity_bytes` is less than 1,024.
     pub fn new(capacity_bytes: usize, first_sequence: u64) -> Self {
+        Self::of_messages(capacity_bytes, first_sequence, MESSAGE_BYTES_LEAST)
+    }
+
+    /// The same for messages that mostly have `message_bytes` or more: fewer places, and more room for bytes.
+    pub fn of_messages(capacity_bytes: usize, first_sequence: u64, message_bytes: usize) -> Self {
         assert!(capacity_bytes >= 1_024, "a history of {capacity_bytes} bytes");
-        // Bytes and places for messages of the least length fill the capacity together.
-        let count = capacity_bytes / (MESSAGE_BYTES_LEAST + size_of::<Place>());
+        // Bytes and places for messages of that length fill the capacity together.
+        let count = capacity_bytes / (message_bytes + size_of::<Place>());
         let bytes = capacity_bytes - count * size_of::<Place>();
         Self {
             bytes: vec![0; bytes].into_boxed_slice(),
@@ -55,6 +60,13 @@ impl History {
             next_sequence: first_sequence,
             end: 0,
         }
+    }
+
+    /// Forgets every message; the next one has number `first_sequence`.
+    pub fn restart(&mut self, first_sequence: u64) {
+        self.first_sequence = first_sequence;
+        self.next_sequence = first_sequence;
+        self.end = 0;
     }
 
     /// Number of the oldest message that is there; [`Self::next_sequence`] when there is none.

@@ -16,6 +16,7 @@ pub mod arbitration;
 pub mod book;
 pub mod channel;
 pub mod counters;
+pub mod distribution;
 pub mod glimpse;
 pub mod held;
 pub mod history;

@@ -39,6 +39,7 @@ pub struct Publisher {
     /// Of the venue's records: status, statistics.
     venue_stored: [Stored; 2],
     venue_changed: [bool; 2],
+    venue_captured_ns: [u64; 2],
     venue_published_ns: u64,
     venue_statistics: Statistics,
     epoch: u32,
@@ -67,6 +68,7 @@ impl Publisher {
             facts: Facts::new(),
             venue_stored: [Stored::Nothing; 2],
             venue_changed: [false; 2],
+            venue_captured_ns: [0; 2],
             venue_published_ns: 0,
             venue_statistics: Statistics::default(),
             epoch: 1,
@@ -135,6 +137,7 @@ impl Publisher {
         self.facts.clear();
         self.venue_stored = [Stored::Nothing; 2];
         self.venue_changed = [false; 2];
+        self.venue_captured_ns = [0; 2];
         self.venue_statistics = Statistics::default();
         self.epoch += 1;
         self.changed.clear();

@@ -309,6 +309,15 @@ impl Value {
     }
 }
 
+/// What a record is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct About {
+    /// Locate and symbol of a stock; `None`: the venue itself.
+    pub stock: Option<(u16, Symbol)>,
+    /// What of it.
+    pub value: Value,
+}
+
 /// Longest key: `md:` venue `:` symbol `:depth10`.
 const KEY_BYTES_MAX: usize = 3 + super::symbol::VENUE_BYTES_MAX + 1 + 8 + 8;
 

@@ -164,7 +164,7 @@ impl Apps for NodeApps {
             _ => {
                 self.feed(app - FEEDS, burst);
                 self.feed_peer = None;
-                self.ask(now_ns, tx);
+                self.send(now_ns, tx);
             }
         }
     }
@@ -187,7 +187,7 @@ impl Apps for NodeApps {
             }
         }
         if self.has_feeds {
-            self.ask(now_ns, tx);
+            self.send(now_ns, tx);
             self.want_snapshots();
         }
         if now_ns.saturating_sub(self.published_ns) < PUBLISH_NS {
@@ -271,14 +271,14 @@ impl NodeApps {
         }
     }
 
-    /// Asks request servers for what feeds miss, by way of the worker that the last packet of a feed came
-    /// by: only that one is certain to have a socket of an interface.
-    fn ask(&mut self, now_ns: u64, tx: &mut impl Transmit) {
+    /// Sends what feeds have to send, by way of the worker that the last packet of a feed came by: only that
+    /// one is certain to have a socket of an interface.
+    fn send(&mut self, now_ns: u64, tx: &mut impl Transmit) {
         let Self { caches, peers, feed_peer, .. } = self;
         for (feed, _) in caches.feeds_mut() {
             match (*feed_peer, peers.as_mut()) {
-                (Some(peer), Some(peers)) => feed.ask(now_ns, &mut peers.answers(peer)),
-                _ => feed.ask(now_ns, tx),
+                (Some(peer), Some(peers)) => feed.send(now_ns, &mut peers.answers(peer)),
+                _ => feed.send(now_ns, tx),
             }
         }
         if let (Some(_), Some(peers)) = (feed_peer, peers) {
@@ -347,7 +347,7 @@ impl NodeApps {
                 self.feed(app - FEEDS, &One(datagram));
                 self.feed_peer = Some(from);
                 for (feed, _) in self.caches.feeds_mut() {
-                    feed.ask(now_ns, &mut peers.answers(from));
+                    feed.send(now_ns, &mut peers.answers(from));
                 }
             }
         }

@@ -45,6 +45,13 @@ pub(super) struct Publication {
     pub trade_sequence: u64,
     pub trade_exchange_ns: u64,
     pub bbo: Bbo,
+    /// Where the best prices written last come from: not every change of a book is one of them.
+    pub bbo_sequence: u64,
+    pub bbo_exchange_ns: u64,
     pub statistics: Statistics,
+    /// Orders that the newest record of them says.
+    pub orders_written: u64,
     pub stored: [Stored; Value::KINDS],
+    /// When what the newest record of each kind says was captured, 0 where there was none.
+    pub captured_ns: [u64; Value::KINDS],
 }

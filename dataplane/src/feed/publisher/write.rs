@@ -4,9 +4,12 @@ use super::super::book::Level;
 use super::super::itch::Side;
 use super::super::moldudp64::Session;
 use super::super::record::depth::{DEPTH_BYTES_MAX, DEPTH_MAX, Depth, DepthRecord};
-use super::super::record::statistics::StatisticsRecord;
-use super::super::record::status::{StatusRecord, VenueStatusRecord};
-use super::super::record::{BboRecord, FLAG_CROSSED, FLAG_PARTIAL, Key, LastRecord, Origin, Value};
+use super::super::record::statistics::{STATISTICS_BYTES, StatisticsRecord};
+use super::super::record::status::{StatusRecord, VENUE_STATUS_BYTES, VenueStatusRecord};
+use super::super::record::{
+    About, BboRecord, FLAG_CROSSED, FLAG_PARTIAL, Key, LastRecord, Origin, Value,
+};
+use super::super::statistics::Statistics;
 use super::super::status::Stamp;
 use super::super::{Symbol, book};
 use super::{Publisher, Stored};
@@ -39,52 +42,23 @@ impl Publisher {
             self.counters.unnamed += 1;
             return;
         };
+        let bbo = self.books.bbo(locate);
         let publication = &mut self.publications[usize::from(locate)];
-        let of_book = (publication.book_sequence, publication.book_exchange_ns);
-        let of_trade = (publication.trade_sequence, publication.trade_exchange_ns);
-        let (partial, channel) = (self.partial, self.spec.channel);
-        let origin = |(source_sequence, exchange_ns): (u64, u64)| Origin {
-            locate,
-            flags: if partial { FLAG_PARTIAL } else { 0 },
-            source_sequence,
-            capture_ns,
-            exchange_ns,
-            symbol,
-            session,
-        };
-        let mut put = |record: &[u8]| keyspace.put(key.as_bytes(), record, channel, capture_ns);
-        let result = match value {
-            Value::Bbo => {
-                let bbo = self.books.bbo(locate);
-                publication.bbo = bbo;
-                let mut origin = origin(of_book);
-                if bbo.is_crossed() {
-                    origin.flags |= FLAG_CROSSED;
-                    self.counters.crossed_records += 1;
-                }
-                put(&BboRecord { origin, bbo }.encode())
-            }
-            Value::Depth(levels) => {
-                let depth = depth_of(&self.books, locate, levels);
-                let record = DepthRecord { origin: origin(of_book), depth };
-                put(record.encode(&mut [0; DEPTH_BYTES_MAX]))
-            }
-            Value::Last => {
-                let trade = self.books.last_trade(locate);
-                let exchange_ns = trade.map_or(0, |trade| trade.exchange_ns);
-                let origin = origin((of_trade.0, exchange_ns));
-                put(&LastRecord { origin, trade }.encode())
-            }
-            Value::Statistics => {
-                let statistics = publication.statistics;
-                put(&StatisticsRecord { origin: origin(of_trade), statistics }.encode())
-            }
-            Value::Status => {
-                let status = self.facts.statuses.get(locate);
-                let Stamp { sequence, exchange_ns } = status.newest();
-                put(&StatusRecord { origin: origin((sequence, exchange_ns)), status }.encode())
-            }
-        };
+        publication.captured_ns[value.kind()] = capture_ns;
+        if value == Value::Bbo {
+            publication.bbo = bbo;
+            publication.bbo_sequence = publication.book_sequence;
+            publication.bbo_exchange_ns = publication.book_exchange_ns;
+            self.counters.crossed_records += u64::from(bbo.is_crossed());
+        }
+        if value == Value::Statistics {
+            publication.orders_written = publication.statistics.orders;
+        }
+        let (about, channel) = (About { stock: Some((locate, symbol)), value }, self.spec.channel);
+        let result = self.with_record(locate, symbol, value, session, |record| {
+            keyspace.put_record(&about, key.as_bytes(), record, channel, capture_ns)
+        });
+        let publication = &mut self.publications[usize::from(locate)];
         let stored = &mut publication.stored[value.kind()];
         let before = *stored;
         *stored = before.after(result.is_ok());
@@ -103,6 +77,96 @@ impl Publisher {
         }
     }
 
+    /// Hands over the record of a stock as books and facts stand now.
+    #[inline]
+    fn with_record<R>(
+        &self,
+        locate: u16,
+        symbol: Symbol,
+        value: Value,
+        session: Session,
+        take: impl FnOnce(&[u8]) -> R,
+    ) -> R {
+        let publication = &self.publications[usize::from(locate)];
+        let of_book = (publication.book_sequence, publication.book_exchange_ns);
+        let of_trade = (publication.trade_sequence, publication.trade_exchange_ns);
+        let origin = |(source_sequence, exchange_ns): (u64, u64)| Origin {
+            locate,
+            flags: if self.partial { FLAG_PARTIAL } else { 0 },
+            source_sequence,
+            capture_ns: publication.captured_ns[value.kind()],
+            exchange_ns,
+            symbol,
+            session,
+        };
+        match value {
+            Value::Bbo => {
+                let of_bbo = (publication.bbo_sequence, publication.bbo_exchange_ns);
+                let (mut origin, bbo) = (origin(of_bbo), publication.bbo);
+                origin.flags |= if bbo.is_crossed() { FLAG_CROSSED } else { 0 };
+                take(&BboRecord { origin, bbo }.encode())
+            }
+            Value::Depth(levels) => {
+                let depth = depth_of(&self.books, locate, levels);
+                let record = DepthRecord { origin: origin(of_book), depth };
+                take(record.encode(&mut [0; DEPTH_BYTES_MAX]))
+            }
+            Value::Last => {
+                let trade = self.books.last_trade(locate);
+                let exchange_ns = trade.map_or(0, |trade| trade.exchange_ns);
+                let origin = origin((of_trade.0, exchange_ns));
+                take(&LastRecord { origin, trade }.encode())
+            }
+            Value::Statistics => {
+                let orders = publication.orders_written;
+                let statistics = Statistics { orders, ..publication.statistics };
+                take(&StatisticsRecord { origin: origin(of_trade), statistics }.encode())
+            }
+            Value::Status => {
+                let status = self.facts.statuses.get(locate);
+                let Stamp { sequence, exchange_ns } = status.newest();
+                take(&StatusRecord { origin: origin((sequence, exchange_ns)), status }.encode())
+            }
+        }
+    }
+
+    /// Hands over a record of a stock as it would be written now, if there was one in this session. To be called
+    /// between two packets.
+    pub fn published<R>(
+        &self,
+        locate: u16,
+        value: Value,
+        session: Session,
+        take: impl FnOnce(&[u8]) -> R,
+    ) -> Option<R> {
+        let publication = &self.publications[usize::from(locate)];
+        let is_there =
+            publication.epoch == self.epoch && publication.captured_ns[value.kind()] != 0;
+        let symbol = self.books.symbol(locate).filter(|_| is_there)?;
+        Some(self.with_record(locate, symbol, value, session, take))
+    }
+
+    /// The same of the venue, of which there are status and statistics.
+    pub fn published_of_venue<R>(
+        &self,
+        value: Value,
+        session: Session,
+        take: impl FnOnce(&[u8]) -> R,
+    ) -> Option<R> {
+        let captured_ns = |place: usize| {
+            Some(self.venue_captured_ns[place]).filter(|captured_ns| *captured_ns != 0)
+        };
+        match value {
+            Value::Status => {
+                Some(take(&self.venue_status_record(captured_ns(VENUE_STATUS)?, session)))
+            }
+            Value::Statistics => {
+                Some(take(&self.venue_statistics_record(captured_ns(VENUE_STATISTICS)?, session)))
+            }
+            _ => None,
+        }
+    }
+
     /// Writes what the venue says of itself.
     pub(super) fn publish_venue_status<K: Keyspace>(
         &mut self,
@@ -110,9 +174,7 @@ impl Publisher {
         session: Session,
         keyspace: &mut K,
     ) {
-        let status = *self.facts.statuses.venue();
-        let origin = self.origin_of_venue(status.newest(), capture_ns, session);
-        let record = VenueStatusRecord { origin, status }.encode();
+        let record = self.venue_status_record(capture_ns, session);
         self.write_venue(VENUE_STATUS, Value::Status, &record, capture_ns, keyspace);
     }
 
@@ -135,9 +197,20 @@ impl Publisher {
         }
         self.venue_published_ns = now_ns;
         self.venue_statistics = statistics;
-        let origin = self.origin_of_venue(Stamp::default(), now_ns, session);
-        let record = StatisticsRecord { origin, statistics }.encode();
+        let record = self.venue_statistics_record(now_ns, session);
         self.write_venue(VENUE_STATISTICS, Value::Statistics, &record, now_ns, keyspace);
+    }
+
+    fn venue_status_record(&self, capture_ns: u64, session: Session) -> [u8; VENUE_STATUS_BYTES] {
+        let status = *self.facts.statuses.venue();
+        let origin = self.origin_of_venue(status.newest(), capture_ns, session);
+        VenueStatusRecord { origin, status }.encode()
+    }
+
+    /// As they were published last.
+    fn venue_statistics_record(&self, capture_ns: u64, session: Session) -> [u8; STATISTICS_BYTES] {
+        let origin = self.origin_of_venue(Stamp::default(), capture_ns, session);
+        StatisticsRecord { origin, statistics: self.venue_statistics }.encode()
     }
 
     fn origin_of_venue(&self, stamp: Stamp, capture_ns: u64, session: Session) -> Origin {
@@ -161,7 +234,10 @@ impl Publisher {
         keyspace: &mut K,
     ) {
         let key = Key::of_venue(&self.spec.venue, value);
-        let result = keyspace.put(key.as_bytes(), record, self.spec.channel, capture_ns);
+        self.venue_captured_ns[place] = capture_ns;
+        let about = About { stock: None, value };
+        let channel = self.spec.channel;
+        let result = keyspace.put_record(&about, key.as_bytes(), record, channel, capture_ns);
         match result {
             Ok(()) => self.counters.published += 1,
             Err(_) => self.counters.publish_failures += 1,
