@@ -7,6 +7,7 @@ use serde::Deserialize;
 
 use super::NodeConfig;
 use super::check::{Problem, port, refuse, within};
+use super::distribution::FeedDistribution;
 use crate::feed::recovery::SERVERS_MAX;
 use crate::feed::soupbintcp::packet::USER_BYTES;
 
@@ -44,6 +45,9 @@ pub struct Feed {
     /// How it gets back what no line brought; without it a hole that lasts is a gap.
     #[serde(default)]
     pub recovery: Option<FeedRecovery>,
+    /// How its records go to subscribers, if they do.
+    #[serde(default)]
+    pub distribution: Option<FeedDistribution>,
 }
 
 /// `[feed.recovery]`
@@ -125,10 +129,16 @@ impl Feed {
         std::iter::once(first).chain(self.lines.iter().copied())
     }
 
-    /// Whether one of its lines, or replies to its requests, are received on a port.
+    /// Whether one of its lines, or what is said to an endpoint of its own, is received on a port.
     pub fn is_on_port(&self, port: u16) -> bool {
         self.every_line().any(|line| line.port == port)
-            || self.requests_from().is_some_and(|from| from.port() == port)
+            || self.own_endpoints().any(|own| own.port() == port)
+    }
+
+    /// Addresses and ports of this node that others speak to: with replies to its requests, and as subscribers.
+    pub fn own_endpoints(&self) -> impl Iterator<Item = SocketAddr> {
+        let distribution = self.distribution.as_ref().map(|distribution| distribution.endpoint);
+        self.requests_from().into_iter().chain(distribution)
     }
 
     /// Where requests are sent from, if they are.
@@ -205,7 +215,7 @@ pub(super) fn check_recovery(
             let text = "is needed with servers: the address and port of this node that asks them";
             return refuse(key(".from"), text);
         };
-        check_from(config, feed, from, taken, &key(".from"))?;
+        check_endpoint(config, feed, from, taken, &key(".from"))?;
         if let Some(other) = recovery.servers.iter().find(|to| to.is_ipv4() != from.is_ipv4()) {
             let text = format!("{other} is not of the family of from, {}", from.ip());
             return refuse(key(".servers"), text);
@@ -231,8 +241,8 @@ pub(super) fn check_recovery(
     Ok(())
 }
 
-/// What can be said of where requests are sent from.
-fn check_from(
+/// What can be said of an endpoint of a feed's own.
+pub(super) fn check_endpoint(
     config: &NodeConfig,
     feed: &Feed,
     from: SocketAddr,
@@ -261,6 +271,9 @@ fn check_from(
     }
     if feed.every_line().any(|line| line.port == from.port()) {
         return refuse(key, format!("port {} is also that of a line", from.port()));
+    }
+    if feed.own_endpoints().filter(|own| own.port() == from.port()).count() > 1 {
+        return refuse(key, format!("port {} stands twice in this feed", from.port()));
     }
     Ok(())
 }

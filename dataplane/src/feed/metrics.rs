@@ -1,12 +1,20 @@
 //! The counts of all channels of a worker, in the shared metric slots.
 
 use super::counters::Counters;
+use super::distribution::DistributionCounts;
+use super::distribution::wire::Reason;
 use super::lines::{LINES_MAX, LineCounts};
 use super::recovery::RecoveryCounts;
 use crate::app::feed::Feed;
-use nautilus_shm::metrics::labels::{FeedError, FeedLine, HoleEnd, Label, Recovery};
+use nautilus_shm::metrics::labels::{
+    FeedError, FeedLine, HoleEnd, Label, Recovery, SubscriptionReason,
+};
 use nautilus_shm::metrics::{MetricBank, table};
 
+const _: () = assert!(
+    SubscriptionReason::ALL.len() + 1 == Reason::ALL.len(),
+    "every reason has its label, in the order of the codes"
+);
 const _: () = assert!(FeedLine::ALL.len() == LINES_MAX, "every line has its label");
 
 /// What has been added to the shared slots so far. A successor of this worker goes on with the values
@@ -16,6 +24,7 @@ pub struct FeedMetrics {
     reported: Counters,
     reported_lines: [LineCounts; LINES_MAX],
     reported_recovery: RecoveryCounts,
+    reported_distribution: DistributionCounts,
 }
 
 impl FeedMetrics {
@@ -30,7 +39,16 @@ impl FeedMetrics {
         let mut lines = [LineCounts::default(); LINES_MAX];
         let mut recovery = RecoveryCounts::default();
         let (mut channels, mut suspect, mut books, mut orders) = (0, 0, 0, 0);
-        for channel in feeds.into_iter().flat_map(Feed::channels) {
+        let mut distribution = DistributionCounts::default();
+        let mut subscribers = 0;
+        let each = |feed: &'a Feed| {
+            for of_channel in feed.distributions() {
+                distribution.add(of_channel.counts());
+                subscribers += u64::from(of_channel.subscribers());
+            }
+            feed.channels()
+        };
+        for channel in feeds.into_iter().flat_map(each) {
             total.add(channel.counters());
             if let Some(counts) = channel.recovery_counts() {
                 recovery.add(counts);
@@ -43,6 +61,8 @@ impl FeedMetrics {
             books += u64::from(channel.books().book_count());
             orders += u64::from(channel.books().order_count());
         }
+        bank.set(table::FEED_SUBSCRIBERS, subscribers);
+        self.publish_distribution(distribution, bank);
         bank.set(table::FEED_CHANNELS, channels);
         bank.set(table::FEED_SUSPECT_CHANNELS, suspect);
         bank.set(table::FEED_BOOKS, books);
@@ -90,6 +110,28 @@ impl FeedMetrics {
         errors(FeedError::Publish, |counters| counters.publish_failures);
         self.publish_lines(lines, bank);
         self.publish_recovery(recovery, bank);
+    }
+
+    fn publish_distribution(&mut self, now: DistributionCounts, bank: &MetricBank<'_>) {
+        let before = std::mem::replace(&mut self.reported_distribution, now);
+        let since = |count: fn(&DistributionCounts) -> u64| count(&now) - count(&before);
+        bank.add(table::FEED_SUBSCRIPTIONS, since(|counts| counts.begun));
+        bank.add(table::FEED_SUBSCRIPTION_SLOWED, since(|counts| counts.slowed));
+        bank.add(table::FEED_SUBSCRIPTION_IMAGES, since(|counts| counts.images));
+        bank.add(table::FEED_DISTRIBUTED_PACKETS, since(|counts| counts.packets));
+        bank.add(table::FEED_DISTRIBUTED_MESSAGES, since(|counts| counts.messages));
+        bank.add(table::FEED_RESENT_MESSAGES, since(|counts| counts.resent_messages));
+        bank.add(table::FEED_RESEND_GONE, since(|counts| counts.gone));
+        bank.add(table::FEED_RESEND_REFUSED, since(|counts| counts.refused_resends));
+        bank.add(table::FEED_LEFT_OUT, since(|counts| counts.left_out));
+        bank.add(table::FEED_DISTRIBUTION_DELAYED, since(|counts| counts.delayed_packets));
+        // The first of the codes stands for no reason.
+        for (place, label) in (1..).zip(SubscriptionReason::ALL) {
+            let refused = now.refused[place] - before.refused[place];
+            bank.add(table::FEED_SUBSCRIPTION_REFUSED.of(*label), refused);
+            let ended = now.ended[place] - before.ended[place];
+            bank.add(table::FEED_SUBSCRIPTION_ENDED.of(*label), ended);
+        }
     }
 
     fn publish_recovery(&mut self, now: RecoveryCounts, bank: &MetricBank<'_>) {

@@ -20,6 +20,7 @@ use crate::feed::Venue;
 use crate::feed::applied::Applied;
 use crate::feed::book::BookLimits;
 use crate::feed::channel::{ChannelSpec, SnapshotPiece};
+use crate::feed::distribution::Distribution;
 use crate::feed::held::HeldLimits;
 use crate::feed::recovery::{RecoverySpec, SERVERS_MAX};
 use crate::feed::session::Start;
@@ -86,7 +87,8 @@ impl PreparedCache {
         let hits = HitRegion::attach(fds.take(&opened.hits_name())?, Access::ReadWrite)?;
         let memory = SharedWords::new(memory.with_hits(hits));
         let table = TableReader::attach(memory.clone()).map_err(StandbyError::Table)?;
-        let (mut lines, mut specs, mut applied) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut lines, mut specs) = (Vec::new(), Vec::new());
+        let (mut applied, mut distributions) = (Vec::new(), Vec::new());
         let feeds = config.feed.iter().enumerate();
         for (place, feed) in feeds.filter(|(_, feed)| publishes_into(feed, opened, config)) {
             let owner = || table.shard_index(format!("md:{}:", feed.venue).as_bytes());
@@ -95,13 +97,16 @@ impl PreparedCache {
             let endpoints = feed.every_line().map(|line| Endpoint::new(line.group, line.port));
             let endpoints: Vec<Endpoint> = endpoints.collect();
             let line = |&endpoint| Line { endpoint, worker: worker as usize, is_ours };
-            let replies = feed.requests_from().map(Endpoint::from);
-            lines.extend(endpoints.iter().chain(&replies).map(line));
+            let own: Vec<Endpoint> = feed.own_endpoints().map(Endpoint::from).collect();
+            lines.extend(endpoints.iter().chain(&own).map(line));
             if is_ours {
                 // No worker before had one of this number: it was made earlier.
                 let recovery = recovery_of(feed, config).map(|recovery| (recovery, monotonic_ns()));
                 specs.push(FeedSpec { lines: endpoints, channel: channel_of(feed)?, recovery });
                 applied.push(maps.slot_of_feed(place)?.map(Applied::new));
+                let section = feed.distribution.as_ref();
+                distributions
+                    .push(section.map(|section| Distribution::new(section.spec(feed.depth))));
             }
         }
         Ok(Self {
@@ -111,7 +116,8 @@ impl PreparedCache {
             memory,
             access: config.access_to(&opened.section),
             hot: maps.hot_set_of(opened)?,
-            feed: (!specs.is_empty()).then(|| Feed::new(&specs).saying(applied)),
+            feed: (!specs.is_empty())
+                .then(|| Feed::new(&specs).saying(applied).distributing(distributions)),
             lines,
         })
     }

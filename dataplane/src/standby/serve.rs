@@ -129,9 +129,9 @@ fn kernel_sockets(config: &NodeConfig, applied: &[Endpoint]) -> Vec<SocketSpec> 
             }
         }
     }
-    let requests_from = config.feed.iter().filter_map(Feed::requests_from);
-    for from in requests_from.filter(|from| applied.contains(&Endpoint::from(*from))) {
-        specs.push(SocketSpec { bind: from, groups: Vec::new(), interface: 0, shared });
+    let own = config.feed.iter().flat_map(Feed::own_endpoints);
+    for bind in own.filter(|own| applied.contains(&Endpoint::from(*own))) {
+        specs.push(SocketSpec { bind, groups: Vec::new(), interface: 0, shared });
     }
     // A group's datagrams come to every socket that is a member.
     let is_ours = |line: &FeedLine| applied.contains(&Endpoint::new(line.group, line.port));

@@ -96,8 +96,8 @@ pub fn fill_with<'a>(
     let lines = config.feed.iter().flat_map(Feed::every_line);
     let listening = Service::listening(SERVICE_FEED).of_feeds();
     services.extend(lines.map(|line| (line.port, listening)));
-    let replies = config.feed.iter().filter_map(Feed::requests_from);
-    services.extend(replies.map(|from| (from.port(), Service::listening(SERVICE_FEED))));
+    let own = config.feed.iter().flat_map(Feed::own_endpoints);
+    services.extend(own.map(|own| (own.port(), Service::listening(SERVICE_FEED))));
     steering.replace_feed_lines(&lines_of_feeds(config)).map_err(failed)?;
     steering.replace_services(&services).map_err(failed)?;
     steering.replace_served_addresses(&served_addresses(config, mirror)).map_err(failed)

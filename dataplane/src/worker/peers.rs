@@ -119,7 +119,7 @@ impl Peers {
         self.push(to, TAG_DATAGRAM, &[&parcel::header(datagram), datagram.payload]);
     }
 
-    fn push(&mut self, to: usize, tag: u32, parts: &[&[u8]]) {
+    fn push(&mut self, to: usize, tag: u32, parts: &[&[u8]]) -> bool {
         let pushed = match self.outgoing.get_mut(to) {
             Some(ring) if to != self.me => ring.push(tag, parts).is_ok(),
             _ => false,
@@ -130,6 +130,7 @@ impl Peers {
         } else {
             self.dropped += 1;
         }
+        pushed
     }
 
     /// Whether nothing has come.
@@ -245,9 +246,10 @@ impl Transmit for Answers<'_> {
         let mut buffer = std::mem::take(&mut self.peers.answer);
         let Filled { bytes, .. } = write(&mut buffer).into();
         let payload = buffer.get(..bytes).unwrap_or_default();
-        self.peers.push(self.to, TAG_ANSWER, &[&parcel::answer_header(path), payload]);
+        let header = parcel::answer_header(path);
+        let is_pushed = self.peers.push(self.to, TAG_ANSWER, &[&header, payload]);
         self.peers.answer = buffer;
-        Ok(())
+        if is_pushed { Ok(()) } else { Err(SendError::NoFrame) }
     }
 }
 

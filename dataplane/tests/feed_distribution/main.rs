@@ -275,6 +275,26 @@ fn one_that_is_entitled_to_some_symbols_gets_those_of_all() {
 }
 
 #[test]
+fn a_place_taken_again_has_nothing_of_who_had_it_before() {
+    // So many stocks that an image takes a while to come to the last.
+    let day = Day::new(MONDAY, 3, 6_000, 60_000);
+    let (early, late) = day.packets.split_at(day.packets.len() * 3 / 4);
+    let mut node = Node::new(DistributionSpec { subscribers_max: 1, ..spec() });
+    let mut before = [Client::new(source(10, 1), 1, everything(), 0, 1)];
+    play(&mut node, &mut before, early);
+    node.receive(source(10, 1), ASKED, &before[0].subscriber.unsubscribe());
+    assert_eq!(node.subscribers(), 0);
+    let only = wanted(0x7f, 3, Mode::Full, &["ZAAC"]);
+    let mut after = [Client::new(source(11, 1), 1, only.clone(), 0, 1)];
+    play(&mut node, &mut after, late);
+    settle(&mut node, &mut after, &day.heartbeat);
+    let mut seen = std::mem::take(&mut after[0].seen);
+    seen.assert_is_of(&node.keyspace, &only);
+    assert_eq!(seen.foreign(Symbol::new("ZAAC").unwrap()), 0);
+    assert!(before[0].seen.changes > 10_000, "{}", before[0].seen.changes);
+}
+
+#[test]
 fn a_lease_that_is_not_renewed_is_over() {
     let mut node = Node::new(spec());
     assert_eq!(verdict(&mut node, source(10, 1), 1, 1).0, Verdict::Accepted);

@@ -160,6 +160,8 @@ pub struct Seen {
     pub images: u32,
     pub states: Vec<State>,
     pub modes: Vec<Mode>,
+    /// Records by symbol, those of images among them.
+    pub by_symbol: BTreeMap<[u8; 8], u64>,
 }
 
 impl Seen {
@@ -168,6 +170,7 @@ impl Seen {
             Event::Record { kind, is_image, left_out, record } => {
                 let symbol = record[32..40].try_into().unwrap();
                 self.records.insert((kind, symbol), record.to_vec());
+                *self.by_symbol.entry(symbol).or_default() += 1;
                 self.changes += u64::from(!is_image);
                 self.left_out += u64::from(left_out);
             }
@@ -181,6 +184,12 @@ impl Seen {
             Event::ImageEnds => self.images += 1,
             Event::Mode(mode) => self.modes.push(mode),
         }
+    }
+
+    /// Records of stocks other than this one.
+    pub fn foreign(&mut self, symbol: Symbol) -> u64 {
+        self.by_symbol.retain(|own, _| *own != symbol.0 && *own != [b' '; 8]);
+        self.by_symbol.values().sum()
     }
 
     /// What the cache holds under the keys that it stands for.

@@ -357,6 +357,36 @@ labels! {
         Abandoned ["abandoned"],
     }
 
+    /// Why a subscription to a feed's records was refused, or ended.
+    SubscriptionReason ["reason"] {
+        /// The request is of another layout.
+        Malformed ["malformed"],
+        /// The request is of another version.
+        Version ["version"],
+        /// No prefix of the source may have anything.
+        NotEntitled ["not_entitled"],
+        /// Kinds of records that the source may not have, or none.
+        Records ["records"],
+        /// Levels that the source may not have, or that are not published.
+        Depth ["depth"],
+        /// Symbols that the source may not have.
+        Symbols ["symbols"],
+        /// There are as many subscribers as there may be.
+        Full ["full"],
+        /// The source has as many subscriptions as it may have.
+        TooMany ["too_many"],
+        /// There is no such subscription.
+        Unknown ["unknown"],
+        /// The subscriber did not keep up.
+        Slow ["slow"],
+        /// It was not renewed in time.
+        Lease ["lease"],
+        /// The subscriber asked for it.
+        Unsubscribed ["unsubscribed"],
+        /// Another subscription has its name.
+        Other ["other"],
+    }
+
     /// What became of the ways in which a feed gets back what no line brought.
     Recovery ["what"] {
         /// Requests sent.

@@ -6,7 +6,8 @@
 
 use super::labels::{
     CacheError, CacheOutcome, CacheVerb, ConnectionEnd, FeedError, FeedLine, FrameOwner, HitPath,
-    HoleEnd, Label, LabelSet, NeighbourOutcome, Recovery, RxDrop, SnapshotEnd, TxDrop, XdpVerdict,
+    HoleEnd, Label, LabelSet, NeighbourOutcome, Recovery, RxDrop, SnapshotEnd, SubscriptionReason,
+    TxDrop, XdpVerdict,
 };
 use super::{Counter, CounterBy, Gauge, GaugeBy, Kind, MetricSpec, Owner, Unit, slot_of};
 
@@ -137,6 +138,19 @@ metric_table! {
     FEED_ERRORS counter "nautilus_feed_errors_total" Events Worker by FeedError: "Packets and messages that were not applied";
     FEED_UNKNOWN_ORDERS counter "nautilus_feed_unknown_orders_total" Messages Worker: "Messages that name an order no book has";
     FEED_UPDATES counter "nautilus_feed_published_records_total" Messages Worker: "Records put into the cache";
+    FEED_SUBSCRIBERS gauge "nautilus_feed_subscribers" Connections Worker: "Subscriptions to records there are";
+    FEED_SUBSCRIPTIONS counter "nautilus_feed_subscriptions_total" Events Worker: "Subscriptions begun";
+    FEED_SUBSCRIPTION_REFUSED counter "nautilus_feed_subscription_refused_total" Events Worker by SubscriptionReason: "Requests of subscribers that were refused";
+    FEED_SUBSCRIPTION_ENDED counter "nautilus_feed_subscription_ended_total" Events Worker by SubscriptionReason: "Subscriptions that were ended";
+    FEED_SUBSCRIPTION_SLOWED counter "nautilus_feed_subscription_slowed_total" Events Worker: "Subscriptions conflated because they did not keep up";
+    FEED_SUBSCRIPTION_IMAGES counter "nautilus_feed_subscription_images_total" Events Worker: "Images begun, one at the beginning of each subscription among them";
+    FEED_DISTRIBUTED_PACKETS counter "nautilus_feed_distributed_packets_total" Packets Worker: "Packets of records sent to subscribers";
+    FEED_DISTRIBUTED_MESSAGES counter "nautilus_feed_distributed_messages_total" Messages Worker: "Messages in those";
+    FEED_RESENT_MESSAGES counter "nautilus_feed_resent_messages_total" Messages Worker: "Messages sent again to subscribers that asked for them";
+    FEED_RESEND_GONE counter "nautilus_feed_resend_gone_total" Events Worker: "Requests of subscribers for messages that are not there any more";
+    FEED_RESEND_REFUSED counter "nautilus_feed_resend_refused_total" Events Worker: "Requests for messages by nobody's session, of messages to come, or too many at once";
+    FEED_LEFT_OUT counter "nautilus_feed_left_out_records_total" Messages Worker: "Records that newer ones took the place of before they were sent to a conflated subscriber";
+    FEED_DISTRIBUTION_DELAYED counter "nautilus_feed_distribution_delayed_packets_total" Packets Worker: "Packets to subscribers that the port did not take at once";
     FEED_SUSPECT_CHANNELS gauge "nautilus_feed_suspect_channels" Channels Worker: "Channels whose records are suspect";
     FEED_CHANNELS gauge "nautilus_feed_channels" Channels Worker: "Channels configured";
     FEED_BOOKS gauge "nautilus_feed_books" Books Worker: "Order books held";

@@ -26,8 +26,11 @@ pub const SILENCE_LIMIT_NS: u64 = 3 * super::send::HEARTBEAT_NS;
 /// Packets kept that came before their turn.
 const HELD_MAX: usize = 1_024;
 
-/// Messages asked for at once: a packet has no room for more.
-const ASKED_MAX: u64 = 128;
+/// Ranges asked for at once: as many as a node answers.
+const ASKED_MAX: usize = 4;
+
+/// Messages asked for in a range: a packet has no room for more.
+const MESSAGES_ASKED_MAX: u64 = 128;
 
 /// What a subscriber wants.
 #[derive(Clone, Debug)]
@@ -89,7 +92,8 @@ pub struct Subscriber {
     known_next: u64,
     held: BTreeMap<u64, Vec<u8>>,
     lease_ns: u64,
-    asked_ns: Option<u64>,
+    /// When ranges were asked for, by their first numbers.
+    asked_ns: BTreeMap<u64, u64>,
     renewed_ns: Option<u64>,
     heard_ns: u64,
     is_live: bool,
@@ -109,7 +113,7 @@ impl Subscriber {
             known_next: 1,
             held: BTreeMap::new(),
             lease_ns: 0,
-            asked_ns: None,
+            asked_ns: BTreeMap::new(),
             renewed_ns: None,
             heard_ns: 0,
             is_live: false,
@@ -170,16 +174,35 @@ impl Subscriber {
                     self.renewed_ns = Some(now_ns);
                     return Some(self.request(Verb::Renew, &[]));
                 }
-                let missing_to = self.held.keys().next().map_or(self.known_next, |next| *next);
-                if missing_to > self.expected && is_due(self.asked_ns, AGAIN_NS) {
-                    self.asked_ns = Some(now_ns);
-                    let count = (missing_to - self.expected).min(ASKED_MAX) as u16;
-                    let request = MessageRequest { session, sequence: self.expected, count };
-                    return Some(request.encode().to_vec());
-                }
-                None
+                let (sequence, end) = self
+                    .missing()
+                    .into_iter()
+                    .flatten()
+                    .find(|(first, _)| is_due(self.asked_ns.get(first).copied(), AGAIN_NS))?;
+                self.asked_ns.insert(sequence, now_ns);
+                let count = (end - sequence).min(MESSAGES_ASKED_MAX) as u16;
+                Some(MessageRequest { session, sequence, count }.encode().to_vec())
             }
         }
+    }
+
+    /// The first ranges of numbers that are missing.
+    fn missing(&self) -> [Option<(u64, u64)>; ASKED_MAX] {
+        let mut missing = [None; ASKED_MAX];
+        let mut places = missing.iter_mut();
+        let mut at = self.expected;
+        let held = self.held.iter().map(|(sequence, datagram)| {
+            let packet = Packet::parse(datagram);
+            (*sequence, packet.map_or(*sequence, |packet| packet.next_sequence()))
+        });
+        for (sequence, next_sequence) in held.chain([(self.known_next, self.known_next)]) {
+            if sequence > at {
+                let Some(place) = places.next() else { break };
+                *place = Some((at, sequence));
+            }
+            at = at.max(next_sequence);
+        }
+        missing
     }
 
     /// The datagram that ends the subscription.
@@ -217,10 +240,7 @@ impl Subscriber {
             }
             return;
         }
-        if self.apply(&packet, &mut take) {
-            // What is still missing is asked for at once.
-            self.asked_ns = None;
-        }
+        self.apply(&packet, &mut take);
         self.take_held(&mut take);
     }
 
@@ -281,9 +301,8 @@ impl Subscriber {
         }
     }
 
-    /// Hands over what is new of a packet that is not ahead; whether there was something.
-    fn apply(&mut self, packet: &Packet<'_>, take: &mut impl FnMut(Event<'_>)) -> bool {
-        let before = self.expected;
+    /// Hands over what is new of a packet that is not ahead.
+    fn apply(&mut self, packet: &Packet<'_>, take: &mut impl FnMut(Event<'_>)) {
         for (sequence, message) in (packet.sequence..).zip(packet.messages().flatten()) {
             if sequence != self.expected {
                 continue;
@@ -291,7 +310,7 @@ impl Subscriber {
             self.expected += 1;
             self.interpret(message, take);
         }
-        self.expected != before
+        self.asked_ns = self.asked_ns.split_off(&self.expected);
     }
 
     fn interpret(&mut self, message: &[u8], take: &mut impl FnMut(Event<'_>)) {

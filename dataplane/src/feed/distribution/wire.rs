@@ -3,9 +3,12 @@
 //!
 //! Everything read here came from the wire: lengths, counts and codes are bounded before use.
 
+mod reply;
+
 use super::super::Symbol;
-use super::super::moldudp64::Session;
 use super::super::record::Value;
+
+pub use reply::{Reason, Reply, Verdict};
 
 /// What a request begins with: protocol and version.
 pub const REQUEST_MAGIC: [u8; 4] = *b"NXD1";
@@ -249,167 +252,104 @@ impl<'a> Request<'a> {
     }
 }
 
-/// What a node says to a request, or of itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// The request is to be sent again with the cookie of this reply.
-    Cookie,
-    /// The subscription is there.
-    Accepted,
-    /// It is not, and will not be.
-    Refused,
-    /// It was, and is over.
-    Ended,
-    /// What was asked for again is not there any more; an image is on its way.
-    Gone,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::feed::moldudp64::Session;
 
-impl Verdict {
-    /// Its code.
-    pub fn code(self) -> u8 {
-        match self {
-            Self::Cookie => b'K',
-            Self::Accepted => b'A',
-            Self::Refused => b'X',
-            Self::Ended => b'E',
-            Self::Gone => b'G',
-        }
-    }
-}
-
-/// Why a subscription is refused or over. The number is the code.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Reason {
-    /// There is nothing to say.
-    #[default]
-    None = 0,
-    /// The request has another layout.
-    Malformed = 1,
-    /// The request is of another version.
-    Version = 2,
-    /// No prefix of the source may have anything.
-    NotEntitled = 3,
-    /// The source may not have records of a kind that is wanted, or none is.
-    Records = 4,
-    /// More levels than the source may have, or than are published; or none.
-    Depth = 5,
-    /// The source may not have one of the symbols.
-    Symbols = 6,
-    /// The node has no room for another subscriber.
-    Full = 7,
-    /// The source has as many as it may have.
-    TooMany = 8,
-    /// There is no such subscription, perhaps no more.
-    Unknown = 9,
-    /// The subscriber did not keep up.
-    Slow = 10,
-    /// It was not renewed in time.
-    Lease = 11,
-    /// It was asked for.
-    Unsubscribed = 12,
-    /// Another subscription has its name.
-    Other = 13,
-}
-
-impl Reason {
-    /// All of them, in the order of their codes.
-    pub const ALL: [Self; 14] = [
-        Self::None,
-        Self::Malformed,
-        Self::Version,
-        Self::NotEntitled,
-        Self::Records,
-        Self::Depth,
-        Self::Symbols,
-        Self::Full,
-        Self::TooMany,
-        Self::Unknown,
-        Self::Slow,
-        Self::Lease,
-        Self::Unsubscribed,
-        Self::Other,
-    ];
-}
-
-/// A reply.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Reply {
-    /// What it says.
-    pub verdict: Verdict,
-    /// Why.
-    pub reason: Reason,
-    /// How the subscription is served.
-    pub mode: Mode,
-    /// The request's number.
-    pub number: u64,
-    /// For [`Verdict::Cookie`].
-    pub cookie: u64,
-    /// MoldUDP64 session of the subscription.
-    pub session: Session,
-    /// Milliseconds in which it is to be renewed.
-    pub lease_ms: u16,
-    /// Number of the next message that will be sent.
-    pub next_sequence: u64,
-    /// Number of the oldest message that can be asked for again.
-    pub first_sequence: u64,
-    /// Number of the message that began the last image: nothing before it is needed.
-    pub image_sequence: u64,
-}
-
-impl Reply {
-    /// A reply that says no more than this.
-    pub fn new(number: u64, verdict: Verdict, reason: Reason) -> Self {
-        Self {
-            verdict,
-            reason,
-            mode: Mode::Full,
-            number,
-            cookie: 0,
-            session: Session([0; 10]),
-            lease_ms: 0,
-            next_sequence: 0,
-            first_sequence: 0,
-            image_sequence: 0,
-        }
+    /// Offset and name of each row of a table of the README, which begins after `heading`.
+    fn rows(heading: &str) -> Vec<(usize, &'static str)> {
+        let text = include_str!("README.md");
+        let table = text.split_once(heading).unwrap().1.split_once("| offset").unwrap().1;
+        let rows = table.lines().skip(2).take_while(|line| line.starts_with('|'));
+        let cells = rows.map(|row| row.split('|').map(str::trim).collect::<Vec<_>>());
+        cells.map(|cells| (cells[1].parse().unwrap(), cells[2])).collect()
     }
 
-    /// The bytes of the reply.
-    pub fn encode(&self) -> [u8; REPLY_BYTES] {
-        let mut out = [0; REPLY_BYTES];
-        out[..4].copy_from_slice(&REPLY_MAGIC);
-        (out[4], out[5], out[6]) = (self.verdict.code(), self.reason as u8, self.mode.code());
-        out[8..16].copy_from_slice(&self.number.to_le_bytes());
-        out[16..24].copy_from_slice(&self.cookie.to_le_bytes());
-        out[24..34].copy_from_slice(&self.session.0);
-        out[34..36].copy_from_slice(&self.lease_ms.to_le_bytes());
-        out[40..48].copy_from_slice(&self.next_sequence.to_le_bytes());
-        out[48..56].copy_from_slice(&self.first_sequence.to_le_bytes());
-        out[56..64].copy_from_slice(&self.image_sequence.to_le_bytes());
-        out
+    /// The bytes of a field by the table.
+    fn field<'a>(rows: &[(usize, &str)], bytes: &'a [u8], name: &str) -> &'a [u8] {
+        let place = rows.iter().position(|(_, known)| *known == name).unwrap();
+        let end = rows.get(place + 1).map_or(bytes.len(), |(offset, _)| *offset);
+        &bytes[rows[place].0..end]
     }
 
-    /// Reads a reply; `None` when it is none: the subscriber's side.
-    pub fn parse(bytes: &[u8]) -> Option<Self> {
-        let bytes: &[u8; REPLY_BYTES] = bytes.try_into().ok()?;
-        if bytes[..4] != REPLY_MAGIC {
-            return None;
+    #[test]
+    fn requests_have_the_layout_of_the_document() {
+        let symbols = ["AAPL", "MSFT"].map(|name| Symbol::new(name).unwrap());
+        let mut request = Request::to_all(0x0102, Records(0x11), 5);
+        (request.mode, request.verb) = (Mode::Conflated, Verb::Renew);
+        (request.cookie, request.next_sequence, request.interval_us) = (0x0304, 0x0506, 0x0708);
+        let bytes = request.encode(&symbols);
+        let rows = rows("Request, 64 bytes");
+        let of = |name| field(&rows, &bytes, name);
+        assert_eq!(of("magic"), b"NXD1");
+        assert_eq!((of("verb"), of("mode")), (&b"R"[..], &b"C"[..]));
+        assert_eq!((of("records"), of("depth")), (&[0x11][..], &[5][..]));
+        assert_eq!(of("number"), 0x0102u64.to_le_bytes());
+        assert_eq!(of("cookie"), 0x0304u64.to_le_bytes());
+        assert_eq!(of("next_sequence"), 0x0506u64.to_le_bytes());
+        assert_eq!(of("interval_us"), 0x0708u32.to_le_bytes());
+        assert_eq!(of("symbols"), 2u16.to_le_bytes());
+        assert_eq!(of("symbol"), b"AAPL    MSFT    ");
+        let read = Request::parse(&bytes).unwrap();
+        assert_eq!((read.verb, read.mode, read.depth), (Verb::Renew, Mode::Conflated, 5));
+        assert!(read.symbols().eq(symbols));
+    }
+
+    #[test]
+    fn replies_have_the_layout_of_the_document() {
+        let reply = Reply {
+            mode: Mode::Conflated,
+            cookie: 0x0304,
+            session: Session(*b"0123456789"),
+            lease_ms: 0x0506,
+            next_sequence: 0x0708,
+            first_sequence: 0x090a,
+            image_sequence: 0x0b0c,
+            ..Reply::new(0x0102, Verdict::Gone, Reason::Slow)
+        };
+        let bytes = reply.encode();
+        let rows = rows("Reply, 64 bytes");
+        let of = |name| field(&rows, &bytes, name);
+        assert_eq!((of("magic"), of("verdict"), of("mode")), (&b"NXR1"[..], &b"G"[..], &b"C"[..]));
+        assert_eq!(of("reason"), [10]);
+        assert_eq!(of("number"), 0x0102u64.to_le_bytes());
+        assert_eq!(of("cookie"), 0x0304u64.to_le_bytes());
+        assert_eq!(of("session"), b"0123456789");
+        assert_eq!(of("lease_ms"), 0x0506u16.to_le_bytes());
+        assert_eq!(of("next_sequence"), 0x0708u64.to_le_bytes());
+        assert_eq!(of("first_sequence"), 0x090au64.to_le_bytes());
+        assert_eq!(of("image_sequence"), 0x0b0cu64.to_le_bytes());
+        assert_eq!(Reply::parse(&bytes), Some(reply));
+        assert_eq!(Reply::parse(&bytes[..63]), None);
+    }
+
+    #[test]
+    fn heads_have_the_layout_of_the_document() {
+        let bytes = head(Kind::Image, FLAG_IMAGE | FLAG_SUSPECT, 0x0102);
+        let rows = rows("## Messages");
+        let of = |name| field(&rows, &bytes, name);
+        assert_eq!((of("kind"), of("flags")), (&b"I"[..], &[3][..]));
+        assert_eq!(of("left_out"), 0x0102u32.to_le_bytes());
+    }
+
+    #[test]
+    fn what_is_no_request_is_refused() {
+        let good = Request::to_all(1, Records(1), 0).encode(&[]);
+        let with = |at: usize, byte: u8| {
+            let mut bytes = good.clone();
+            bytes[at] = byte;
+            Request::parse(&bytes).err()
+        };
+        assert_eq!(with(3, b'2'), Some(Reason::Version));
+        for (at, byte) in [(0, b'M'), (4, b'X'), (5, b'X'), (36, 1), (37, 1)] {
+            assert_eq!(with(at, byte), Some(Reason::Malformed), "{at}");
         }
-        let verdicts =
-            [Verdict::Cookie, Verdict::Accepted, Verdict::Refused, Verdict::Ended, Verdict::Gone];
-        let u64_at = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap_or([0; 8]));
-        let mut session = [0; 10];
-        session.copy_from_slice(&bytes[24..34]);
-        Some(Self {
-            verdict: verdicts.into_iter().find(|verdict| verdict.code() == bytes[4])?,
-            reason: *Reason::ALL.get(usize::from(bytes[5]))?,
-            mode: Mode::of_code(bytes[6])?,
-            number: u64_at(8),
-            cookie: u64_at(16),
-            session: Session(session),
-            lease_ms: u16::from_le_bytes([bytes[34], bytes[35]]),
-            next_sequence: u64_at(40),
-            first_sequence: u64_at(48),
-            image_sequence: u64_at(56),
-        })
+        assert_eq!(Request::parse(&good[..63]).err(), Some(Reason::Malformed));
+        assert_eq!(Request::parse(&[&good[..], &[0]].concat()).err(), Some(Reason::Malformed));
+        let many = [Symbol(*b"A       "); SYMBOLS_MAX + 1];
+        let request = Request::to_all(1, Records(1), 0);
+        assert_eq!(Request::parse(&request.encode(&many)).err(), Some(Reason::Malformed));
+        assert!(Request::parse(&request.encode(&many[1..])).is_ok());
     }
 }
