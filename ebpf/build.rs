@@ -1,4 +1,4 @@
-//! Compiles the two XDP programs into skeletons, and generates the verdict table from `intf.h`.
+//! Compiles the XDP programs into skeletons, and generates the verdict table from `intf.h`.
 //!
 //! Sources are named relative to this folder and the build directory is mapped away, so that the
 //! objects do not depend on where the checkout is.
@@ -17,7 +17,7 @@ fn main() {
     println!("cargo:rerun-if-changed=build.rs");
     // Programs and headers alike.
     println!("cargo:rerun-if-changed=src");
-    for program in ["steer", "pass"] {
+    for program in ["steer", "pass", "fault"] {
         compile(program, &out);
     }
     let header = fs::read_to_string("src/intf.h").expect("src/intf.h is part of the package");

@@ -7,12 +7,14 @@
 //! * [`FeedSlot`] is where a worker says what it has applied of a feed, copies of which the program drops.
 //! * [`Explainer`] says where a frame would go, and why.
 //! * [`PassProgram`] passes everything; peers of a veth pair and bridge ports carry it.
+//! * [`fault`] is the adversary: it harms the packets of lines between two interfaces.
 //! * [`VERDICTS`] is the one list of reasons; metrics and documents take their names from it.
 //! * [`intf`] mirrors `intf.h`, the contract with the C side.
 //!
 //! Source: `Documentation/networking/af_xdp.rst` and `Documentation/bpf/` of Linux 6.6 and later.
 
 mod explain;
+pub mod fault;
 mod feed;
 mod hot;
 pub mod intf;

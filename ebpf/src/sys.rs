@@ -77,6 +77,18 @@ pub(crate) fn map_lookup<K: Plain, V: Plain + Default>(
     }
 }
 
+/// `BPF_MAP_LOOKUP_ELEM` of a value that begins with a `bpf_spin_lock`, copied under it.
+pub(crate) fn map_lookup_locked<K: Plain, V: Plain>(
+    map: BorrowedFd<'_>,
+    key: &K,
+    value: &mut V,
+) -> io::Result<()> {
+    let (flags, value) = (raw::BPF_F_LOCK.into(), std::ptr::from_mut(value).cast());
+    // SAFETY: the sizes of K and V are those the map was made with.
+    check(unsafe { raw::bpf_map_lookup_elem_flags(map.as_raw_fd(), pointer(key), value, flags) })
+        .map(drop)
+}
+
 /// The value of an array's entry, too large for the stack.
 pub(crate) fn map_value<K: Plain, V: Plain>(map: BorrowedFd<'_>, key: &K) -> io::Result<Box<V>> {
     let mut value = Box::<V>::new_uninit();
