@@ -5,6 +5,7 @@
 pub mod access;
 pub mod app;
 pub mod config;
+pub mod fault;
 pub mod feed;
 pub mod front;
 pub mod hot;

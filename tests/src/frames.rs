@@ -7,7 +7,8 @@ use nix::errno::Errno;
 use nix::ifaddrs::getifaddrs;
 use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::socket::{
-    AddressFamily, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType, recvfrom, sendto, socket,
+    AddressFamily, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType, recvfrom, sendto,
+    setsockopt, socket, sockopt,
 };
 
 /// The frame without its outermost 802.1Q or 802.1ad tag: how a packet socket shows it
@@ -42,6 +43,11 @@ impl FrameSocket {
             SockProtocol::EthAll,
         )?;
         Ok(Self { socket, address })
+    }
+
+    /// Has the kernel keep so many bytes of frames that are not received yet, whatever its usual limit.
+    pub fn keep(&self, bytes: usize) -> Result<(), Errno> {
+        setsockopt(&self.socket, sockopt::RcvBufForce, &bytes)
     }
 
     /// The interface's MAC address.

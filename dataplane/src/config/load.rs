@@ -42,31 +42,35 @@ pub fn load(path: &Path) -> Result<NodeConfig, ConfigError> {
 
 /// Checks `text`; `file` is the name errors carry.
 pub fn parse(text: &str, file: &str) -> Result<NodeConfig, ConfigError> {
-    let config: NodeConfig = match toml::from_str(text) {
-        Ok(config) => config,
-        Err(error) => {
-            let span = error.span().unwrap_or(0..0);
-            let (root, _) = DeTable::parse_recoverable(text);
-            let key = path_at(&root, &span);
-            return Err(ConfigError::Value {
-                file: file.into(),
-                line: line_of(text, span.start),
-                key: if key.is_empty() { "(top level)".into() } else { key },
-                problem: error.message().into(),
-            });
-        }
-    };
-    super::check::check(&config).map_err(|problem| {
-        let (root, _) = DeTable::parse_recoverable(text);
-        let offset = span_of(&root, &problem.key).map_or(0, |(span, _)| span.start);
-        ConfigError::Value {
-            file: file.into(),
-            line: line_of(text, offset),
-            key: as_written(&root, problem.key),
-            problem: problem.text,
-        }
-    })?;
+    let config: NodeConfig = toml::from_str(text).map_err(|error| misread(text, file, &error))?;
+    super::check::check(&config)
+        .map_err(|problem| refused(text, file, problem.key, problem.text))?;
     Ok(config)
+}
+
+/// What the parser says of a text that is not what it should be, with the place.
+pub(crate) fn misread(text: &str, file: &str, error: &toml::de::Error) -> ConfigError {
+    let span = error.span().unwrap_or(0..0);
+    let (root, _) = DeTable::parse_recoverable(text);
+    let key = path_at(&root, &span);
+    ConfigError::Value {
+        file: file.into(),
+        line: line_of(text, span.start),
+        key: if key.is_empty() { "(top level)".into() } else { key },
+        problem: error.message().into(),
+    }
+}
+
+/// What is wrong with the value of a key (`interface[0].name`) of a text that was parsed, with the place.
+pub(crate) fn refused(text: &str, file: &str, key: String, problem: String) -> ConfigError {
+    let (root, _) = DeTable::parse_recoverable(text);
+    let offset = span_of(&root, &key).map_or(0, |(span, _)| span.start);
+    ConfigError::Value {
+        file: file.into(),
+        line: line_of(text, offset),
+        key: as_written(&root, key),
+        problem,
+    }
 }
 
 /// Where a key (`worker.user`) stands in a node file that has been parsed: `file:line`, or `file` when

@@ -24,6 +24,7 @@ pub use check::{FEED_LINES_MAX, FEEDS_MAX, READERS_MAX, VALUE_BYTES_MAX, check_o
 pub use distribution::{Entitled, FeedDistribution, Slow};
 pub use feed::{Feed, FeedLine, FeedRecovery, FeedSnapshot, FeedStart};
 pub use load::{ConfigError, load, parse, place_of};
+pub(crate) use load::{misread, refused};
 pub use resolve::{Choice, HostFacts, ResolveError, Resolved};
 pub use types::{
     Cache, Control, Cores, Echo, Front, Interface, Node, NodeConfig, PollPolicy, Port, PortKind,

@@ -23,6 +23,7 @@ mod process;
 mod run_id;
 mod service;
 pub mod state;
+mod wire;
 
 pub use address::{Address, CLIENT, CONTROL, NODES_MAX, SUBNETS, VENUE, node};
 pub use attach::{AttachFailed, active_worker, attach, status};
@@ -35,6 +36,7 @@ pub use node_file::NodeFile;
 pub use process::{Process, bin_dir, binary};
 pub use run_id::RunId;
 pub use service::{Service, ServiceStatus};
+pub use wire::{Wire, WireLine, WireReport};
 
 use std::path::PathBuf;
 
@@ -83,6 +85,14 @@ pub enum LabError {
         program: String,
         /// What the kernel said.
         source: std::io::Error,
+    },
+    /// A wire that did not connect, or did not say what became of its packets.
+    #[error("the wire of {name}: {problem}")]
+    Wire {
+        /// Whose.
+        name: String,
+        /// What it said.
+        problem: String,
     },
     /// More nodes than the address plan has room for, or none.
     #[error("{0} nodes: a lab has 1..={NODES_MAX}")]
