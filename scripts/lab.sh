@@ -2,6 +2,7 @@
 # Labs of network namespaces: builds what is missing, then runs nautilus-lab.
 #
 #   scripts/lab.sh up N [--name NAME] [--json]     N nodes, a client, a venue and one control
+#                       [--faults [MEMBER=]FILE]   with a wire at the venue, or MEMBER, that harms packets
 #   scripts/lab.sh status [--name NAME] [--json]
 #   scripts/lab.sh shell MEMBER [-- COMMAND...]    node1, client, venue or control
 #   scripts/lab.sh down [--name NAME]              complete, and quiet when nothing is up

@@ -13,7 +13,6 @@ pub mod frames;
 pub mod history;
 pub mod lab;
 pub mod load;
-pub mod lossy_lines;
 pub mod memcached;
 pub mod phases;
 pub mod repository;

@@ -1,7 +1,7 @@
-//! A venue in a lab: its process, its lossy lines, and how a node recovers from it.
+//! A venue in a lab: its process, what its lines suffer on their way, and how a node recovers from it.
 
 use std::ffi::OsString;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -10,8 +10,7 @@ use nautilus_dataplane::feed::record::{Key, Value};
 use nautilus_dataplane::venue::flow;
 
 use crate::lab::node_file::{FEED_GROUP, FEED_VENUE};
-use crate::lab::{Folder, NetNs, Process, RunId, binary};
-use crate::lossy_lines::{LossyLines, SENT};
+use crate::lab::{Folder, NetNs, Process, RunId, VENUE, WireAt, binary};
 
 /// Group and port of the second line; the first is the lab's feed.
 const LINE_B: (Ipv4Addr, u16) = (Ipv4Addr::new(233, 54, 12, 112), 26_478);
@@ -28,7 +27,7 @@ const PASSWORD: &str = "password";
 /// What is traded, and how.
 #[derive(Clone, Copy, Debug)]
 pub struct VenueSpec {
-    /// Seed of the order flow and of what the lines lose.
+    /// Seed of the order flow and of what its lines lose.
     pub seed: u64,
     /// Stocks.
     pub symbols: u16,
@@ -44,9 +43,10 @@ pub struct VenueSpec {
 #[derive(Debug)]
 pub struct RunningVenue {
     _process: Process,
-    /// Its lines.
-    pub lines: LossyLines,
 }
+
+/// Name of the venue's fault file in the folder of a lab.
+const FAULTS: &str = "venue-faults.toml";
 
 impl VenueSpec {
     /// Keys of the best bids and offers of its stocks.
@@ -78,32 +78,41 @@ impl VenueSpec {
         ))
     }
 
-    /// Starts the venue and its lines in a namespace whose address is `own`.
+    /// The wire on which its lines lose packets, each by itself.
+    pub fn wire(&self, folder: &Folder) -> anyhow::Result<WireAt> {
+        let mut text = format!("seed = {}\n", self.seed);
+        for (name, (group, port)) in ["A", "B"].into_iter().zip([FEED_GROUP, LINE_B]) {
+            text += &format!(
+                "[[line]]\nname = \"{name}\"\nto = \"{group}:{port}\"\nloss_ppm = {}\n",
+                self.lost_ppm
+            );
+        }
+        Ok(WireAt { member: "venue".into(), faults: folder.write(FAULTS, &text)? })
+    }
+
+    /// Starts the venue in the namespace of a lab's venue.
     pub fn start(
         &self,
         run: RunId,
         namespace: &Arc<NetNs>,
-        own: Ipv4Addr,
         folder: &Folder,
     ) -> anyhow::Result<RunningVenue> {
-        let (group, port) = FEED_GROUP;
-        let to = [SocketAddrV4::new(group, port), SocketAddrV4::new(LINE_B.0, LINE_B.1)];
-        let lines = LossyLines::start(namespace, to, self.lost_ppm, self.seed)?;
+        let own = VENUE.v4();
         let mut arguments: Vec<OsString> = Vec::new();
-        for line in SENT {
-            let words = ["--line", &line.to_string(), "--interface-address", "127.0.0.1"];
-            arguments.extend(words.map(OsString::from));
+        for (group, port) in [FEED_GROUP, LINE_B] {
+            arguments.extend(["--line".into(), format!("{group}:{port}").into()]);
         }
         let options = format!(
-            "--seed {} --symbols {} --rate {} --seconds {} --linger-ms 600000 --user {USER} \
-             --request {own}:{REQUESTS_PORT} --snapshot {own}:{SNAPSHOTS_PORT} --password-file",
+            "--source {own} --seed {} --symbols {} --rate {} --seconds {} --linger-ms 600000 \
+             --user {USER} --request {own}:{REQUESTS_PORT} --snapshot {own}:{SNAPSHOTS_PORT} \
+             --password-file",
             self.seed, self.symbols, self.rate, self.seconds
         );
-        arguments.extend(options.split(' ').map(OsString::from));
+        arguments.extend(options.split_whitespace().map(OsString::from));
         arguments.push(folder.join(PASSWORD).into());
         let log = folder.join("venue.log");
         let program = binary("nautilus-venue").into_os_string();
         let process = Process::start(run, namespace, program, arguments, &log)?;
-        Ok(RunningVenue { _process: process, lines })
+        Ok(RunningVenue { _process: process })
     }
 }

@@ -24,11 +24,10 @@ use nautilus_tests::demo::{Feed, Subscriber};
 use nautilus_tests::feed_source::FeedSource;
 use nautilus_tests::lab::node_file::FEED_VENUE;
 use nautilus_tests::lab::{
-    self, Address, Folder, Lab, NetNs, NodeFile, RunId, Service, active_worker, attach, binary,
-    left_behind, node_file, sweep,
+    self, Address, Folder, Lab, NetNs, NodeFile, RunId, Service, WireAt, WireReport, active_worker,
+    attach, binary, left_behind, node_file, sweep,
 };
 use nautilus_tests::load::{self, Plan, Report};
-use nautilus_tests::lossy_lines::LossyLines;
 use nautilus_tests::memcached::Client;
 use nautilus_tests::phases::Phases;
 use nautilus_tests::values;
@@ -79,8 +78,13 @@ enum Stage {
 
 impl Stage {
     /// `feed_more` is what the node file says of the feed beside its first line.
-    fn start_lab(folder: Arc<Folder>, run: RunId, feed_more: &str) -> anyhow::Result<Self> {
-        let mut lab = Lab::start(folder, run, 1, |_, _, file| {
+    fn start_lab(
+        folder: Arc<Folder>,
+        run: RunId,
+        wires: &[WireAt],
+        feed_more: &str,
+    ) -> anyhow::Result<Self> {
+        let mut lab = Lab::start_wired(folder, run, 1, wires, |_, _, file| {
             file.feed_more = feed_more.to_owned();
             Ok(())
         })?;
@@ -211,20 +215,19 @@ fn demonstrate(arguments: &Arguments, run: RunId, stop: &AtomicBool) -> anyhow::
     };
 
     let folder = Arc::new(Folder::create(run)?);
-    let stage = if loopback {
+    let mut stage = if loopback {
         println!("node: kernel sockets on loopback (the `socket` port)");
         println!("not shown this way: XDP, namespaces, restart with the same sockets, privileges");
         Stage::start_loopback(&folder, run)?
     } else {
         println!("node: AF_XDP on veth, lab {run}");
-        let feed_more = match &venue {
-            Some(venue) => {
-                let [node, of_venue] = [lab::node(1), lab::VENUE].map(Address::v4);
-                venue.of_node(&folder, node, of_venue)?
-            }
-            None => String::new(),
-        };
-        Stage::start_lab(Arc::clone(&folder), run, &feed_more)?
+        let (mut feed_more, mut wires) = (String::new(), Vec::new());
+        if let Some(venue) = &venue {
+            let [node, of_venue] = [lab::node(1), lab::VENUE].map(Address::v4);
+            feed_more = venue.of_node(&folder, node, of_venue)?;
+            wires.push(venue.wire(&folder)?);
+        }
+        Stage::start_lab(Arc::clone(&folder), run, &wires, &feed_more)?
     };
     if stop.load(Ordering::Relaxed) {
         return Ok(());
@@ -234,8 +237,7 @@ fn demonstrate(arguments: &Arguments, run: RunId, stop: &AtomicBool) -> anyhow::
     stage.as_client(|| write_own(stage.cache(), &own_keys))?;
     let feed = match (&stage, &venue) {
         (Stage::Lab(lab), Some(venue)) => {
-            let (namespace, own) = (&lab.venue().namespace, lab.venue().address.v4());
-            Feed::Venue(venue.start(run, namespace, own, &folder)?)
+            Feed::Venue(venue.start(run, &lab.venue().namespace, &folder)?)
         }
         _ => {
             let (namespace, interface) = stage.venue();
@@ -309,8 +311,10 @@ fn demonstrate(arguments: &Arguments, run: RunId, stop: &AtomicBool) -> anyhow::
         own.gap.max(read.gap).as_secs_f64() * 1e3
     );
     let region = stage.region()?;
-    if let Feed::Venue(venue) = &feed {
-        print_lines(&venue.lines, &region);
+    if let Stage::Lab(lab) = &mut stage
+        && let Some(report) = lab.cut_venue()?
+    {
+        print_lines(&report, &region);
     }
     println!(
         "subscriber on the host: {} changes of {} seen in shared memory, {} while it was suspect",
@@ -443,14 +447,12 @@ fn print(own: &Report, feed: &Report, phases: &Phases, heals: &str) {
 }
 
 /// What the lines lost, and how the node got it back.
-fn print_lines(lines: &LossyLines, region: &ControlReader) {
+fn print_lines(report: &WireReport, region: &ControlReader) {
     let sum = |counter: Counter| -> u64 {
         (0..WORKERS_MAX).map(|worker| region.metrics(worker).counter(counter)).sum()
     };
-    for (name, counts) in ["A", "B"].into_iter().zip(lines.counts()) {
-        let (passed, lost) = (&counts.passed, &counts.lost);
-        let (passed, lost) = (passed.load(Ordering::Relaxed), lost.load(Ordering::Relaxed));
-        println!("line {name}: {passed} packets passed, {lost} lost");
+    for line in &report.lines {
+        println!("line {}: {} packets passed, {} lost in XDP", line.name, line.passed, line.lost);
     }
     let recovery = |what| sum(table::FEED_RECOVERY.of(what));
     println!(

@@ -17,8 +17,8 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::{Args, Parser, Subcommand};
-use nautilus_tests::lab::state::{MemberState, State};
-use nautilus_tests::lab::{Folder, Lab, RunId, left_behind, sweep};
+use nautilus_tests::lab::state::{MemberState, State, WireState};
+use nautilus_tests::lab::{Folder, Lab, RunId, WireAt, left_behind, sweep};
 use nautilus_tests::wait::wait_until;
 use nix::sys::signal::{Signal, kill};
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -52,6 +52,10 @@ enum Verb {
         /// Starts no control process.
         #[arg(long)]
         no_control: bool,
+        /// Puts a wire between the venue, or MEMBER, and the bridge that harms packets as FILE says (see
+        /// `nautilus-fault --print-default`). Once a member.
+        #[arg(long = "faults", value_name = "[MEMBER=]FILE")]
+        wires: Vec<WireAt>,
     },
     /// Ends a lab and takes everything of it away; does nothing when there is none.
     Down {
@@ -84,6 +88,8 @@ enum Verb {
         which: Which,
         #[arg(long)]
         no_control: bool,
+        #[arg(long = "faults")]
+        wires: Vec<WireAt>,
     },
 }
 
@@ -141,16 +147,24 @@ fn run(verb: Verb) -> anyhow::Result<ExitCode> {
         bail!("a lab is made of network namespaces: run this as root");
     }
     match verb {
-        Verb::Up { count, which, json, no_control } => up(count, &which, json, no_control)?,
+        Verb::Up { count, which, json, no_control, wires } => {
+            up(count, &which, json, no_control, &wires)?;
+        }
         Verb::Down { which } => down(&which)?,
         Verb::Status { which, json } => print(&which.state()?, json),
         Verb::Shell { member, which, command } => shell(&which.state()?, &member, &command)?,
-        Verb::Keep { count, which, no_control } => keep(count, &which, no_control)?,
+        Verb::Keep { count, which, no_control, wires } => keep(count, &which, no_control, &wires)?,
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn up(count: usize, which: &Which, json: bool, no_control: bool) -> anyhow::Result<()> {
+fn up(
+    count: usize,
+    which: &Which,
+    json: bool,
+    no_control: bool,
+    wires: &[WireAt],
+) -> anyhow::Result<()> {
     if let Ok(state) = which.state() {
         bail!("lab {} is up already (run {}); `down` ends it", which.name, state.run);
     }
@@ -162,6 +176,9 @@ fn up(count: usize, which: &Which, json: bool, no_control: bool) -> anyhow::Resu
     keeper.args(["keep", &count.to_string(), "--name", &which.name]);
     if no_control {
         keeper.arg("--no-control");
+    }
+    for WireAt { member, faults } in wires {
+        keeper.arg("--faults").arg(format!("{member}={}", faults.display()));
     }
     let mut keeper = keeper.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn()?;
     let mut ready = None;
@@ -215,7 +232,7 @@ fn print(state: &State, json: bool) {
     }
     println!("lab {} (run {})", state.name, state.run);
     println!("{:<9} {:<18} {:<14} {:<15} service", "member", "namespace", "v4", "v6");
-    for MemberState { name, namespace, v4, v6, service } in &state.members {
+    for MemberState { name, namespace, v4, v6, service, wire } in &state.members {
         let service = service.as_ref().map_or("-".into(), |service| {
             let pid = service.pid.map_or("starting".into(), |pid| format!("pid {pid}"));
             let ports: Vec<String> =
@@ -228,6 +245,9 @@ fn print(state: &State, json: bool) {
             )
         });
         println!("{name:<9} {namespace:<18} {v4:<14} {v6:<15} {service}");
+        if let Some(WireState { namespace, pid, faults }) = wire {
+            println!("{:<9} {namespace:<18} pid {pid}, faults {}", "  wire", faults.display());
+        }
     }
 }
 
@@ -247,7 +267,7 @@ fn shell(state: &State, member: &str, words: &[String]) -> anyhow::Result<()> {
     Err(command.exec()).context("ip netns exec")
 }
 
-fn keep(count: usize, which: &Which, no_control: bool) -> anyhow::Result<()> {
+fn keep(count: usize, which: &Which, no_control: bool, wires: &[WireAt]) -> anyhow::Result<()> {
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [SIGTERM, SIGINT] {
         signal_hook::flag::register(signal, Arc::clone(&stop))?;
@@ -259,7 +279,7 @@ fn keep(count: usize, which: &Which, no_control: bool) -> anyhow::Result<()> {
     let run = RunId::draw();
     let folder = Arc::new(Folder::create_at(run, which.folder())?);
     State::starting(&which.name, run).write(folder.path())?;
-    let started = Lab::start(Arc::clone(&folder), run, count, |_, _, _| Ok(()));
+    let started = Lab::start_wired(Arc::clone(&folder), run, count, wires, |_, _, _| Ok(()));
     let mut lab = match started {
         Ok(lab) => lab,
         Err(error) => {

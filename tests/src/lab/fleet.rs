@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use super::node_file::ECHO_PORT;
 use super::{
-    Address, Bridge, CLIENT, CONTROL, Folder, LabError, NODES_MAX, NetNs, NodeFile, RunId, Service,
-    VENUE, VethPair, binary, node,
+    Bridge, CLIENT, CONTROL, Folder, LabError, Member, NODES_MAX, NetNs, NodeFile, RunId, Service,
+    VENUE, Wire, WireAt, WireReport, binary, node,
 };
 use crate::scrape::{self, Samples};
 use crate::wait::wait_until;
@@ -19,31 +19,6 @@ const READY_MAX: Duration = Duration::from_secs(30);
 
 /// Where the control process listens, inside its namespace.
 pub const CONTROL_PORT: u16 = 9477;
-
-/// A namespace on the bridge.
-#[derive(Debug)]
-pub struct Member {
-    /// Its name within the lab.
-    pub name: String,
-    /// Its addresses.
-    pub address: Address,
-    /// Its namespace.
-    pub namespace: Arc<NetNs>,
-    link: VethPair,
-}
-
-impl Member {
-    fn join(run: RunId, bridge: &Bridge, name: &str, address: Address) -> Result<Self, LabError> {
-        let namespace = Arc::new(NetNs::create(run, name)?);
-        let link = bridge.join(&namespace, name, address)?;
-        Ok(Self { name: name.to_owned(), address, namespace, link })
-    }
-
-    /// Its link to the bridge.
-    pub fn link(&self) -> &VethPair {
-        &self.link
-    }
-}
 
 /// A member that serves.
 #[derive(Debug)]
@@ -79,16 +54,40 @@ impl Lab {
         folder: Arc<Folder>,
         run: RunId,
         count: usize,
+        prepare: impl FnMut(usize, &Arc<NetNs>, &mut NodeFile) -> Result<(), LabError>,
+    ) -> Result<Self, LabError> {
+        Self::start_wired(folder, run, count, &[], prepare)
+    }
+
+    /// The same with wires between members and the bridge, which harm what passes.
+    pub fn start_wired(
+        folder: Arc<Folder>,
+        run: RunId,
+        count: usize,
+        wires: &[WireAt],
         mut prepare: impl FnMut(usize, &Arc<NetNs>, &mut NodeFile) -> Result<(), LabError>,
     ) -> Result<Self, LabError> {
+        let is_there = |name: &str| {
+            let number = name.strip_prefix("node").and_then(|number| number.parse().ok());
+            ["client", "venue", "control"].contains(&name)
+                || number.is_some_and(|number: usize| (1..=count).contains(&number))
+        };
+        if let Some(stranger) = wires.iter().find(|wire| !is_there(&wire.member)) {
+            let problem = format!("a lab of {count} nodes has no such member");
+            return Err(LabError::Wire { name: stranger.member.clone(), problem });
+        }
         if !(1..=NODES_MAX).contains(&count) {
             return Err(LabError::Nodes(count));
         }
         let bridge = Bridge::create(run)?;
-        let client = Member::join(run, &bridge, "client", CLIENT)?;
-        let venue = Member::join(run, &bridge, "venue", VENUE)?;
+        let join = |name: &str, address| match wires.iter().find(|wire| wire.member == name) {
+            Some(wire) => Member::join_wired(run, &bridge, (name, address), wire, &folder, false),
+            None => Member::join(run, &bridge, name, address),
+        };
+        let client = join("client", CLIENT)?;
+        let venue = join("venue", VENUE)?;
         venue.namespace.ip("route add 224.0.0.0/4 dev eth0")?;
-        let operator = Member::join(run, &bridge, "control", CONTROL)?;
+        let operator = join("control", CONTROL)?;
         let mut lab = Self {
             control: None,
             nodes: Vec::with_capacity(count),
@@ -100,7 +99,7 @@ impl Lab {
             run,
         };
         for number in 1..=count {
-            let node = lab.start_node(number, &mut prepare)?;
+            let node = lab.start_node(number, wires, &mut prepare)?;
             lab.nodes.push(node);
         }
         lab.wait_ready()?;
@@ -110,17 +109,20 @@ impl Lab {
     fn start_node(
         &self,
         number: usize,
+        wires: &[WireAt],
         prepare: &mut impl FnMut(usize, &Arc<NetNs>, &mut NodeFile) -> Result<(), LabError>,
     ) -> Result<Node, LabError> {
         let name = format!("node{number}");
-        let mut member = Member::join(self.run, &self.bridge, &name, node(number))?;
+        let (run, bridge, place) = (self.run, &self.bridge, (&*name, node(number)));
+        let mut member = match wires.iter().find(|wire| wire.member == name) {
+            Some(wire) => Member::join_wired(run, bridge, place, wire, &self.folder, true)?,
+            None => Member::join(run, bridge, place.0, place.1)?,
+        };
         let run_dir = self.folder.make(&name)?;
         let mut file = NodeFile::new(&name, &run_dir);
         prepare(number, &member.namespace, &mut file)?;
         if file.queues > 1 {
-            member.namespace.ip("link delete eth0")?;
-            let (namespace, address) = (&member.namespace, member.address);
-            member.link = self.bridge.join_wide(namespace, &name, address, file.queues)?;
+            member.reconnect(&self.bridge, file.queues, Duration::ZERO)?;
         }
         let path = self.folder.write(&format!("{name}.toml"), &file.to_toml())?;
         let supervisor = Service::start(
@@ -166,9 +168,7 @@ impl Lab {
     pub fn recreate_link(&mut self, number: usize, pause: Duration) -> Result<(), LabError> {
         let member = &mut self.nodes[number - 1].member;
         let mac = member.namespace.exec("cat /sys/class/net/eth0/address")?;
-        member.namespace.ip("link delete eth0")?;
-        std::thread::sleep(pause);
-        member.link = self.bridge.join(&member.namespace, &member.name, member.address)?;
+        member.reconnect(&self.bridge, 1, pause)?;
         member.namespace.ip(&format!("link set eth0 address {}", mac.trim()))?;
         Ok(())
     }
@@ -201,6 +201,12 @@ impl Lab {
     /// Where clients run.
     pub fn client(&self) -> &Member {
         &self.client
+    }
+
+    /// Cuts the wire of the venue and says what became of the packets on it; None without one. Nothing comes
+    /// from the venue any more.
+    pub fn cut_venue(&mut self) -> Result<Option<WireReport>, LabError> {
+        self.venue.wire_mut().map(Wire::cut).transpose()
     }
 
     /// Where market data comes from.

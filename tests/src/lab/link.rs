@@ -110,7 +110,7 @@ pub struct Bridge {
 const BRIDGE: &str = "br0";
 
 /// A member's interface inside its own namespace.
-const MEMBER_INTERFACE: &str = "eth0";
+pub(super) const MEMBER_INTERFACE: &str = "eth0";
 
 impl Bridge {
     /// Makes it, with multicast flooded: the lab has no querier, and a snooping bridge without one
@@ -152,8 +152,14 @@ impl Bridge {
         let ends = ((member, MEMBER_INTERFACE), (&self.namespace, port));
         let mut pair = VethPair::create_wide(ends.0, ends.1, queues)?;
         pair.pass_on(End::Second)?;
-        self.namespace.ip(&format!("link set {port} master {BRIDGE}"))?;
+        self.take(port)?;
         pair.address(address)?;
         Ok(pair)
+    }
+
+    /// Makes an interface of its namespace one of its ports.
+    pub fn take(&self, port: &str) -> Result<(), LabError> {
+        self.namespace.ip(&format!("link set {port} master {BRIDGE}"))?;
+        Ok(())
     }
 }

@@ -7,6 +7,9 @@
 //!   ====+===============+================+================+================+==== ne<run>-bridge
 //! ```
 //!
+//! Where a member is given a fault file, a wire that harms packets lies between its link and the bridge
+//! ([`Wire`]).
+//!
 //! No link ever exists in the namespace the lab was started from. Every name carries the run id, so
 //! labs do not meet; what a lab made goes when its guards are dropped, or by [`sweep`] when they
 //! could not be.
@@ -17,6 +20,7 @@ mod fleet;
 mod folder;
 mod leaks;
 mod link;
+mod member;
 mod netns;
 pub mod node_file;
 mod process;
@@ -27,10 +31,11 @@ mod wire;
 
 pub use address::{Address, CLIENT, CONTROL, NODES_MAX, SUBNETS, VENUE, node};
 pub use attach::{AttachFailed, active_worker, attach, status};
-pub use fleet::{CONTROL_PORT, Lab, Member, Node};
+pub use fleet::{CONTROL_PORT, Lab, Node};
 pub use folder::Folder;
 pub use leaks::{left_behind, sweep};
 pub use link::{Bridge, End, LINK_MTU_BYTES, VethPair};
+pub use member::{Member, WireAt};
 pub use netns::NetNs;
 pub use node_file::NodeFile;
 pub use process::{Process, bin_dir, binary};

@@ -48,6 +48,19 @@ pub struct MemberState {
     pub v6: String,
     /// The process that is started again when it dies, None for members without one.
     pub service: Option<ServiceState>,
+    /// The wire between it and the bridge, None for members without one.
+    pub wire: Option<WireState>,
+}
+
+/// A wire that harms packets.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WireState {
+    /// The namespace it is in.
+    pub namespace: String,
+    /// Its process.
+    pub pid: i32,
+    /// What it does to which packets.
+    pub faults: PathBuf,
 }
 
 /// The process a member runs.
@@ -108,6 +121,11 @@ impl State {
             v4: member.address.v4().to_string(),
             v6: member.address.v6().to_string(),
             service,
+            wire: member.wire().map(|wire| WireState {
+                namespace: wire.namespace().name().to_owned(),
+                pid: wire.pid(),
+                faults: wire.faults().to_owned(),
+            }),
         };
         let mut members: Vec<MemberState> = lab
             .nodes()

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::{Address, End, LabError, NetNs, Process, RunId, VethPair, at, binary};
+use super::{End, LabError, NetNs, Process, RunId, VethPair, at, binary};
 use crate::wait::wait_until;
 
 /// How long the programs may take to be loaded and attached.
@@ -31,6 +31,7 @@ pub struct Wire {
     second: VethPair,
     namespace: Arc<NetNs>,
     name: String,
+    faults: PathBuf,
     log: PathBuf,
 }
 
@@ -104,7 +105,8 @@ impl Wire {
         let first = VethPair::create(a, (&namespace, IN))?;
         let second = VethPair::create(b, (&namespace, OUT))?;
         let process = start(run, &namespace, faults, &log)?;
-        let mut wire = Self { process, first, second, namespace, name: name.into(), log };
+        let (name, faults) = (name.to_owned(), faults.to_owned());
+        let mut wire = Self { process, first, second, namespace, name, faults, log };
         wire.wait_connected()?;
         Ok(wire)
     }
@@ -135,14 +137,19 @@ impl Wire {
         self.second.pass_on(End::First)
     }
 
-    /// Gives the first far end both addresses.
-    pub fn address_first(&self, address: Address) -> Result<(), LabError> {
-        self.first.address(address)
+    /// The link to the first far end.
+    pub fn first(&self) -> &VethPair {
+        &self.first
     }
 
-    /// Gives the second far end both addresses.
-    pub fn address_second(&self, address: Address) -> Result<(), LabError> {
-        self.second.address(address)
+    /// The link to the second.
+    pub fn second(&self) -> &VethPair {
+        &self.second
+    }
+
+    /// Its fault file.
+    pub fn faults(&self) -> &Path {
+        &self.faults
     }
 
     /// Where the program runs.
@@ -161,7 +168,7 @@ impl Wire {
     }
 
     /// Cuts the wire and says what became of its packets.
-    pub fn cut(mut self) -> Result<WireReport, LabError> {
+    pub fn cut(&mut self) -> Result<WireReport, LabError> {
         let status = self.process.terminate();
         let said = at(&self.log, std::fs::read_to_string(&self.log))?;
         let last = said.lines().last().unwrap_or_default();

@@ -45,7 +45,7 @@ fn tagged(frame: &[u8], tags: usize) -> Vec<u8> {
 #[test]
 #[ignore = "privileged: makes network namespaces and XDP programs"]
 fn what_is_no_datagram_of_a_line_arrives_as_it_was_sent() {
-    let rig = Rig::new(DEADLY);
+    let mut rig = Rig::new(DEADLY);
     let (sender, receiver) = rig.sockets();
     let (v4, v6) = (packet(0, 1), packet_v6());
     let changed = |frame: &[u8], at: usize, bytes: &[u8]| {

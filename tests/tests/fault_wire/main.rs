@@ -97,7 +97,7 @@ fn read(frame: &[u8], at_ns: u64, sent: &[Vec<Vec<u8>>; 2]) -> (usize, Came) {
 }
 
 /// Sends so many packets on both lines in turn; what came of each, and what the wire says.
-fn send(rig: Rig, packets: u32) -> ([Vec<Came>; 2], WireReport) {
+fn send(mut rig: Rig, packets: u32) -> ([Vec<Came>; 2], WireReport) {
     let (sender, receiver) = rig.sockets();
     let (sent, frames) = std::thread::scope(|scope| {
         let receiving = scope.spawn(move || {
@@ -261,4 +261,28 @@ fn the_same_seed_does_the_same_and_another_something_else() {
     let (came, _) = run(&format!("seed = 1\n{alone}"));
     assert_eq!(numbers(&came[0]), numbers(&one[0]));
     assert!(lines.contains("26478") && came[1].len() == packets as usize);
+}
+
+#[test]
+#[ignore = "privileged: makes network namespaces and XDP programs"]
+fn what_finds_no_room_to_wait_is_dropped_and_the_rest_leaves_at_the_end() {
+    const ROOM: u32 = 50;
+    const SENT: u32 = 200;
+    let mut rig = Rig::new(
+        "hold_packets = 50\n[[line]]\nto = \"233.54.12.111:26477\"\ndelay_us = 10000000\n",
+    );
+    let (sender, receiver) = rig.sockets();
+    for number in 1..=SENT {
+        sender.send(&packet(0, number)).unwrap();
+    }
+    let report = rig.wire.cut().unwrap();
+    let mut buffer = vec![0; 2_048];
+    for number in 1..=ROOM {
+        let frame = receiver.receive(&mut buffer, Duration::from_secs(5)).unwrap().expect("one");
+        assert_eq!(frame[HEADERS_BYTES + 1..HEADERS_BYTES + 5], number.to_be_bytes());
+    }
+    assert_eq!(receiver.receive(&mut buffer, Duration::from_millis(100)).unwrap(), None);
+    let line = &report.lines[0];
+    let counts = [line.received, line.passed, line.held, line.queue_full, line.waiting];
+    assert_eq!(counts, [SENT, ROOM, ROOM, SENT - ROOM, 0].map(u64::from));
 }
