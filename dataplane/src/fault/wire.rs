@@ -19,7 +19,7 @@ use crate::xsk::XskError;
 
 /// A packet that is due sooner than this is waited for awake. Too low: sleeping and waking makes delays longer
 /// than they should be. Too high: a core is kept busy for nothing.
-const AWAKE_NS: u64 = 60_000;
+const AWAKE_NS: u64 = 10_000;
 
 /// How long the end waits for the driver to take what it is given.
 const END_MAX: Duration = Duration::from_secs(2);
