@@ -134,6 +134,12 @@ pub struct FaultWire {
     xsks: OwnedFd,
 }
 
+/// Has an interface take frames for any MAC, as a wire does, for as long as the descriptor lives. Needs
+/// `CAP_NET_RAW`.
+pub fn hear_all(ifindex: u32) -> io::Result<OwnedFd> {
+    sys::promiscuous(ifindex)
+}
+
 impl FaultWire {
     /// Loads both programs, without a line and leading nowhere.
     pub fn load() -> Result<Self, FaultError> {

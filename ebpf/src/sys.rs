@@ -200,6 +200,32 @@ pub(crate) fn link_xdp(program: BorrowedFd<'_>, ifindex: u32) -> io::Result<Owne
     })
 }
 
+/// Has an interface take frames for any MAC, for as long as the descriptor lives (packet(7)). The socket
+/// itself receives none: it has no protocol.
+pub(crate) fn promiscuous(ifindex: u32) -> io::Result<OwnedFd> {
+    let mr_ifindex = i32::try_from(ifindex).map_err(|_| io::ErrorKind::InvalidInput)?;
+    // SAFETY: takes integers; the result is checked.
+    let fd = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: just opened, owned by nobody else.
+    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+    let mr_type = libc::PACKET_MR_PROMISC as u16;
+    let membership = libc::packet_mreq { mr_ifindex, mr_type, mr_alen: 0, mr_address: [0; 8] };
+    // SAFETY: the option is live and its size stated.
+    let result = unsafe {
+        libc::setsockopt(
+            fd.as_raw_fd(),
+            libc::SOL_PACKET,
+            libc::PACKET_ADD_MEMBERSHIP,
+            (&raw const membership).cast(),
+            size_of_val(&membership) as u32,
+        )
+    };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(fd) }
+}
+
 /// (program id, ifindex) of an XDP link; ifindex 0 once its interface is gone.
 pub(crate) fn link_target(link: BorrowedFd<'_>) -> io::Result<(u32, u32)> {
     require_kind(link, "bpf_link")?;

@@ -235,3 +235,31 @@ fn mutated_frames_change_in_one_bit_at_most() {
     }
     assert!(changed > 1_000, "{changed}");
 }
+
+/// Several CPUs at once: each packet gets a number of its own, and the fate that belongs to it.
+#[test]
+#[ignore = "privileged: loads XDP programs"]
+fn packets_of_all_queues_are_numbered_one_after_another() {
+    const EACH: u64 = 5_000;
+    let rules = FaultRules { after: 0, until: u64::MAX, holds: true, ..ROUGH };
+    let lines = [(GROUP_V4, FaultWay::Forward, rules)];
+    let test = "packets_of_all_queues_are_numbered_one_after_another";
+    let Some(wire) = wire(test, &lines) else { return };
+    let bytes = packet(GROUP_V4, 9).bytes();
+    let run = || -> Vec<u64> {
+        let outcomes = (0..EACH).map(|_| wire.test_run(FaultWay::Forward, &bytes).unwrap());
+        outcomes.filter_map(|outcome| Some(outcome.metadata?.number)).collect()
+    };
+    let mut numbers = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..4).map(|_| scope.spawn(run)).collect();
+        threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect::<Vec<_>>()
+    });
+    numbers.sort_unstable();
+    let payload_bytes = packet(GROUP_V4, 9).payload.len() as u32;
+    let mut fates = FaultFates::new(rules);
+    let expected = (0..4 * EACH).map(|_| fates.next(payload_bytes));
+    let kept: Vec<u64> = expected.filter(|fate| !fate.is_lost).map(|fate| fate.number).collect();
+    assert_eq!(numbers, kept);
+    let counts = wire.counts(0).unwrap();
+    assert_eq!((counts.received, counts.handed), (4 * EACH, kept.len() as u64));
+}

@@ -1,10 +1,10 @@
 //! A wire in use: programs on both interfaces, and the loop that lets packets go when they are due.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use nautilus_ebpf::XdpLink;
-use nautilus_ebpf::fault::{DUPLICATED, FaultError, FaultWay, FaultWire, REORDERED};
+use nautilus_ebpf::fault::{DUPLICATED, FaultError, FaultWay, FaultWire, REORDERED, hear_all};
 use nautilus_shm::clock::monotonic_ns;
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::time::TimeSpec;
@@ -58,6 +58,14 @@ pub enum WireError {
         /// What went wrong.
         source: FaultError,
     },
+    /// An interface could not be told to take frames for others.
+    #[error("interface {interface}: cannot take frames for other MACs (needs CAP_NET_RAW)")]
+    Promiscuous {
+        /// Which.
+        interface: String,
+        /// The kernel's answer.
+        source: std::io::Error,
+    },
     /// A wait failed.
     #[error("waiting for packets")]
     Wait(#[source] nix::Error),
@@ -71,6 +79,7 @@ pub struct Wire {
     file: FaultFile,
     program: FaultWire,
     links: [Option<XdpLink>; 2],
+    _promiscuous: [OwnedFd; 2],
     /// The interface each way begins at.
     sides: [Side; 2],
     hold: Hold,
@@ -106,6 +115,11 @@ impl Wire {
                 }
             }
         }
+        let hear = |Side { name, ifindex, .. }: &Side| {
+            hear_all(*ifindex)
+                .map_err(|source| WireError::Promiscuous { interface: name.clone(), source })
+        };
+        let promiscuous = [hear(&sides[0])?, hear(&sides[1])?];
         let attach = |way: FaultWay| {
             let Side { name, ifindex, .. } = &sides[way as usize];
             program
@@ -115,7 +129,7 @@ impl Wire {
         let links = [Some(attach(FaultWay::Forward)?), Some(attach(FaultWay::Back)?)];
         let rules = file.line.iter().map(|line| line.hold_rules());
         let hold = Hold::new(rules, file.hold_packets as usize);
-        Ok(Self { file, program, links, sides, hold })
+        Ok(Self { file, program, links, _promiscuous: promiscuous, sides, hold })
     }
 
     /// Carries packets until `stop` is readable or `end` has come.

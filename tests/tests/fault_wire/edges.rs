@@ -109,13 +109,12 @@ fn a_killed_wire_carries_nothing_and_leaves_nothing() {
     assert_eq!(receiver.receive(&mut buffer, patience).unwrap(), Some(&frame[..]));
 
     let inside = rig.wire.namespace().clone();
-    let programs = || {
-        let shown = inside.ip("-d link show").unwrap();
-        shown.matches("prog/xdp").count()
-    };
-    assert_eq!(programs(), 2);
+    let shows = |what: &str| inside.ip("-d link show").unwrap().matches(what).count();
+    let programs = || shows("prog/xdp");
+    assert_eq!((programs(), shows("promiscuity 1")), (2, 2));
     rig.wire.process().kill();
     wait_until("the programs are gone", patience, || programs() == 0).unwrap();
+    assert_eq!(shows("promiscuity 1"), 0);
     assert_eq!(inside.processes(), [] as [i32; 0]);
     sender.send(&frame).unwrap();
     assert_eq!(receiver.receive(&mut buffer, Duration::from_millis(300)).unwrap(), None);
