@@ -231,7 +231,8 @@ impl Wire {
     }
 
     fn flush(&mut self) -> bool {
-        self.sides.iter_mut().fold(true, |all, side| side.flush() && all)
+        let [first, second] = self.sides.each_mut().map(Side::flush);
+        first && second
     }
 
     /// Sleeps until a packet has come or `stop` is readable, which it says.
