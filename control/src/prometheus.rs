@@ -59,6 +59,10 @@ pub fn render(nodes: &[NodeView]) -> String {
                     let samples = snapshot.front.samples(Owner::Front);
                     series(&mut text, samples.filter(|s| s.spec.name == spec.name), &node, "");
                 }
+                Owner::Capture => {
+                    let samples = snapshot.capture.samples(Owner::Capture);
+                    series(&mut text, samples.filter(|s| s.spec.name == spec.name), &node, "");
+                }
                 Owner::Worker => {
                     for worker in &snapshot.workers {
                         let samples = worker.metrics.samples(Owner::Worker);
@@ -97,7 +101,11 @@ pub fn render(nodes: &[NodeView]) -> String {
                     histogram(&mut text, spec.name, &snapshot.histograms[index], &node, None);
                 }
                 // They have no histogram of their own.
-                Owner::Front | Owner::Cache | Owner::FrontCache | Owner::SupervisorCache => {}
+                Owner::Front
+                | Owner::Capture
+                | Owner::Cache
+                | Owner::FrontCache
+                | Owner::SupervisorCache => {}
                 Owner::Worker => {
                     for worker in &snapshot.workers {
                         let slot = Some(worker.slot);

@@ -9,7 +9,7 @@ use nautilus_shm::cells::{INTERFACES_MAX, WorkerState};
 use nautilus_shm::cells::{InterfaceState, SupervisorIdentity, WorkerIdentity, WorkerPulse};
 use nautilus_shm::clock::monotonic_ns;
 use nautilus_shm::control_region::{
-    ControlReader, FRONT_PROCESS, HISTOGRAMS, HistogramId, SUPERVISOR_PROCESS, WORKERS_MAX,
+    CAPTURE_PROCESS, ControlReader, FRONT_PROCESS, HISTOGRAMS, HistogramId, SUPERVISOR_PROCESS, WORKERS_MAX,
 };
 use nautilus_shm::event_log::Event;
 use nautilus_shm::histogram::HistogramSnapshot;
@@ -41,6 +41,8 @@ pub struct Snapshot {
     pub metrics: MetricSnapshot,
     /// The front's numbers.
     pub front: MetricSnapshot,
+    /// The capture process's numbers.
+    pub capture: MetricSnapshot,
     /// The supervisor's histograms, in the order of [`HISTOGRAMS`].
     pub histograms: Vec<HistogramSnapshot>,
     /// The latest events, oldest first.
@@ -122,6 +124,7 @@ impl Snapshot {
                 .collect(),
             metrics: region.metrics(SUPERVISOR_PROCESS),
             front: region.metrics(FRONT_PROCESS),
+            capture: region.metrics(CAPTURE_PROCESS),
             histograms: histograms(SUPERVISOR_PROCESS),
             events,
             generation: region.generation(),

@@ -26,14 +26,18 @@ use crate::spsc::Ring;
 /// Worker process slots of a node: active ones, standbys, and room for more queues.
 pub const WORKERS_MAX: usize = 16;
 
-/// Metric banks and histogram sets: one a worker slot, then the supervisor's and the front's.
-pub const PROCESSES_MAX: usize = WORKERS_MAX + 2;
+/// Metric banks and histogram sets: one a worker slot, then the supervisor's, the front's and the capture
+/// process's.
+pub const PROCESSES_MAX: usize = WORKERS_MAX + 3;
 
 /// The supervisor's bank.
 pub const SUPERVISOR_PROCESS: usize = WORKERS_MAX;
 
 /// The front's bank.
 pub const FRONT_PROCESS: usize = WORKERS_MAX + 1;
+
+/// The capture process's bank.
+pub const CAPTURE_PROCESS: usize = WORKERS_MAX + 2;
 
 /// Neighbour requests a worker can have open. Too low: packets to new peers go unanswered until the
 /// supervisor has caught up. Too high: a flood of spoofed sources keeps it busy longer.

@@ -3,6 +3,9 @@
 
 pub mod attach;
 pub mod cache_cell;
+#[cfg(not(loom))]
+pub mod capture_region;
+pub mod capture_ring;
 pub mod cells;
 pub mod clock;
 pub mod control_region;

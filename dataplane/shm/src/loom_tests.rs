@@ -4,6 +4,7 @@
 use loom::sync::Arc;
 use loom::thread;
 
+use crate::capture_ring::{Captured, CaptureRing, CaptureRingHead};
 use crate::event_log::{EventKind, EventRing};
 use crate::sampled_hits::HitRing;
 use crate::seqlock::{SeqLock, Version};
@@ -317,6 +318,43 @@ fn told_hits_are_seen_in_order_or_not_at_all() {
             let (count, _) = ring.take(&mut tail, &mut out);
             seen.extend_from_slice(&out[..count]);
             assert_eq!(seen, [7, 8][..stores as usize / 2]);
+        });
+    }
+}
+
+/// A worker captures two frames and stops after any store; who writes them sees whole ones in order, and gives
+/// room back while it goes on.
+#[test]
+fn captured_frames_are_seen_whole_or_not_at_all() {
+    for stores in [0, 5, 8, 9, 10, 18, 20, 99] {
+        explore(move || {
+            let words: Vec<AtomicU64> = (0..64).map(|_| AtomicU64::new(0)).collect();
+            let memory = Arc::new((CaptureRingHead::default(), words));
+            let writing = memory.clone();
+            let worker = thread::spawn(move || {
+                kill_after(stores, || {
+                    let mut producer = CaptureRing::new(&writing.0, &writing.1).producer();
+                    let Some(place) = producer.place(6) else { return };
+                    for frame in [1u8, 2] {
+                        producer.push(place, frame.into(), &[&[frame; 8]]);
+                    }
+                });
+            });
+            let mut consumer = CaptureRing::new(&memory.0, &memory.1).consumer();
+            let (mut out, mut expected) = (Vec::new(), 1);
+            let mut take = |consumer: &mut crate::capture_ring::CaptureConsumer<'_>| {
+                if let Some(read) = consumer.next(&mut out).unwrap() {
+                    let (sequence, stamp_ns) = (expected - 1, expected);
+                    let whole = Captured { identity: 6, sequence, stamp_ns, dropped: 0 };
+                    assert_eq!((read, &out[..]), (whole, &[expected as u8; 8][..]));
+                    expected += 1;
+                    consumer.commit();
+                }
+            };
+            take(&mut consumer);
+            worker.join().unwrap();
+            take(&mut consumer);
+            take(&mut consumer);
         });
     }
 }

@@ -76,6 +76,8 @@ pub enum Owner {
     Supervisor,
     /// The front.
     Front,
+    /// The capture process.
+    Capture,
     /// Each worker, in its bank of each cache.
     Cache,
     /// The front, in its bank of each cache.
@@ -395,6 +397,7 @@ mod tests {
             Owner::Worker,
             Owner::Supervisor,
             Owner::Front,
+            Owner::Capture,
             Owner::Cache,
             Owner::FrontCache,
             Owner::SupervisorCache,

@@ -155,6 +155,8 @@ metric_table! {
     FEED_CHANNELS gauge "nautilus_feed_channels" Channels Worker: "Channels configured";
     FEED_BOOKS gauge "nautilus_feed_books" Books Worker: "Order books held";
     FEED_ORDERS gauge "nautilus_feed_orders" Orders Worker: "Open orders in all books";
+    CAPTURED counter "nautilus_capture_records_total" Events Worker: "Frames that a worker handed to the capture process, and what else moved its feeds";
+    CAPTURE_DROPPED counter "nautilus_capture_dropped_records_total" Events Worker: "Those that found the ring to the capture process full, and are missing in its files";
     CACHE_HOT_HITS counter "nautilus_cache_hot_hits_total" Events SupervisorCache: "Keys found in XDP";
     // XDP, copied from the steering program's map by the supervisor.
     XDP_PACKETS counter "nautilus_xdp_packets_total" Packets Supervisor by XdpVerdict: "Frames by what the steering program did with them, and why";
@@ -178,7 +180,15 @@ metric_table! {
     ATTACHES counter "nautilus_supervisor_attaches_total" Events Supervisor: "Readers given read-only descriptors";
     ATTACHES_REFUSED counter "nautilus_supervisor_refused_attaches_total" Events Supervisor: "Readers refused";
     FRONT_STARTS counter "nautilus_supervisor_front_starts_total" Events Supervisor: "Front processes started";
+    CAPTURE_STARTS counter "nautilus_supervisor_capture_starts_total" Events Supervisor: "Capture processes started";
+    CAPTURE_DEATHS counter "nautilus_supervisor_capture_deaths_total" Events Supervisor: "Capture processes that ended without being told to";
     FRONT_DEATHS counter "nautilus_supervisor_front_deaths_total" Events Supervisor: "Front processes that ended without being told to";
+    // Capture process.
+    CAPTURE_WRITTEN counter "nautilus_capture_written_records_total" Events Capture: "Records written to files";
+    CAPTURE_BYTES counter "nautilus_capture_written_bytes_total" Bytes Capture: "Bytes written to files";
+    CAPTURE_FILES counter "nautilus_capture_begun_files_total" Events Capture: "Files begun";
+    CAPTURE_ERRORS counter "nautilus_capture_write_errors_total" Events Capture: "Failed attempts to make or write a file; the records wait in their rings";
+    CAPTURE_DAMAGED counter "nautilus_capture_damaged_rings_total" Events Capture: "Times a ring held what no worker writes, and was emptied";
     // Front.
     FRONT_CONNECTIONS gauge "nautilus_front_connections" Connections Front: "TCP connections open";
     FRONT_ACCEPTED counter "nautilus_front_accepted_connections_total" Connections Front: "TCP connections accepted, refused ones included";
