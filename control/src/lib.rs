@@ -15,6 +15,7 @@ pub mod packet;
 pub mod problem;
 pub mod prometheus;
 pub mod rates;
+pub mod replay;
 pub mod snapshot;
 pub mod status;
 pub mod view;

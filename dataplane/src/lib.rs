@@ -4,6 +4,7 @@
 
 pub mod access;
 pub mod app;
+pub mod capture;
 pub mod config;
 pub mod fault;
 pub mod feed;

@@ -18,6 +18,7 @@ use nautilus_control::host::{Host, Level};
 use nautilus_control::link::{Attachment, Link};
 use nautilus_control::packet::Packet;
 use nautilus_control::rates::NodeRates;
+use nautilus_control::replay::Replay;
 use nautilus_control::status::{NodeStatus, StatusDocument};
 use nautilus_control::view::NodeView;
 use nautilus_control::watcher;
@@ -86,6 +87,9 @@ enum Command {
     /// Makes, removes and lists caches of a running node
     #[command(subcommand)]
     Cache(CacheCommand),
+    /// Replays captures: onto an interface, or into the records a node published
+    #[command(disable_help_flag = true)]
+    Replay(Replay),
     /// Looks at this host
     #[command(subcommand)]
     Host(HostCommand),
@@ -163,6 +167,10 @@ fn main() -> ExitCode {
         }
         Command::Cache(CacheCommand::Create(wanted)) => Ok(wanted.create()),
         Command::Cache(CacheCommand::Remove(gone)) => Ok(gone.remove()),
+        Command::Replay(replay) => {
+            eprintln!("nautilus: {}", replay.run());
+            Ok(ExitCode::from(UNREACHABLE))
+        }
         Command::Host(HostCommand::Check { json }) => Ok(host_check(json)),
     };
     result.unwrap_or_else(|error| {

@@ -13,6 +13,7 @@ use std::ffi::CStr;
 use std::fs::File;
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::capture_ring::{CaptureRing, CaptureRingHead};
 use crate::region::{Access, REGION_HEADER_BYTES, Region, RegionError, RegionSpec, layout_hash};
@@ -32,6 +33,8 @@ struct Head {
     workers: Padded<AtomicU64>,
     /// Words of one ring.
     words: Padded<AtomicU64>,
+    /// Tells this region from those of other runs of the node.
+    run: Padded<AtomicU64>,
 }
 
 // SAFETY: repr(C) of shared words only; padding is never read.
@@ -77,6 +80,8 @@ impl CaptureRegion {
         let words = (ring_mb.next_power_of_two() as usize) << 17;
         let region = Region::create(name, &spec(bytes_of(workers, words)))?;
         let head: &Head = region.view(REGION_HEADER_BYTES)?;
+        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        head.run.0.store(since_1970.as_nanos() as u64, Ordering::Relaxed);
         head.words.0.store(words as u64, Ordering::Relaxed);
         head.workers.0.store(workers as u64, Ordering::Release);
         Ok(Self { region, workers, words })
@@ -110,6 +115,12 @@ impl CaptureRegion {
     /// Workers of the node.
     pub fn workers(&self) -> usize {
         self.workers
+    }
+
+    /// Tells this region from those of other runs of the node: when it was made, nanoseconds since 1970.
+    pub fn run(&self) -> u64 {
+        let head: &Head = self.region.view(REGION_HEADER_BYTES).expect("checked when attached");
+        head.run.0.load(Ordering::Relaxed)
     }
 
     /// The descriptor.

@@ -106,7 +106,7 @@ impl<'a> CaptureRing<'a> {
     }
 
     /// What is counted of each source; for reports.
-    pub fn counts(&self) -> impl Iterator<Item = SourceCounts> + '_ {
+    pub fn counts(self) -> impl Iterator<Item = SourceCounts> + 'a {
         self.head.sources.iter().filter_map(|source| {
             let identity = source.identity.load(Ordering::Relaxed);
             (identity & IS_SOURCE != 0).then(|| SourceCounts {
@@ -241,7 +241,7 @@ pub struct Captured {
 }
 
 /// The other side published an index, length or source that cannot be. What was published is lost, and the
-/// consumer goes on behind it.
+/// consumer goes on behind it; to be committed like a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the ring was damaged at word {0}")]
 pub struct Damaged(pub u64);
@@ -276,7 +276,6 @@ impl CaptureConsumer<'_> {
         if !is_whole || place >= SOURCES_MAX {
             let at = self.at;
             self.at = head;
-            self.commit();
             return Err(Damaged(at));
         }
         let (sequence, stamp_ns, dropped) =
@@ -308,9 +307,18 @@ impl CaptureConsumer<'_> {
         self.ring.head.tail.0.store(self.tail, Ordering::Release);
     }
 
-    /// Words that wait, read ones among them until they are committed.
-    pub fn backlog_words(&self) -> u64 {
-        self.ring.head.head.0.load(Ordering::Relaxed).saturating_sub(self.tail)
+    /// Goes back to what is not in a file yet.
+    pub fn rewind(&mut self) {
+        self.at = self.tail;
+        for (told, shared) in self.told.iter_mut().zip(&self.ring.head.told.0) {
+            *told = shared.load(Ordering::Relaxed);
+        }
+        self.told_at = [0; 2];
+    }
+
+    /// Whether there is nothing to read; one load.
+    pub fn is_empty(&self) -> bool {
+        self.ring.head.head.0.load(Ordering::Relaxed) == self.at
     }
 }
 

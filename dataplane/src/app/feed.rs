@@ -50,6 +50,8 @@ pub struct Feed {
     lines: Vec<Line>,
     /// Endpoints that replies come to, with their channel.
     replies: Vec<(Endpoint, usize)>,
+    /// Of each channel, the number of its first attempt to get a snapshot.
+    generations: Vec<u64>,
     unknown_line: u64,
 }
 
@@ -90,6 +92,7 @@ impl Feed {
             distributions: specs.iter().map(|_| None).collect(),
             lines,
             replies: specs.iter().enumerate().filter_map(reply).collect(),
+            generations: specs.iter().map(|spec| spec.recovery.map_or(0, |(_, first)| first)).collect(),
             unknown_line: 0,
         }
     }
@@ -116,6 +119,23 @@ impl Feed {
     /// The channels, in the order of their specifications.
     pub fn channels(&self) -> impl Iterator<Item = &Channel> {
         self.channels.iter()
+    }
+
+    /// Number of each channel, and of its first attempt to get a snapshot.
+    pub fn begun(&self) -> impl Iterator<Item = (u8, u64)> {
+        let generations = self.generations.iter().copied();
+        self.channels.iter().map(|channel| channel.spec().channel).zip(generations)
+    }
+
+    /// Whether datagrams to this endpoint are for one of the channels.
+    pub fn is_for(&self, destination: &Endpoint) -> bool {
+        self.lines.iter().any(|line| line.endpoint == *destination)
+            || self.replies.iter().any(|(endpoint, _)| endpoint == destination)
+    }
+
+    /// Changes with everything that time alone does to the channels, see [`Channel::effects`].
+    pub fn effects(&self) -> u64 {
+        self.channels.iter().map(Channel::effects).fold(0, |sum, one| sum.rotate_left(7) ^ one)
     }
 
     /// Datagrams for a group and port that no channel has.
@@ -195,17 +215,22 @@ impl Feed {
 
     /// Sends what is due: to subscribers, and requests.
     pub fn send(&mut self, now_ns: u64, tx: &mut impl Transmit) {
+        self.distribute(now_ns, tx);
+        self.ask(now_ns, tx);
+    }
+
+    /// Sends subscribers what is due.
+    pub fn distribute(&mut self, now_ns: u64, tx: &mut impl Transmit) {
         for (channel, distribution) in self.channels.iter().zip(&mut self.distributions) {
             if let Some(distribution) = distribution {
                 distribution.pump(now_ns, channel, tx);
             }
         }
-        self.ask(now_ns, tx);
     }
 
     /// Asks request servers for what is missing, as far as it is time to. A request that the port does not
     /// take is asked again like one that was lost.
-    fn ask(&mut self, now_ns: u64, tx: &mut impl Transmit) {
+    pub fn ask(&mut self, now_ns: u64, tx: &mut impl Transmit) {
         for channel in &mut self.channels {
             let Some(&RecoverySpec { from, interface, .. }) = channel.recovery_spec() else {
                 continue;

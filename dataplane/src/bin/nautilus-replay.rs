@@ -1,26 +1,40 @@
 //! Replays market data: captures as they are or under other addresses, ITCH BinaryFILEs, and a seeded
-//! generator, over multicast UDP, as raw frames, or into a pcap file.
+//! generator, over multicast UDP, as raw frames, or into a pcap file; or captures without any network, into
+//! the records that a node published.
 #![forbid(unsafe_code)]
 
-use anyhow::{bail, ensure};
+use anyhow::{Context, bail, ensure};
 use clap::Parser;
 use nautilus_dataplane::feed::moldudp64::Session;
 use nautilus_dataplane::net::Endpoint;
 use nautilus_dataplane::replay::binary_file::BinaryFile;
 use nautilus_dataplane::replay::generate::{Generator, GeneratorSpec};
+use nautilus_dataplane::replay::offline::Offline;
+use nautilus_dataplane::replay::offline_report::{record_line, report};
 use nautilus_dataplane::replay::pace::Pace;
 use nautilus_dataplane::replay::pack::{Packer, session_named, session_of_now};
 use nautilus_dataplane::replay::run::{Replay, Summary, Vlan};
 use nautilus_dataplane::replay::sink::{Addressing, DEFAULT_SOURCE, Sink};
 use std::net::{IpAddr, Ipv4Addr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-/// Replays market data over multicast UDP, as raw frames, or into a pcap file.
+/// Replays market data over multicast UDP, as raw frames, into a pcap file, or into the records of a node.
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
+    /// Captures, pcapng or pcap, to replay unchanged in this order: with --interface, --write or --offline.
+    #[arg(value_name = "CAPTURE", conflicts_with_all = ["pcap", "itch", "generate"])]
+    captures: Vec<PathBuf>,
+    /// No network: applies the captures to the feeds of this node file, by the recorded stamps alone, and
+    /// prints the books that come of it.
+    #[arg(long, value_name = "NODE_FILE", requires = "captures", conflicts_with_all = ["interface", "write"])]
+    offline: Option<PathBuf>,
+    /// With --offline, writes every record, a line each: its key, and its bytes in hexadecimal.
+    #[arg(long, value_name = "FILE", requires = "offline")]
+    records: Option<PathBuf>,
+
     /// Capture files to replay, in this order.
     #[arg(long, num_args = 1.., value_name = "FILE")]
     pcap: Vec<PathBuf>,
@@ -85,9 +99,16 @@ struct Arguments {
     /// Do not announce the end of the session.
     #[arg(long)]
     no_end: bool,
-    /// Give up after this time.
-    #[arg(long, default_value_t = 3_600, value_parser = clap::value_parser!(u64).range(1..=86_400))]
-    max_seconds: u64,
+    /// Give up after this time; 3,600 unless said, for captures two days.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=172_800))]
+    max_seconds: Option<u64>,
+}
+
+impl Arguments {
+    /// Whether whole frames leave, and no datagrams by a kernel socket.
+    fn sends_frames(&self) -> bool {
+        self.raw || self.write.is_some() || !self.captures.is_empty()
+    }
 }
 
 fn vlan(text: &str) -> Result<Vlan, String> {
@@ -102,7 +123,7 @@ fn vlan(text: &str) -> Result<Vlan, String> {
 }
 
 fn sink(arguments: &Arguments) -> anyhow::Result<Sink> {
-    let frames = arguments.raw || arguments.write.is_some();
+    let frames = arguments.sends_frames();
     let default_source = if frames { DEFAULT_SOURCE } else { Ipv4Addr::UNSPECIFIED };
     let source = arguments.source.unwrap_or(default_source);
     let identifier = match arguments.vlan {
@@ -116,14 +137,18 @@ fn sink(arguments: &Arguments) -> anyhow::Result<Sink> {
     };
     Ok(match (&arguments.write, &arguments.interface) {
         (Some(path), _) => Sink::file(path, addressing)?,
-        (None, Some(interface)) if arguments.raw => Sink::raw(interface, addressing)?,
+        (None, Some(interface)) if frames => Sink::raw(interface, addressing)?,
         (None, interface) => Sink::udp(interface.as_deref(), addressing)?,
     })
 }
 
 fn run(arguments: &Arguments) -> anyhow::Result<(Summary, Session)> {
     ensure!(arguments.group.is_multicast(), "--group {} is not a multicast group", arguments.group);
-    let raw = arguments.raw || arguments.write.is_some();
+    let raw = arguments.sends_frames();
+    ensure!(
+        arguments.captures.is_empty() || arguments.interface.is_some() || arguments.write.is_some(),
+        "where to? give --interface NAME, --write FILE or --offline NODE_FILE"
+    );
     ensure!(raw || !arguments.as_is, "--as-is sends frames: add --raw or --write");
     ensure!(
         raw || arguments.vlan == Vlan::Strip,
@@ -140,14 +165,16 @@ fn run(arguments: &Arguments) -> anyhow::Result<(Summary, Session)> {
         false => None,
     };
     let file = arguments.itch.as_deref().map(BinaryFile::open).transpose()?;
-    if generator.is_none() && file.is_none() && arguments.pcap.is_empty() {
-        bail!("nothing to replay: give --pcap FILE..., --itch FILE or --generate");
+    let has_captures = !arguments.pcap.is_empty() || !arguments.captures.is_empty();
+    if generator.is_none() && file.is_none() && !has_captures {
+        bail!("nothing to replay: give CAPTURE..., --pcap FILE..., --itch FILE or --generate");
     }
 
     let session = arguments.session.unwrap_or_else(session_of_now);
     let mut packer = Packer::new(session, arguments.sequence_start);
     let heartbeat = Duration::from_millis(arguments.heartbeat_ms);
-    let limit = Duration::from_secs(arguments.max_seconds);
+    let default_s = if arguments.captures.is_empty() { 3_600 } else { 172_800 };
+    let limit = Duration::from_secs(arguments.max_seconds.unwrap_or(default_s));
     let mut replay = Replay::new(sink(arguments)?, arguments.pace, heartbeat, limit);
     if let Some(generator) = generator {
         replay.generated(generator, arguments.seed, &mut packer)?;
@@ -160,13 +187,43 @@ fn run(arguments: &Arguments) -> anyhow::Result<(Summary, Session)> {
             false => replay.readdressed(path, arguments.vlan, &mut packer)?,
         }
     }
-    let ends = !arguments.no_end && !arguments.as_is;
+    for path in &arguments.captures {
+        replay.frames(path)?;
+    }
+    let ends = !arguments.no_end && !arguments.as_is && arguments.captures.is_empty();
     Ok((replay.finish(ends.then_some(&packer))?, session))
+}
+
+/// Replays into memory; prints what a person wants to see of it, and writes all of it.
+fn offline(arguments: &Arguments, node_file: &Path) -> anyhow::Result<()> {
+    let config = nautilus_dataplane::config::load(node_file)?;
+    let mut offline = Offline::new(&config)?;
+    for path in &arguments.captures {
+        offline.file(path)?;
+    }
+    if let Some(path) = &arguments.records {
+        let mut text = String::new();
+        for (key, record) in offline.keyspace().records() {
+            text += &record_line(key, record);
+        }
+        std::fs::write(path, text).with_context(|| path.display().to_string())?;
+    }
+    print!("{}", report(&offline));
+    Ok(())
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let started = Instant::now();
+    if let Some(node_file) = &arguments.offline {
+        return match offline(&arguments, node_file) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("nautilus-replay: {error:#}");
+                ExitCode::FAILURE
+            }
+        };
+    }
     match run(&arguments) {
         Ok((Summary { packets, messages, control_packets }, session)) => {
             println!(

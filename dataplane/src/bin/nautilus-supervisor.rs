@@ -53,6 +53,9 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         for choice in &resolved.choices {
             writeln!(std::io::stdout(), "{choice}")?;
         }
+        if let Some(capture) = &resolved.config.capture {
+            writeln!(std::io::stdout(), "{}", capture.describe(&resolved.config))?;
+        }
         if resolved.config.port.kind == PortKind::Xdp {
             match Host::probe() {
                 Ok(host) => {

@@ -127,6 +127,7 @@ pub(super) fn check(config: &NodeConfig) -> Result<(), Problem> {
     super::access::check(config)?;
     check_services(config)?;
     check_front(&config.front)?;
+    super::capture::check(config)?;
     if config.control.user.is_empty() {
         return refuse("control.user", "is empty; write a user name or uid");
     }

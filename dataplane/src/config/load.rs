@@ -275,6 +275,13 @@ mod tests {
         ("[front]\nmax_connections = 0\n", "n.toml:2: front.max_connections: 0 is not 1..="),
         ("[front]\nmax_buffer_mb = 1\n", "n.toml:2: front.max_buffer_mb: 1 is not 4..="),
         ("[front]\ncore = 1024\n", "n.toml:2: front.core: 1024 is not 0..=1023"),
+        ("[capture]\nfiles = 3\n", "n.toml:1: capture: missing field `directory`"),
+        ("[capture]\ndirectory = \"/x\"\nfile = 3\n", "n.toml:3: capture.file: unknown field"),
+        ("[capture]\ndirectory = \"x\"\n", "n.toml:2: capture.directory: x is not absolute"),
+        ("[capture]\ndirectory = \"/x\"\n", "n.toml:1: capture: captures nothing"),
+        ("[capture]\ndirectory = \"/x\"\nfiles = 1\n", "n.toml:3: capture.files: 1 is not 2..="),
+        ("[capture]\ndirectory = \"/x\"\nbuffer_mb = 2048\n", "n.toml:3: capture.buffer_mb: 2048"),
+        ("[capture]\ndirectory = \"/x\"\nports = [0]\n", "n.toml:3: capture.ports: 0 is not"),
         ("[node\n", "n.toml:1: "),
         ("[control]\nlisten = \"nowhere\"\n", "n.toml:2: control.listen: invalid socket address"),
     ];
@@ -438,6 +445,10 @@ mod tests {
                     "start",
                     "max_orders",
                 ],
+            ),
+            (
+                "[capture]",
+                &["directory", "file_mb", "files", "buffer_mb", "feeds", "ports", "program"],
             ),
             ("[control]", &["listen", "user"]),
         ] {

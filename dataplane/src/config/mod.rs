@@ -10,6 +10,7 @@
 
 mod access;
 mod auto;
+mod capture;
 mod check;
 mod distribution;
 mod feed;
@@ -20,6 +21,7 @@ mod types;
 
 pub use access::{Access, Allow, CacheSource, SourceLimit, list_of};
 pub use auto::Auto;
+pub use capture::Capture;
 pub use check::{FEED_LINES_MAX, FEEDS_MAX, READERS_MAX, VALUE_BYTES_MAX, check_one_more};
 pub use distribution::{Entitled, FeedDistribution, Slow};
 pub use feed::{Feed, FeedLine, FeedRecovery, FeedSnapshot, FeedStart};

@@ -63,7 +63,9 @@ pub struct Resolved {
     pub front_program: PathBuf,
     /// CPU of the front, if it is pinned.
     pub front_core: Option<u32>,
-    /// Identity of the worker, and of the front.
+    /// Path of the capture program, where something is captured.
+    pub capture_program: Option<PathBuf>,
+    /// Identity of the worker, of the front and of the capture process.
     pub worker_uid: u32,
     /// Group of the worker.
     pub worker_gid: u32,
@@ -172,6 +174,7 @@ impl Resolved {
             }
         };
         let (front_program, front_core) = front(&config, host, &mut chose)?;
+        let capture_program = capture(&config, host, &mut chose);
         let chunk_bytes = chunk_bytes(&config, host, &mut chose)?;
         let huge_pages = huge_pages(&config, host, chunk_bytes, &mut chose);
         let (worker_uid, worker_gid) = match config.port.kind {
@@ -188,6 +191,7 @@ impl Resolved {
             program,
             front_program,
             front_core,
+            capture_program,
             worker_uid,
             worker_gid,
             control_uid,
@@ -267,6 +271,24 @@ fn front(
         }
         core => Ok((program, core.copied())),
     }
+}
+
+/// Program of the capture process; what it will write is said as well.
+fn capture(
+    config: &NodeConfig,
+    host: &HostFacts,
+    chose: &mut impl FnMut(&'static str, String, String),
+) -> Option<PathBuf> {
+    let capture = config.capture.as_ref()?;
+    let program = match &capture.program {
+        Auto::Is(program) => program.clone(),
+        Auto::Auto => {
+            let program = host.program_dir.join("nautilus-capture");
+            chose("capture.program", program.display().to_string(), "beside us".into());
+            program
+        }
+    };
+    Some(program)
 }
 
 fn chunk_bytes(

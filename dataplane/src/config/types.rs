@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Auto;
 use super::access::{Access, CacheSource};
+use super::capture::Capture;
 use super::feed::Feed;
 use super::one_or_many::one_or_many;
 
@@ -36,6 +37,8 @@ pub struct NodeConfig {
     pub front: Front,
     /// Market data feeds applied by this node.
     pub feed: Vec<Feed>,
+    /// What workers see of them and of other ports, in files; absent when nothing is captured.
+    pub capture: Option<Capture>,
     /// The control process that may attach.
     pub control: Control,
 }

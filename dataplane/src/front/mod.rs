@@ -12,7 +12,7 @@ pub mod connection;
 pub mod counts;
 pub mod datagrams;
 pub mod fetches;
-mod guardian;
+pub mod guardian;
 pub mod link;
 pub mod links;
 pub mod protocol;

@@ -1,5 +1,8 @@
 //! Ethernet II and its VLAN tags (IEEE 802.1Q, 802.1ad).
 
+use std::net::IpAddr;
+
+use super::Endpoint;
 use super::parse::Discard;
 
 /// Ether type of IPv4.
@@ -55,6 +58,21 @@ fn word(frame: &[u8], offset: usize) -> Result<u16, Discard> {
     match frame.get(offset..offset + 2) {
         Some(&[high, low]) => Ok(u16::from_be_bytes([high, low])),
         _ => Err(Discard::Truncated),
+    }
+}
+
+/// The MAC address of a multicast group (RFC 1112, 6.4; RFC 2464, 7); `None` for another address.
+pub fn group_address(to: &Endpoint) -> Option<[u8; 6]> {
+    match to.ip() {
+        IpAddr::V4(group) if group.is_multicast() => {
+            let [_, b, c, d] = group.octets();
+            Some([0x01, 0x00, 0x5e, b & 0x7f, c, d])
+        }
+        IpAddr::V6(group) if group.is_multicast() => {
+            let [.., a, b, c, d] = group.octets();
+            Some([0x33, 0x33, a, b, c, d])
+        }
+        _ => None,
     }
 }
 

@@ -100,6 +100,19 @@ pub trait Burst {
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
+    /// The whole frame that datagram `index` came in, where the port has frames.
+    fn frame(&self, _index: usize) -> Option<Received<'_>> {
+        None
+    }
+}
+
+/// A frame as a port received it.
+#[derive(Clone, Copy, Debug)]
+pub struct Received<'a> {
+    /// Place of its socket among the port's.
+    pub socket: usize,
+    /// Ethernet header to the end.
+    pub bytes: &'a [u8],
 }
 
 /// What a writer of a payload says of it: its length, and its sum if that is known already.

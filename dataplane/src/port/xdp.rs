@@ -89,8 +89,9 @@ struct Received {
     socket: usize,
     link: Link,
     parsed: Parsed,
-    /// Start of the payload in the frame.
-    offset: usize,
+    /// Start of the payload in the frame, and end of the packet.
+    offset: u32,
+    end: u32,
     rx_ns: u64,
     permissions: Option<Permissions>,
 }
@@ -184,13 +185,14 @@ impl<N: NextHops, P: StorePoint> XdpPort<N, P> {
                     counters.received_count += 1;
                     counters.received_bytes += u64::from(parsed.payload_bytes);
                     let link = Link { interface: *interface, vlans: parsed.vlans };
-                    let offset = start + usize::from(parsed.payload_offset);
+                    let payload = offset + u32::from(parsed.payload_offset);
                     self.burst.received.push(Received {
                         frame,
                         socket: index,
                         link,
                         parsed,
-                        offset,
+                        offset: payload,
+                        end: offset + length,
                         rx_ns,
                         permissions,
                     });
@@ -229,15 +231,26 @@ impl Burst for &XdpBurst {
     fn get(&self, index: usize) -> Datagram<'_> {
         let received = &self.received[index];
         let bytes = self.umems[received.socket].bytes(&received.frame);
-        let end = received.offset + usize::from(received.parsed.payload_bytes);
+        let offset = received.offset as usize;
+        let end = offset + usize::from(received.parsed.payload_bytes);
         Datagram {
             source: received.parsed.source,
             destination: received.parsed.destination,
             link: received.link,
             rx_ns: received.rx_ns,
             permissions: received.permissions,
-            payload: &bytes[received.offset..end],
+            payload: &bytes[offset..end],
         }
+    }
+
+    fn frame(&self, index: usize) -> Option<super::Received<'_>> {
+        let received = &self.received[index];
+        let start = (received.offset - u32::from(received.parsed.payload_offset)) as usize;
+        let bytes = self.umems[received.socket].bytes(&received.frame);
+        Some(super::Received {
+            socket: received.socket,
+            bytes: &bytes[start..received.end as usize],
+        })
     }
 }
 

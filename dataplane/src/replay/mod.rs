@@ -3,9 +3,13 @@
 
 pub mod binary_file;
 pub mod generate;
+pub mod offline;
+pub mod offline_report;
 pub mod pace;
 pub mod pack;
 pub mod pcap;
+pub mod pcapng;
 pub mod random;
+pub mod recording;
 pub mod run;
 pub mod sink;

@@ -4,8 +4,8 @@ use super::binary_file::{BinaryFile, BinaryFileError};
 use super::generate::Generator;
 use super::pace::{Pace, Schedule};
 use super::pack::{MESSAGES_MAX, Packer};
-use super::pcap::{LINK_TYPE_ETHERNET, PcapError, PcapReader};
 use super::random::Random;
+use super::recording::{Content, Recording, RecordingError};
 use super::sink::{DEFAULT_SOURCE, Sink, SinkError};
 use crate::feed::itch::{Nanoseconds, wire::Wire};
 use crate::feed::moldudp64::{HEADER_BYTES, Kind, MoldError, Packet};
@@ -31,21 +31,13 @@ const END_COUNT: u32 = 3;
 pub enum ReplayError {
     /// The capture cannot be read.
     #[error(transparent)]
-    Pcap(#[from] PcapError),
+    Recording(#[from] RecordingError),
     /// The BinaryFILE cannot be read.
     #[error(transparent)]
     BinaryFile(#[from] BinaryFileError),
     /// The output failed.
     #[error(transparent)]
     Sink(#[from] SinkError),
-    /// The capture is not of Ethernet frames.
-    #[error("{path}: link type {link_type}, only Ethernet (1) can be replayed")]
-    LinkType {
-        /// The file.
-        path: PathBuf,
-        /// Its link type.
-        link_type: u32,
-    },
     /// A frame of the capture holds no UDP datagram, so there is nothing to give another address.
     #[error(
         "{path}: record {record} holds no UDP datagram ({reason:?}); --as-is sends it unchanged"
@@ -117,6 +109,7 @@ pub struct Replay {
     next_heartbeat: Duration,
     /// Time of the last packet in nanoseconds after the start, for stamps in files.
     at_ns: u64,
+    recording: Recording,
     summary: Summary,
 }
 
@@ -131,18 +124,22 @@ impl Replay {
             limit,
             next_heartbeat: heartbeat,
             at_ns: 0,
+            recording: Recording::default(),
             summary: Summary::default(),
         }
     }
 
     /// Sends every frame of a capture unchanged.
     pub fn frames(&mut self, path: &Path) -> Result<(), ReplayError> {
-        let mut reader = open(path)?;
-        while let Some(record) = reader.next_record()? {
-            self.wait_for(record.time_ns, None)?;
-            self.sink.send_frame(self.at_ns, record.data)?;
+        let mut recording = std::mem::take(&mut self.recording);
+        let mut file = recording.open(path)?;
+        while let Some(record) = file.next_record()? {
+            let Content::Frame(frame) = record.content else { continue };
+            self.wait_for(record.stamp_ns, None)?;
+            self.sink.send_frame(self.at_ns, frame)?;
             self.summary.packets += 1;
         }
+        self.recording = recording;
         Ok(())
     }
 
@@ -154,13 +151,15 @@ impl Replay {
         vlan: Vlan,
         packer: &mut Packer,
     ) -> Result<(), ReplayError> {
-        let mut reader = open(path)?;
+        let mut recording = std::mem::take(&mut self.recording);
+        let mut file = recording.open(path)?;
         let mut payload = Vec::new();
         let mut number = 0;
-        while let Some(record) = reader.next_record()? {
+        while let Some(record) = file.next_record()? {
+            let Content::Frame(frame) = record.content else { continue };
             number += 1;
             let path = || path.to_path_buf();
-            let parsed = locate(record.data).map_err(|reason| ReplayError::NotUdp {
+            let parsed = locate(frame).map_err(|reason| ReplayError::NotUdp {
                 path: path(),
                 record: number,
                 reason,
@@ -168,7 +167,7 @@ impl Replay {
             let start = usize::from(parsed.payload_offset);
             payload.clear();
             payload
-                .extend_from_slice(&record.data[start..start + usize::from(parsed.payload_bytes)]);
+                .extend_from_slice(&frame[start..start + usize::from(parsed.payload_bytes)]);
             let count = count_of(&payload).map_err(|source| ReplayError::NotMold {
                 path: path(),
                 record: number,
@@ -179,12 +178,13 @@ impl Replay {
                 Vlan::Strip => [0; 2],
                 Vlan::Set(identifier) => [identifier, 0],
             });
-            self.wait_for(record.time_ns, Some(packer))?;
+            self.wait_for(record.stamp_ns, Some(packer))?;
             if let Some(header) = payload.first_chunk_mut::<HEADER_BYTES>() {
                 packer.readdress(header, count);
             }
             self.send(&payload, count)?;
         }
+        self.recording = recording;
         Ok(())
     }
 
@@ -353,14 +353,6 @@ fn count_of(payload: &[u8]) -> Result<u16, MoldError> {
         Kind::Heartbeat => 0,
         Kind::EndOfSession => crate::feed::moldudp64::COUNT_END_OF_SESSION,
     })
-}
-
-fn open(path: &Path) -> Result<PcapReader<std::io::BufReader<std::fs::File>>, ReplayError> {
-    let reader = PcapReader::open(path)?;
-    match reader.link_type() {
-        LINK_TYPE_ETHERNET => Ok(reader),
-        link_type => Err(ReplayError::LinkType { path: path.to_path_buf(), link_type }),
-    }
 }
 
 fn nanoseconds(duration: Duration) -> u64 {

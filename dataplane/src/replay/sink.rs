@@ -1,7 +1,7 @@
 //! Where a replay goes: a kernel UDP socket, raw frames on an interface, or a pcap file.
 
 use super::pcap;
-use crate::net::{Endpoint, LinkAddress, build};
+use crate::net::{Endpoint, LinkAddress, build, ethernet};
 use nix::ifaddrs::getifaddrs;
 use nix::sys::socket::{
     AddressFamily, LinkAddr, MsgFlags, SockFlag, SockType, bind, send, setsockopt, socket, sockopt,
@@ -9,7 +9,7 @@ use nix::sys::socket::{
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -86,15 +86,9 @@ pub struct Sink {
     frame: Vec<u8>,
 }
 
-/// The MAC address of an IPv4 multicast group (RFC 1112, 6.4); of a unicast address the broadcast one.
+/// The MAC address of a multicast group; of a unicast address the broadcast one.
 fn link_destination(to: &Endpoint) -> [u8; 6] {
-    match to.ip() {
-        IpAddr::V4(group) if group.is_multicast() => {
-            let [_, b, c, d] = group.octets();
-            [0x01, 0x00, 0x5e, b & 0x7f, c, d]
-        }
-        _ => [0xff; 6],
-    }
+    ethernet::group_address(to).unwrap_or([0xff; 6])
 }
 
 fn io_error(errno: nix::Error) -> io::Error {

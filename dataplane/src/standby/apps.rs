@@ -15,6 +15,7 @@ use nautilus_shm::metrics::{MetricBank, table};
 
 use super::StandbyError;
 use super::caches::{One, PreparedCache, ServedCaches};
+use super::captured::PreparedCapture;
 use super::changes::Inbox;
 use crate::app::App;
 use crate::app::echo::Echo;
@@ -45,22 +46,26 @@ pub(super) struct Prepared {
     caches: Vec<PreparedCache>,
     front: Option<Forwarded>,
     peers: Option<Peers>,
+    capture: Option<PreparedCapture>,
 }
 
 impl Prepared {
     /// Makes the buffers for commands of the front, which has rings with this worker and the eventfd that
-    /// wakes it; `peers` are the other workers, where there are any.
+    /// wakes it; `peers` are the other workers, where there are any;
+    /// `capture` is what it captures with.
     pub fn new(
         config: &NodeConfig,
         caches: Vec<PreparedCache>,
         front: Option<(&'static FrontRegion, OwnedFd)>,
         peers: Option<Peers>,
+        capture: Option<PreparedCapture>,
     ) -> Self {
         Self {
             echo_port: config.echo.map(|echo| echo.port),
             caches,
             front: front.map(|(region, wake)| Forwarded::new(region, wake)),
             peers,
+            capture,
         }
     }
 
@@ -81,14 +86,17 @@ impl Prepared {
         index: usize,
         generation: u64,
     ) -> Result<NodeApps, StandbyError> {
-        let Self { echo_port, caches, mut front, mut peers } = self;
+        let Self { echo_port, caches, mut front, mut peers, capture } = self;
         if let Some(front) = &mut front {
             front.take_over(generation);
         }
         if let Some(peers) = &mut peers {
             peers.take_over(generation);
         }
-        let caches = ServedCaches::take_over(caches, region, index, realtime_offset_ns())?;
+        let mut caches = ServedCaches::take_over(caches, region, index, realtime_offset_ns())?;
+        if let Some(capture) = capture {
+            caches.capture_with(capture.take_over(), monotonic_ns());
+        }
         let has_feeds = caches.feeds().next().is_some();
         Ok(NodeApps {
             echo_port,
@@ -153,6 +161,11 @@ impl Apps for NodeApps {
     }
 
     #[inline]
+    fn seen(&mut self, burst: &impl Burst) {
+        self.caches.see(burst);
+    }
+
+    #[inline]
     fn handle(&mut self, app: usize, now_ns: u64, burst: &impl Burst, tx: &mut impl Transmit) {
         match app {
             ECHO => self.echo.handle(now_ns, burst, tx),
@@ -177,14 +190,13 @@ impl Apps for NodeApps {
         if let Some(inbox) = &self.changes {
             inbox.look(|change| self.caches.change(change));
         }
-        for cache in self.caches.all() {
+        for place in 0..CACHES_MAX {
+            let Some(cache) = self.caches.at(place) else { continue };
             cache.app.housekeeping(now_ns, tx);
-            if let Some(feed) = &mut cache.feed {
-                feed.housekeeping(now_ns, &mut cache.app);
-            }
             if sets_clock {
                 cache.app.set_realtime_offset_ns(realtime_offset_ns());
             }
+            self.caches.keep_feeds(place, now_ns);
         }
         if self.has_feeds {
             self.send(now_ns, tx);
@@ -201,6 +213,7 @@ impl Apps for NodeApps {
         if let Some(peers) = &mut self.peers {
             peers.publish(&self.bank);
         }
+        self.caches.publish_capture(&self.bank);
         self.feed_metrics.publish(self.caches.feeds(), now_ns, &self.bank);
         let echoed = self.echo.echoed_count - self.echoed_published;
         self.bank.add(table::ECHOED_PACKETS, echoed);
@@ -214,9 +227,7 @@ impl Apps for NodeApps {
             None => 0,
         };
         if self.has_feeds {
-            let now_ns = clock.now_ns();
-            let feeds = self.caches.feeds_mut();
-            count += feeds.map(|(feed, keyspace)| feed.turn(now_ns, keyspace)).sum::<usize>();
+            count += self.caches.turn_feeds(clock.now_ns());
         }
         if self.peers.is_some() {
             count += self.take_on(clock, tx);
@@ -275,11 +286,9 @@ impl NodeApps {
     /// one is certain to have a socket of an interface.
     fn send(&mut self, now_ns: u64, tx: &mut impl Transmit) {
         let Self { caches, peers, feed_peer, .. } = self;
-        for (feed, _) in caches.feeds_mut() {
-            match (*feed_peer, peers.as_mut()) {
-                (Some(peer), Some(peers)) => feed.send(now_ns, &mut peers.answers(peer)),
-                _ => feed.send(now_ns, tx),
-            }
+        match (*feed_peer, peers.as_mut()) {
+            (Some(peer), Some(peers)) => caches.send(now_ns, &mut peers.answers(peer)),
+            _ => caches.send(now_ns, tx),
         }
         if let (Some(_), Some(peers)) = (feed_peer, peers) {
             peers.wake();
@@ -344,11 +353,10 @@ impl NodeApps {
             }
             // It is never sent on twice: all workers know whose it is.
             Some(app) => {
+                self.caches.see_sent_on(&datagram, from);
                 self.feed(app - FEEDS, &One(datagram));
                 self.feed_peer = Some(from);
-                for (feed, _) in self.caches.feeds_mut() {
-                    feed.send(now_ns, &mut peers.answers(from));
-                }
+                self.caches.send(now_ns, &mut peers.answers(from));
             }
         }
     }
@@ -356,10 +364,11 @@ impl NodeApps {
 
 #[cfg(test)]
 mod tests {
-    use super::super::caches::{Line, SILENCE_LIMIT_NS};
+    use super::super::caches::Line;
     use super::*;
     use crate::access::AccessList;
     use crate::app::feed::FeedSpec;
+    use crate::app::feed_specs::SILENCE_LIMIT_NS;
     use crate::feed::Venue;
     use crate::feed::book::BookLimits;
     use crate::feed::channel::ChannelSpec;
@@ -412,7 +421,8 @@ mod tests {
             feed: Some(Feed::new(&[FeedSpec { lines: vec![line], channel, recovery: None }])),
             lines: vec![Line { endpoint: line, worker: 0, is_ours: true }],
         };
-        let prepared = Prepared { echo_port: None, caches: vec![cache], front: None, peers: None };
+        let (front, peers, capture) = (None, None, None);
+        let prepared = Prepared { echo_port: None, caches: vec![cache], front, peers, capture };
         let region = ControlRegion::create(c"nautilus-control").unwrap();
         let region: &'static ControlRegion = Box::leak(Box::new(region));
         let mut apps = prepared.take_over(region, 2, 1).unwrap();

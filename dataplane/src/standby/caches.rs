@@ -13,32 +13,20 @@ use super::changes::{Change, Outcome};
 use super::xdp_maps::XdpMaps;
 use crate::access::AccessList;
 use crate::app::cache::Banks;
-use crate::app::feed::{Feed, FeedSpec};
+use crate::app::feed::Feed;
+use crate::app::feed_specs::{lines_of, spec_of};
 use crate::app::{App, CacheApp};
-use crate::config::{self, FeedStart, NodeConfig};
-use crate::feed::Venue;
+use crate::capture::tap::Tap;
+use crate::config::{self, NodeConfig};
 use crate::feed::applied::Applied;
-use crate::feed::book::BookLimits;
-use crate::feed::channel::{ChannelSpec, SnapshotPiece};
+use crate::feed::channel::SnapshotPiece;
 use crate::feed::distribution::Distribution;
-use crate::feed::held::HeldLimits;
-use crate::feed::recovery::{RecoverySpec, SERVERS_MAX};
-use crate::feed::session::Start;
 use crate::hot::XdpHotSet;
 use crate::net::Endpoint;
 use crate::port::{Burst, Datagram, Transmit};
 use crate::supervisor::caches::CacheOpened;
 use crate::supervisor::handover::Fds;
 use crate::worker::{Caches, Peers, Snapshots};
-
-/// Silence after which a feed's keys are suspect: three of MoldUDP64's heartbeats, one a second.
-pub(super) const SILENCE_LIMIT_NS: u64 = 3_000_000_000;
-
-/// Open orders per price level on average; a day of NASDAQ has more.
-const ORDERS_PER_LEVEL: u32 = 4;
-
-/// Bytes of the queue of a feed that recovers for each packet that it may hold: the shortest takes so many.
-const QUEUE_BYTES_A_PACKET: usize = crate::feed::held::BLOCK_BYTES;
 
 /// Memory of a cache, of which a worker writes its shard and reads the others.
 pub(super) type Memory = SharedWords<TableRegion>;
@@ -94,15 +82,13 @@ impl PreparedCache {
             let owner = || table.shard_index(format!("md:{}:", feed.venue).as_bytes());
             let worker = if is_alone { number } else { owner() };
             let is_ours = worker == number;
-            let endpoints = feed.every_line().map(|line| Endpoint::new(line.group, line.port));
-            let endpoints: Vec<Endpoint> = endpoints.collect();
             let line = |&endpoint| Line { endpoint, worker: worker as usize, is_ours };
             let own: Vec<Endpoint> = feed.own_endpoints().map(Endpoint::from).collect();
-            lines.extend(endpoints.iter().chain(&own).map(line));
+            lines.extend(lines_of(feed).iter().chain(&own).map(line));
             if is_ours {
                 // No worker before had one of this number: it was made earlier.
-                let recovery = recovery_of(feed, config).map(|recovery| (recovery, monotonic_ns()));
-                specs.push(FeedSpec { lines: endpoints, channel: channel_of(feed)?, recovery });
+                let spec = spec_of(feed, config, monotonic_ns()).ok_or(StandbyError::Venue)?;
+                specs.push(spec);
                 applied.push(maps.slot_of_feed(place)?.map(Applied::new));
                 let section = feed.distribution.as_ref();
                 distributions
@@ -164,55 +150,9 @@ fn publishes_into(feed: &config::Feed, opened: &CacheOpened, config: &NodeConfig
     cache.is_some_and(|cache| cache.id == opened.section.id)
 }
 
-fn channel_of(feed: &config::Feed) -> Result<ChannelSpec, StandbyError> {
-    let start = match feed.start {
-        FeedStart::Session => Start::Session,
-        FeedStart::Any => Start::Any,
-    };
-    let books = BookLimits {
-        orders_max: feed.max_orders,
-        levels_max: feed.max_orders / ORDERS_PER_LEVEL,
-        hash_seed: monotonic_ns(),
-    };
-    Ok(ChannelSpec {
-        venue: Venue::new(&feed.venue).ok_or(StandbyError::Venue)?,
-        channel: feed.channel,
-        start,
-        silence_limit_ns: SILENCE_LIMIT_NS,
-        hold_limit_ns: u64::from(feed.hold_limit_us) * 1_000,
-        depth: feed.depth,
-        books,
-    })
-}
-
-/// How a feed recovers, by the node file, which was checked.
-fn recovery_of(feed: &config::Feed, config: &NodeConfig) -> Option<RecoverySpec> {
-    let recovery = feed.recovery.as_ref()?;
-    let mut servers = [None; SERVERS_MAX];
-    for (place, server) in servers.iter_mut().zip(&recovery.servers) {
-        *place = Some(Endpoint::from(*server));
-    }
-    let is_named =
-        |interface: &config::Interface| Some(&interface.name) == recovery.interface.as_ref();
-    let queue_bytes = (recovery.queue_mb as usize) << 20;
-    Some(RecoverySpec {
-        servers,
-        from: feed.requests_from().map(Endpoint::from).unwrap_or_default(),
-        interface: config.interface.iter().position(is_named).unwrap_or(0) as u16,
-        request_after_ns: u64::from(recovery.request_after_us) * 1_000,
-        timeout_ns: u64::from(recovery.request_timeout_us) * 1_000,
-        messages_max: recovery.request_messages_max,
-        queue: HeldLimits {
-            packets_max: queue_bytes / QUEUE_BYTES_A_PACKET,
-            bytes_max: queue_bytes,
-        },
-        has_snapshot: recovery.snapshot.is_some(),
-    })
-}
-
 /// One cache as the loop serves it, with the feeds that publish into it.
 pub(super) struct ServedCache {
-    place: usize,
+    pub place: usize,
     generation: u32,
     port: u16,
     pub app: NodeCache,
@@ -277,9 +217,11 @@ impl Burst for One<'_> {
 
 /// All caches of a worker by place.
 pub(super) struct ServedCaches {
-    places: [Option<Box<ServedCache>>; CACHES_MAX],
+    pub(super) places: [Option<Box<ServedCache>>; CACHES_MAX],
     /// Ports by place, 0 for none: what every datagram is looked up in.
     ports: [u16; CACHES_MAX],
+    /// Where the node captures something.
+    pub(super) tap: Option<Tap>,
 }
 
 impl ServedCaches {
@@ -290,7 +232,8 @@ impl ServedCaches {
         index: usize,
         realtime_offset_ns: i64,
     ) -> Result<Self, StandbyError> {
-        let mut this = Self { places: [const { None }; CACHES_MAX], ports: [0; CACHES_MAX] };
+        let places = [const { None }; CACHES_MAX];
+        let mut this = Self { places, ports: [0; CACHES_MAX], tap: None };
         for cache in prepared {
             let served = cache.take_over(region, index, realtime_offset_ns)?;
             let place = served.place;
@@ -337,6 +280,12 @@ impl ServedCaches {
         self.places.iter().position(has_line)
     }
 
+    /// Whether this worker applies what comes to this endpoint: a line of a feed, or replies to one.
+    #[inline]
+    pub fn applies(&self, destination: &Endpoint) -> bool {
+        self.places.iter().flatten().any(|cache| cache.applies(destination))
+    }
+
     /// The cache of a place.
     #[inline]
     pub fn at(&mut self, place: usize) -> Option<&mut ServedCache> {
@@ -376,6 +325,7 @@ impl ServedCaches {
 
 impl Snapshots for ServedCaches {
     fn take_snapshot(&mut self, channel: u8, attempt: u64, now_ns: u64, piece: SnapshotPiece<'_>) {
+        self.see_snapshot(channel, attempt, now_ns, piece);
         for (feed, keyspace) in self.feeds_mut() {
             if feed.take_snapshot(channel, attempt, now_ns, piece, keyspace) {
                 return;

@@ -17,6 +17,7 @@
 
 mod apps;
 mod caches;
+mod captured;
 mod changes;
 mod helper;
 mod serve;
@@ -213,7 +214,8 @@ fn prepare(socket: OwnedFd) -> Result<Option<Standby>, StandbyError> {
             Some(Peers::new(rings, number as usize, wakes))
         }
     };
-    let apps = apps::Prepared::new(&config, caches, front, peers);
+    let capture = captured::PreparedCapture::take(&config, &assignment, &mut fds)?;
+    let apps = apps::Prepared::new(&config, caches, front, peers, capture);
     Ok(Some(Standby { socket, assignment, config, region, mapped, apps, maps, held }))
 }
 

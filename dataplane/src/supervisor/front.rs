@@ -197,10 +197,16 @@ impl Front {
 
 /// The process that holds the lock of the front region, as an adopted seat.
 fn holder(resources: &FrontResources) -> Option<Seat> {
-    let pid = lock_holder(resources.regions[0].fd())?;
+    let region = &resources.regions[0];
+    holder_of(region.fd(), FRONT_PROCESS as u32, region.front_generation())
+}
+
+/// The process that holds the lock of a region, as an adopted seat.
+pub fn holder_of(region: BorrowedFd<'_>, index: u32, generation: u64) -> Option<Seat> {
+    let pid = lock_holder(region)?;
     let pidfd = pidfd_open(pid).ok()?;
     // It still holds the lock after the pidfd was made, so the pid was not reused.
-    if lock_holder(resources.regions[0].fd()) != Some(pid) {
+    if lock_holder(region) != Some(pid) {
         return None;
     }
     let socket = nix::sys::socket::socketpair(
@@ -210,8 +216,7 @@ fn holder(resources: &FrontResources) -> Option<Seat> {
         nix::sys::socket::SockFlag::SOCK_CLOEXEC,
     );
     let (ours, _) = socket.ok()?;
-    let generation = resources.regions[0].front_generation();
-    let mut seat = Seat::adopted(FRONT_PROCESS as u32, pid, generation, 0, pidfd, ours);
+    let mut seat = Seat::adopted(index, pid, generation, 0, pidfd, ours);
     // The connection to it died with the other supervisor; nothing comes from it any more.
     seat.forget_messages();
     Some(seat)

@@ -6,6 +6,8 @@ pub mod backoff;
 pub mod cache_admission;
 pub mod cache_changes;
 pub mod caches;
+pub mod capture;
+pub mod capture_messages;
 pub mod counters;
 pub mod explain;
 pub mod fill;

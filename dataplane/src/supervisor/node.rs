@@ -21,6 +21,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 use super::attach::{Access, Readers};
 use super::cache_changes::CacheChanges;
+use super::capture::CaptureKeeper;
 use super::counters;
 use super::explain::Explains;
 use super::fill::fill;
@@ -110,6 +111,7 @@ pub struct Node {
     workers: Vec<Workers>,
     reaper: Rc<Reaper>,
     front: Front,
+    capture: CaptureKeeper,
     interfaces: Interfaces,
     readers: Readers,
     explains: Explains,
@@ -202,6 +204,7 @@ impl Node {
         let readers = Readers::new(listener, Access::of(&resolved, &resources.caches), generation);
         let interfaces = Interfaces::new(&resolved, &mirror);
         let front = Front::adopt(resources.front.as_ref());
+        let capture = CaptureKeeper::adopt(&resources);
         if !unfinished.is_empty() {
             // It may serve some of them, and cannot be told.
             front.replace();
@@ -223,6 +226,7 @@ impl Node {
             workers,
             reaper,
             front,
+            capture,
             interfaces,
             readers,
             explains: Explains::default(),
@@ -273,6 +277,7 @@ impl Node {
                 workers.keep_standby(&mut context);
             }
             front.keep(&mut context, reaper);
+            self.keep_capture();
             self.change_caches();
             self.tick();
         }
@@ -286,6 +291,13 @@ impl Node {
             resources: &mut self.resources,
         };
         (&mut self.workers, &mut self.front, &self.reaper, context)
+    }
+
+    fn keep_capture(&mut self) {
+        let mut capture = std::mem::take(&mut self.capture);
+        let (_, _, reaper, mut context) = self.split();
+        capture.keep(&mut context, reaper);
+        self.capture = capture;
     }
 
     fn tick(&mut self) {
@@ -421,7 +433,8 @@ impl Node {
                 seat.kill();
             }
         }
-        let Self { run_dir, resources, workers, front, reaper, .. } = self;
+        let Self { run_dir, resources, workers, front, capture, reaper, .. } = self;
+        capture.stop(&reaper);
         front.stop(&reaper);
         workers.into_iter().for_each(Workers::reap_all);
         for cache in &resources.caches {

@@ -9,6 +9,7 @@
 //!   feeds               what of feeds is applied, and every worker
 //!                       what XDP dropped of it
 //!   front, wake         rings of the front, eventfd   every worker, the front
+//!   capture             rings of the capture process  every worker, the capture process
 //!   tcp.<p>.<n>,        the front's sockets for the   the front; every worker, to keep them
 //!   udp.<p>.<n>         cache at place p
 //!   xsk.<n>, umem.<n>   socket and packet memory      every worker
@@ -29,6 +30,7 @@ use nautilus_ebpf::intf;
 use nautilus_ebpf::{
     FEEDS_FD_NAME, HOT_FD_NAMES, HotHits, Options, Steering, SteeringError, XdpLink,
 };
+use nautilus_shm::capture_region::CaptureRegion;
 use nautilus_shm::control_region::ControlRegion;
 use nautilus_shm::region::RegionError;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
@@ -110,6 +112,9 @@ pub enum OpenError {
     /// The front's rings.
     #[error(transparent)]
     Front(#[from] FrontOpenError),
+    /// The rings of what is captured.
+    #[error("capture.buffer_mb: {0}")]
+    Capture(#[source] RegionError),
     /// Duplicating descriptors.
     #[error("cannot duplicate a descriptor: {0}")]
     Descriptor(#[from] std::io::Error),
@@ -260,6 +265,8 @@ pub struct Resources {
     pub caches: Vec<OpenCache>,
     /// What the front serves with, where the node has one.
     pub front: Option<FrontResources>,
+    /// What workers see on its way to files, where something is captured.
+    pub capture: Option<CaptureRegion>,
     /// What the workers reach each other and are woken by.
     pub team: TeamResources,
     /// The steering program; none with the socket port.
@@ -287,10 +294,15 @@ impl Resources {
             true => Some(FrontResources::open(resolved.config.worker.count as usize)?),
             false => None,
         };
+        let workers = resolved.config.worker.count as usize;
+        let capture = resolved.config.capture.as_ref();
+        let capture = capture
+            .map(|capture| CaptureRegion::create(c"nautilus-capture", workers, capture.buffer_mb));
         let mut this = Self {
             control,
             caches,
             front,
+            capture: capture.transpose().map_err(OpenError::Capture)?,
             team: TeamResources::open(resolved.config.worker.count as usize)?,
             steering: None,
             hot_hits: None,
@@ -374,6 +386,9 @@ impl Resources {
         }
         if let Some(front) = &self.front {
             front.append_to(&mut fds)?;
+        }
+        if let Some(capture) = &self.capture {
+            fds.push("capture", capture.try_clone()?);
         }
         self.team.append_to(&mut fds)?;
         for (index, (_, queue)) in self.queues_for_standby().enumerate() {

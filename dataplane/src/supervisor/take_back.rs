@@ -16,6 +16,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use nautilus_ebpf::{Steering, XdpLink, intf};
 use nautilus_shm::attach::CACHES_MAX;
 use nautilus_shm::cache_cell::CacheState;
+use nautilus_shm::capture_region::CaptureRegion;
 use nautilus_shm::control_region::{ControlRegion, WORKERS_MAX};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
@@ -107,6 +108,17 @@ pub fn take_back(named_pid: u32, socket: OwnedFd) -> Result<TakenBack, TakeBackE
         true => Some(FrontResources::take_back(&mut fds, workers).map_err(wrong)?),
         false => None,
     };
+    let capture = match config.capture {
+        Some(_) => {
+            let region = CaptureRegion::attach(fds.take("capture")?)
+                .map_err(|error| wrong(format!("capture region: {error}")))?;
+            if region.workers() != workers {
+                return Err(wrong("its capture region is of other workers".into()));
+            }
+            Some(region)
+        }
+        None => None,
+    };
     let team = TeamResources::take_back(&mut fds, workers).map_err(wrong)?;
     let known = control.worker(assignment.worker_index as usize).own_identity();
     if (known.pid, known.generation) != (named_pid, generation) {
@@ -167,6 +179,7 @@ pub fn take_back(named_pid: u32, socket: OwnedFd) -> Result<TakenBack, TakeBackE
         control,
         caches,
         front,
+        capture,
         team,
         steering,
         hot_hits,

@@ -15,6 +15,9 @@ pub const APPS_MAX: usize = 32;
 pub trait Apps {
     /// Which application serves this destination.
     fn route(&self, destination: &Endpoint) -> Option<usize>;
+    /// A burst is about to be handled, whole. Same rules as [`App::handle`].
+    #[inline]
+    fn seen(&mut self, _burst: &impl Burst) {}
     /// [`App::handle`] of application `app`; `burst` holds only datagrams routed to it, in the
     /// order in which they arrived.
     fn handle(&mut self, app: usize, now_ns: u64, burst: &impl Burst, tx: &mut impl Transmit);

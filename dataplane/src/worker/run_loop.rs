@@ -12,7 +12,8 @@
 //! one `recvfrom` a socket where busy polling is preferred. Then the clock is read, once.
 //!
 //! **handle** gives each datagram to the application of its destination port, all of one
-//! application together and in order, then gives the burst's frames back. Applications may read the
+//! application together and in order, then gives the burst's frames back. What a node captures is copied
+//! into a ring before (`Apps::seen`). Applications may read the
 //! burst, write their own state, and queue datagrams. They may not allocate, lock, log, enter the
 //! kernel, or keep a reference into the burst.
 //!
@@ -138,6 +139,7 @@ impl<P: Port, A: Apps, R: Report, C: Clock> Worker<P, A, R, C> {
         if received != 0 {
             {
                 let (burst, tx) = self.port.split();
+                self.apps.seen(&burst);
                 dispatch(&mut self.apps, now_ns, &burst, tx, &mut self.dispatched);
             }
             self.port.release();

@@ -220,4 +220,62 @@ impl Channel {
         recovery.snapshots.fail(now_ns);
         recovery.counts.snapshots_failed += 1;
     }
+
+    /// A number that changes with whatever [`Self::housekeeping`], [`Self::turn`] or [`Self::next_request`] did
+    /// to the channel, but for the lease of its keys: a call that leaves it as it was need not be made again to
+    /// get the same records.
+    pub fn effects(&self) -> u64 {
+        let counters = self.counters();
+        let mut hasher = Fingerprint::default();
+        let doubt = match self.sequencer().doubt() {
+            None => 0,
+            Some(Doubt::Recovering) => 1,
+            Some(_) => 2,
+        };
+        for number in [
+            counters.published,
+            counters.publish_failures,
+            counters.suspects,
+            counters.gaps,
+            counters.late_holes + counters.full_holes + counters.session_holes,
+            self.sequencer().expected(),
+            self.held_packets() as u64,
+            self.arbitration.hole_deadline_ns().unwrap_or(0),
+            u64::from(self.is_frozen()),
+            doubt,
+        ] {
+            hasher.add(number);
+        }
+        if let Some(recovery) = &self.recovery {
+            let counts = &recovery.counts;
+            for number in [
+                counts.requests,
+                counts.timeouts,
+                counts.exhausted,
+                counts.snapshots,
+                counts.snapshots_failed,
+                counts.queue_dropped,
+                u64::from(recovery.is_exhausted()),
+                recovery.snapshots.pause_ns(),
+            ] {
+                hasher.add(number);
+            }
+        }
+        hasher.0
+    }
+}
+
+/// FNV-1a over whole numbers.
+struct Fingerprint(u64);
+
+impl Default for Fingerprint {
+    fn default() -> Self {
+        Self(0xcbf2_9ce4_8422_2325)
+    }
+}
+
+impl Fingerprint {
+    fn add(&mut self, number: u64) {
+        self.0 = (self.0 ^ number).wrapping_mul(0x100_0000_01b3).rotate_left(29);
+    }
 }

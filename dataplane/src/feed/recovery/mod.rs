@@ -153,6 +153,11 @@ impl Recovery {
         }
     }
 
+    /// Whether the servers have been given up.
+    pub fn is_exhausted(&self) -> bool {
+        self.requests.is_exhausted()
+    }
+
     /// What can be done about the first hole.
     pub fn cure(&self, arbitration: &Arbitration) -> Cure {
         let expected = arbitration.sequencer().expected();

@@ -92,6 +92,11 @@ impl Snapshots {
         self.is_open() && now_ns.saturating_sub(self.heard_ns) > SILENCE_NS_MAX
     }
 
+    /// How long the next one waits after another failure.
+    pub fn pause_ns(&self) -> u64 {
+        self.pause_ns
+    }
+
     /// The attempt has failed.
     pub fn fail(&mut self, now_ns: u64) {
         self.state = State::Idle;

@@ -16,11 +16,12 @@ impl Node {
     pub(super) fn wait(&mut self) -> Result<bool, NodeError> {
         let ready = self.poll()?;
         let (own, rest) = ready.split_at(OWN_FDS);
-        let (seats, readers) = rest.split_at(2 * (2 * self.workers.len() + 1));
+        let (seats, readers) = rest.split_at(2 * (2 * self.workers.len() + 2));
         let [signal, changed, asked] = own else { return Ok(false) };
         // The death of a worker comes before everything else: packets wait.
         let (all, front, reaper, mut context) = self.split();
-        let (of_workers, of_front) = seats.split_at(seats.len() - 2);
+        let (of_workers, of_others) = seats.split_at(seats.len() - 4);
+        let (of_front, of_capture) = of_others.split_at(2);
         let pairs = all.iter_mut().zip(of_workers.chunks_exact(4));
         for (workers, ready) in pairs {
             let &[active_dead, active_said, standby_dead, standby_said] = ready else { continue };
@@ -44,6 +45,7 @@ impl Node {
             [false, true] => front.heard(&context),
             _ => {}
         }
+        self.hear_capture(of_capture);
         if *changed {
             self.follow_changes();
         }
@@ -56,11 +58,22 @@ impl Node {
         Ok(*signal && matches!(self.signals.read_signal(), Ok(Some(_))))
     }
 
-    /// Sleeps; which descriptors are ready: our own, then pidfd and messages of both seats of each worker
-    /// and of the front, then the readers'.
+    fn hear_capture(&mut self, ready: &[bool]) {
+        let mut capture = std::mem::take(&mut self.capture);
+        let (_, _, reaper, context) = self.split();
+        match ready {
+            [true, _] => capture.died(&context, reaper),
+            [false, true] => capture.heard(&context),
+            _ => {}
+        }
+        self.capture = capture;
+    }
+
+    /// Sleeps; which descriptors are ready: our own, then pidfd and messages of both seats of each worker, of
+    /// the front and of the capture process, then the readers'.
     fn poll(&mut self) -> Result<Vec<bool>, NodeError> {
         let seats = self.workers.iter().flat_map(|workers| [&workers.active, &workers.standby]);
-        let seats = seats.map(Option::as_ref).chain([self.front.seat()]);
+        let seats = seats.map(Option::as_ref).chain([self.front.seat(), self.capture.seat()]);
         let (listener, readers) = self.readers.fds();
         let mut fds: Vec<Option<BorrowedFd<'_>>> =
             vec![Some(self.signals.as_fd()), Some(self.changes.as_fd()), Some(listener)];

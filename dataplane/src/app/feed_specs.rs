@@ -1,0 +1,78 @@
+//! Feeds as the node file has them, for whoever applies them: a worker, or a replay of what one saw.
+
+use super::feed::FeedSpec;
+use crate::config::{self, FeedStart, NodeConfig};
+use crate::feed::Venue;
+use crate::feed::book::BookLimits;
+use crate::feed::channel::ChannelSpec;
+use crate::feed::held::HeldLimits;
+use crate::feed::recovery::{RecoverySpec, SERVERS_MAX};
+use crate::feed::session::Start;
+use crate::net::Endpoint;
+
+/// Silence after which a feed's keys are suspect: three of MoldUDP64's heartbeats, one a second.
+pub const SILENCE_LIMIT_NS: u64 = 3_000_000_000;
+
+/// Open orders per price level on average; a day of NASDAQ has more.
+const ORDERS_PER_LEVEL: u32 = 4;
+
+/// Bytes of the queue of a feed that recovers for each packet that it may hold: the shortest takes so many.
+const QUEUE_BYTES_A_PACKET: usize = crate::feed::held::BLOCK_BYTES;
+
+/// Where a feed is received, line A first.
+pub fn lines_of(feed: &config::Feed) -> Vec<Endpoint> {
+    feed.every_line().map(|line| Endpoint::new(line.group, line.port)).collect()
+}
+
+/// What a feed of the node file is. `generation` seeds hashes and numbers the first attempt to get a snapshot:
+/// no worker before had it. `None` for a venue that the node file's check refuses.
+pub fn spec_of(feed: &config::Feed, config: &NodeConfig, generation: u64) -> Option<FeedSpec> {
+    let recovery = recovery_of(feed, config).map(|recovery| (recovery, generation));
+    Some(FeedSpec { lines: lines_of(feed), channel: channel_of(feed, generation)?, recovery })
+}
+
+fn channel_of(feed: &config::Feed, hash_seed: u64) -> Option<ChannelSpec> {
+    let start = match feed.start {
+        FeedStart::Session => Start::Session,
+        FeedStart::Any => Start::Any,
+    };
+    let books = BookLimits {
+        orders_max: feed.max_orders,
+        levels_max: feed.max_orders / ORDERS_PER_LEVEL,
+        hash_seed,
+    };
+    Some(ChannelSpec {
+        venue: Venue::new(&feed.venue)?,
+        channel: feed.channel,
+        start,
+        silence_limit_ns: SILENCE_LIMIT_NS,
+        hold_limit_ns: u64::from(feed.hold_limit_us) * 1_000,
+        depth: feed.depth,
+        books,
+    })
+}
+
+/// How a feed recovers, by the node file, which was checked.
+fn recovery_of(feed: &config::Feed, config: &NodeConfig) -> Option<RecoverySpec> {
+    let recovery = feed.recovery.as_ref()?;
+    let mut servers = [None; SERVERS_MAX];
+    for (place, server) in servers.iter_mut().zip(&recovery.servers) {
+        *place = Some(Endpoint::from(*server));
+    }
+    let is_named =
+        |interface: &config::Interface| Some(&interface.name) == recovery.interface.as_ref();
+    let queue_bytes = (recovery.queue_mb as usize) << 20;
+    Some(RecoverySpec {
+        servers,
+        from: feed.requests_from().map(Endpoint::from).unwrap_or_default(),
+        interface: config.interface.iter().position(is_named).unwrap_or(0) as u16,
+        request_after_ns: u64::from(recovery.request_after_us) * 1_000,
+        timeout_ns: u64::from(recovery.request_timeout_us) * 1_000,
+        messages_max: recovery.request_messages_max,
+        queue: HeldLimits {
+            packets_max: queue_bytes / QUEUE_BYTES_A_PACKET,
+            bytes_max: queue_bytes,
+        },
+        has_snapshot: recovery.snapshot.is_some(),
+    })
+}
