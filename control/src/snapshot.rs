@@ -9,7 +9,8 @@ use nautilus_shm::cells::{INTERFACES_MAX, WorkerState};
 use nautilus_shm::cells::{InterfaceState, SupervisorIdentity, WorkerIdentity, WorkerPulse};
 use nautilus_shm::clock::monotonic_ns;
 use nautilus_shm::control_region::{
-    CAPTURE_PROCESS, ControlReader, FRONT_PROCESS, HISTOGRAMS, HistogramId, SUPERVISOR_PROCESS, WORKERS_MAX,
+    CAPTURE_PROCESS, ControlReader, FRONT_PROCESS, HISTOGRAMS, HistogramId, SUPERVISOR_PROCESS,
+    WORKERS_MAX,
 };
 use nautilus_shm::event_log::Event;
 use nautilus_shm::histogram::HistogramSnapshot;

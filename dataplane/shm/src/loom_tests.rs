@@ -4,7 +4,7 @@
 use loom::sync::Arc;
 use loom::thread;
 
-use crate::capture_ring::{Captured, CaptureRing, CaptureRingHead};
+use crate::capture_ring::{CaptureRing, CaptureRingHead, Captured};
 use crate::event_log::{EventKind, EventRing};
 use crate::sampled_hits::HitRing;
 use crate::seqlock::{SeqLock, Version};

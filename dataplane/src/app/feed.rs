@@ -92,7 +92,10 @@ impl Feed {
             distributions: specs.iter().map(|_| None).collect(),
             lines,
             replies: specs.iter().enumerate().filter_map(reply).collect(),
-            generations: specs.iter().map(|spec| spec.recovery.map_or(0, |(_, first)| first)).collect(),
+            generations: specs
+                .iter()
+                .map(|spec| spec.recovery.map_or(0, |(_, first)| first))
+                .collect(),
             unknown_line: 0,
         }
     }

@@ -153,7 +153,8 @@ mod tests {
 
     #[test]
     fn events_survive_their_encoding_and_nonsense_does_not() {
-        let begun = [(7, 1 << 40), (255, 0)].map(|(channel, generation)| Begun { channel, generation });
+        let begun =
+            [(7, 1 << 40), (255, 0)].map(|(channel, generation)| Begun { channel, generation });
         let mut room = Channels::room();
         let channels = Channels::new(begun.into_iter(), &mut room);
         assert_eq!(channels.iter().collect::<Vec<_>>(), begun);

@@ -179,7 +179,9 @@ fn finish(file: &File, path: &Path) -> Result<(), FileError> {
 fn utc(time_ns: u64) -> String {
     let (seconds, nanoseconds) = (time_ns / 1_000_000_000, time_ns % 1_000_000_000);
     let (days, rest) = (seconds / 86_400, seconds % 86_400);
-    let is_leap = |year: u64| year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
+    let is_leap = |year: u64| {
+        year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400))
+    };
     let (mut year, mut day) = (1970, days);
     while day >= 365 + u64::from(is_leap(year)) {
         day -= 365 + u64::from(is_leap(year));
@@ -262,7 +264,9 @@ mod tests {
     #[test]
     fn what_a_killed_writer_left_is_cut_behind_its_last_whole_block() {
         let folder = tempfile::tempdir().unwrap();
-        let path = |number: u32| folder.path().join(format!("edge-1-1970010{number}T000000.000000000Z.pcapng.part"));
+        let path = |number: u32| {
+            folder.path().join(format!("edge-1-1970010{number}T000000.000000000Z.pcapng.part"))
+        };
         let (section, mut two) = (section(), section());
         blocks::interface(&mut two, 1, "s0", "", "");
         fs::write(path(1), &two[..two.len() - 1]).unwrap();

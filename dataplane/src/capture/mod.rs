@@ -57,7 +57,9 @@ pub enum CaptureError {
     #[error("unexpected message: the first one assigns nothing")]
     Unexpected,
     /// Another version of the messages.
-    #[error("the supervisor speaks version {0}, this capture process {VERSION}: run the same release")]
+    #[error(
+        "the supervisor speaks version {0}, this capture process {VERSION}: run the same release"
+    )]
     Version(u32),
     /// The node file as the supervisor passed it on.
     #[error(transparent)]
@@ -108,7 +110,8 @@ fn write(
         .map_err(|error| CaptureError::Region("capture region", error))?;
     // Ends with the process; the next supervisor learns from it who we are.
     let lock = whole_file(nix::libc::F_WRLCK);
-    fcntl(region.fd(), FcntlArg::F_SETLK(&lock)).map_err(|errno| CaptureError::Held(errno.into()))?;
+    fcntl(region.fd(), FcntlArg::F_SETLK(&lock))
+        .map_err(|errno| CaptureError::Held(errno.into()))?;
     let files = Files::new(limits(capture, &config));
     let salvaged = files.salvage();
     let mut life = Life {

@@ -243,9 +243,8 @@ impl State<'_, '_> {
         self.summary.begun_before += u64::from(has_events);
         let mut feeds = Feeds::new();
         for place in 0..self.config.cache.len().max(1) {
-            let of_place = |feed: &&crate::config::Feed| {
-                self.config.cache_of(feed).unwrap_or(0) == place
-            };
+            let of_place =
+                |feed: &&crate::config::Feed| self.config.cache_of(feed).unwrap_or(0) == place;
             let own = self.config.feed.iter().filter(of_place);
             let specs: Vec<FeedSpec> =
                 own.filter_map(|feed| spec_of(feed, self.config, 0)).collect();

@@ -50,7 +50,12 @@ pub fn report(offline: &Offline<'_>) -> String {
     let _ = writeln!(
         text,
         "replayed packets={} events={} records={records} other={} repeated={} missing={} cut={}",
-        summary.packets, summary.events, summary.other_frames, found.repeated, found.missing, found.cut
+        summary.packets,
+        summary.events,
+        summary.other_frames,
+        found.repeated,
+        found.missing,
+        found.cut
     );
     let _ = writeln!(
         text,

@@ -222,8 +222,8 @@ impl RecordedFile<'_> {
             let Some(section) = self.section else {
                 return Ok(Some(Kept { time_ns, stamp_ns: time_ns, worker, is_event }));
             };
-            let is_new = identity
-                .is_none_or(|number| self.recording.admits(section.run, worker, number));
+            let is_new =
+                identity.is_none_or(|number| self.recording.admits(section.run, worker, number));
             if is_new {
                 let stamp_ns = time_ns.wrapping_sub(section.offset_ns);
                 return Ok(Some(Kept { time_ns, stamp_ns, worker, is_event }));

@@ -166,8 +166,7 @@ impl Replay {
             })?;
             let start = usize::from(parsed.payload_offset);
             payload.clear();
-            payload
-                .extend_from_slice(&frame[start..start + usize::from(parsed.payload_bytes)]);
+            payload.extend_from_slice(&frame[start..start + usize::from(parsed.payload_bytes)]);
             let count = count_of(&payload).map_err(|source| ReplayError::NotMold {
                 path: path(),
                 record: number,

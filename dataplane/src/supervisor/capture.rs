@@ -139,8 +139,8 @@ impl CaptureKeeper {
     /// Has it finish its file, at a clean stop when the workers are gone.
     pub fn stop(self, reaper: &Reaper) {
         let Some(seat) = self.seat else { return };
-        let is_told = seat.messages().is_some()
-            && send(seat.socket(), &ToCapture::Finish, &[]).is_ok();
+        let is_told =
+            seat.messages().is_some() && send(seat.socket(), &ToCapture::Finish, &[]).is_ok();
         let mut gone = [PollFd::new(seat.pidfd(), PollFlags::POLLIN)];
         if !is_told || poll(&mut gone, PollTimeout::from(FINISH_MS)).unwrap_or(0) == 0 {
             // What it has not written is lost; what it has is finished by the next one.

@@ -26,7 +26,12 @@ fn writer(region: &'static CaptureRegion, directory: &Path, files: usize) -> Wri
     Writer::new(region, facts, Files::new(limits))
 }
 
-fn push(producer: &mut CaptureProducer<'_>, source: Source, stamp_ns: u64, parts: &[&[u8]]) -> bool {
+fn push(
+    producer: &mut CaptureProducer<'_>,
+    source: Source,
+    stamp_ns: u64,
+    parts: &[&[u8]],
+) -> bool {
     let place = producer.place(source.identity()).unwrap();
     producer.push(place, stamp_ns, parts)
 }
