@@ -13,6 +13,7 @@ use nautilus_dataplane::feed::session::Start;
 use nautilus_dataplane::net::{Endpoint, RxChecksum, parse::parse};
 use nautilus_dataplane::replay::binary_file::write_message;
 use nautilus_dataplane::replay::generate::{Generator, GeneratorSpec};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::{Command, Output};
 use support::{MapKeyspace, captures, frames, market_data};
@@ -148,6 +149,60 @@ fn captures_as_they_are_keep_every_byte() {
     }
 }
 
+/// A node file whose feed is that of the generator.
+fn example() -> String {
+    concat!(env!("CARGO_MANIFEST_DIR"), "/src/capture/example.toml").into()
+}
+
+/// Records of a replay without a network, by key, and what it printed.
+fn offline(captures: &[&str]) -> (BTreeMap<String, Vec<u8>>, String) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("records");
+    let options = ["--offline", &example(), "--records", path.to_str().unwrap()];
+    let output = replay(&[&options, captures].concat());
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = std::fs::read_to_string(&path).unwrap();
+    let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap();
+    let records = text.lines().map(|line| {
+        let (key, digits) = line.split_once(' ').unwrap();
+        (key.to_owned(), digits.as_bytes().chunks(2).map(byte).collect())
+    });
+    (records.collect(), String::from_utf8(output.stdout).unwrap())
+}
+
+#[test]
+fn a_capture_of_other_hands_gives_its_books_without_a_network() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("day.pcap");
+    let path = path.to_str().unwrap();
+    let output = replay(&[GENERATE, &["--seed", "7", "--write", path]].concat());
+    assert!(output.status.success());
+    let (records, printed) = offline(&[path]);
+    let (_, keyspace) = applied(&frames(Path::new(path)));
+    let whole = |record: &[u8]| {
+        // All but the stamp, which the other way gave none.
+        [&record[..16], &[0; 8], &record[24..]].concat()
+    };
+    let mut compared = 0;
+    for (key, (record, _)) in &keyspace.values {
+        let key = std::str::from_utf8(key).unwrap();
+        if !key.ends_with("nasdaq:stats") {
+            assert_eq!(whole(&records[key]), whole(record), "{key}");
+            compared += 1;
+        }
+    }
+    assert!(compared >= 9 * 3);
+    for said in ["md:nasdaq:", "messages 20000 gaps 0", "no node's capture", "missing=0"] {
+        assert!(printed.contains(said), "{printed}");
+    }
+    // Twice the same is the same, in two files as in one.
+    assert_eq!(offline(&[path]).0, records);
+    assert_eq!(offline(&[path, path]).1.matches("messages 20000").count(), 1);
+    // As it is, again: every frame, unchanged.
+    let copy = written(&[path, "--pace", "max"]);
+    assert_eq!(copy, frames(Path::new(path)));
+}
+
 #[test]
 fn a_binary_file_is_packed_whole() {
     let Some(data) = market_data("a_binary_file_is_packed_whole") else { return };
@@ -195,8 +250,11 @@ fn bad_input_is_refused_by_name() {
     let blank = file("blank.itch", b"\0\0S012");
     let out = folder.path().join("out.pcap");
     let write = ["--write", out.to_str().unwrap()];
-    let cases: [(&[&str], &str); 12] = [
+    let example = example();
+    let cases: [(&[&str], &str); 14] = [
         (&[], "nothing to replay"),
+        (&["no-such.pcapng"], "no-such.pcapng: cannot open"),
+        (&[&text], "text.pcap: not a classic pcap file"),
         (&["--pcap", "no-such.pcap"], "no-such.pcap"),
         (&["--pcap", &text], "text.pcap: not a classic pcap file"),
         (&["--pcap", &short], "short.pcap: truncated in file header"),
@@ -215,6 +273,16 @@ fn bad_input_is_refused_by_name() {
         assert!(!output.status.success(), "{arguments:?}");
         assert!(stderr.contains(expected), "{arguments:?} gave {stderr}");
         assert!(!stderr.contains("panicked"), "{stderr}");
+    }
+    for (arguments, expected) in [
+        (&[text.as_str()][..], "give --interface NAME, --write FILE or --offline"),
+        (&["--offline", &example, &text], "text.pcap: not a classic pcap file"),
+        (&["--offline", "no-such.toml", &text], "no-such.toml"),
+        (&["--offline", &example], "required"),
+    ] {
+        let output = replay(arguments);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && stderr.contains(expected), "{arguments:?}: {stderr}");
     }
     let output = replay(&["--generate", "--interface", "no-such0"]);
     assert!(String::from_utf8_lossy(&output.stderr).contains("no-such0 does not exist"));

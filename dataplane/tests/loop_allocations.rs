@@ -8,11 +8,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use nautilus_dataplane::app::CacheApp;
 use nautilus_dataplane::app::echo::Echo;
+use nautilus_dataplane::capture::event::Event;
+use nautilus_dataplane::capture::tap::{Tap, Wanted};
 use nautilus_dataplane::net::Endpoint;
 use nautilus_dataplane::port::sim::{SimFaults, SimWorld};
 use nautilus_dataplane::port::socket::{SocketPort, SocketSpec};
 use nautilus_dataplane::port::{Link, Path, Port, SimPort};
 use nautilus_dataplane::worker::{Served, Worker};
+use nautilus_shm::capture_region::CaptureRegion;
 use nautilus_shm::cells::PollPolicy;
 use nautilus_shm::table::{TableWriter, heap_words};
 
@@ -161,4 +164,40 @@ fn a_turn_over_the_socket_port_allocates_nothing() {
         while client.recv(&mut buffer).is_ok() {}
     });
     assert_eq!(seen, 0);
+}
+
+/// A capture, also of what finds its ring full.
+#[test]
+fn what_is_captured_allocates_nothing() {
+    let region = CaptureRegion::create(c"nautilus-capture", 1, 1).unwrap();
+    let region: &'static CaptureRegion = Box::leak(Box::new(region));
+    let wanted = Wanted { feeds: true, ports: vec![ECHO_PORT] };
+    let mut tap = Tap::new(region.ring(0).producer(), wanted, std::iter::empty());
+    let world = SimWorld::new(7, SimFaults::default());
+    let mut port = SimPort::new(world.clone());
+    let path = Path {
+        from: Endpoint::v4([198, 18, 0, 2], 999),
+        to: Endpoint::v4([198, 18, 0, 1], ECHO_PORT),
+        link: Link::default(),
+    };
+    let mut seen = 0;
+    for now_ns in 0..200 {
+        for number in 0..20u8 {
+            world.borrow_mut().client_sends(&path, &[number; 900]);
+        }
+        port.receive();
+        let (burst, _) = port.split();
+        let before = touches();
+        tap.burst(&burst, |tap, to| tap.wants_port(to.port));
+        tap.event(now_ns, 0, &Event::Housekeeping);
+        seen += touches() - before;
+        port.release();
+    }
+    let (mut captured, mut dropped) = (0, 0);
+    for counts in region.ring(0).counts() {
+        captured += counts.captured;
+        dropped += counts.dropped;
+    }
+    assert!(captured > 1000 && dropped > 1000, "{captured} {dropped}");
+    assert_eq!((captured + dropped, seen), (200 * 21, 0));
 }

@@ -155,7 +155,7 @@ impl Recording {
             self.run = Some(run);
             self.next.clear();
         }
-        match self.next.insert(worker, number + 1) {
+        match self.next.insert(worker, number.saturating_add(1)) {
             // What was before the first file is not missing.
             None => true,
             Some(next) if number < next => {
@@ -164,7 +164,7 @@ impl Recording {
                 false
             }
             Some(next) => {
-                self.found.missing += number - next;
+                self.found.missing = self.found.missing.saturating_add(number - next);
                 true
             }
         }
@@ -229,5 +229,82 @@ impl RecordedFile<'_> {
                 return Ok(Some(Kept { time_ns, stamp_ns, worker, is_event }));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::capture::blocks::{self, PacketHeader};
+
+    const FRAMES: Source = Source { kind: SourceKind::Frame, interface: 0, number: 1 };
+
+    /// A file of a node: interface 0 is worker 2's queue, 1 its events, 2 another worker's queue.
+    fn file(run: u64, packets: &[(u32, u64)]) -> Vec<u8> {
+        let mut out = Vec::new();
+        let section = Section { run, offset_ns: 1000 };
+        blocks::section(&mut out, &section.comment("edge-1"));
+        let ethernet = blocks::LINK_TYPE_ETHERNET;
+        blocks::interface(&mut out, ethernet, "eth0", "", &FRAMES.mark(2));
+        blocks::interface(&mut out, LINK_TYPE_EVENTS, "", "", &Source::EVENTS.mark(2));
+        blocks::interface(&mut out, ethernet, "eth0", "", &FRAMES.mark(3));
+        for (interface, identity) in packets {
+            let (interface, identity) = (*interface, *identity);
+            let header = PacketHeader { interface, time_ns: 1007, identity, dropped: 0 };
+            blocks::packet(&mut out, &header, |out| out.push(identity as u8));
+        }
+        out
+    }
+
+    fn read(
+        recording: &mut Recording,
+        bytes: &[u8],
+    ) -> Result<Vec<(u8, u64, bool)>, RecordingError> {
+        let mut path = tempfile::NamedTempFile::new().unwrap();
+        std::io::Write::write_all(&mut path, bytes).unwrap();
+        let mut file = recording.open(path.path())?;
+        let mut found = Vec::new();
+        while let Some(record) = file.next_record()? {
+            assert_eq!((record.time_ns, record.stamp_ns), (1007, 7));
+            assert!(record.has_events && record.run.is_some());
+            let (bytes, is_event) = match record.content {
+                Content::Frame(bytes) => (bytes, false),
+                Content::Event(bytes) => (bytes, true),
+            };
+            found.push((record.worker, bytes[0].into(), is_event));
+        }
+        Ok(found)
+    }
+
+    #[test]
+    fn what_was_written_twice_comes_once_and_what_is_missing_is_counted() {
+        let mut recording = Recording::default();
+        let first = read(&mut recording, &file(5, &[(0, 4), (1, 5), (2, 0), (0, 6)])).unwrap();
+        let expected = [(2, 4, false), (2, 5, true), (3, 0, false), (2, 6, false)];
+        assert_eq!(first, expected);
+        assert_eq!(*recording.found(), Found::default());
+        // The next file repeats two, and lacks 8 and 9.
+        let next = file(5, &[(1, 5), (0, 6), (0, 7), (0, 10), (2, 1)]);
+        let next = read(&mut recording, &next).unwrap();
+        assert_eq!(next, [(2, 7, false), (2, 10, false), (3, 1, false)]);
+        assert_eq!(*recording.found(), Found { repeated: 2, missing: 2, cut: 0 });
+        // Another run of the node counts anew; a cut file is read as far as it goes.
+        let mut cut = file(6, &[(0, 0), (0, 1)]);
+        cut.truncate(cut.len() - 1);
+        assert_eq!(read(&mut recording, &cut).unwrap(), [(2, 0, false)]);
+        assert_eq!(*recording.found(), Found { repeated: 2, missing: 2, cut: 1 });
+        let last = read(&mut recording, &file(6, &[(0, u64::MAX), (0, u64::MAX)])).unwrap();
+        assert!(!last.is_empty(), "no number is more than a wrong count");
+    }
+
+    #[test]
+    fn frames_of_other_links_are_refused_by_name() {
+        let mut out = Vec::new();
+        blocks::section(&mut out, "another program's");
+        blocks::interface(&mut out, 113, "any", "", "");
+        let header = PacketHeader { interface: 0, time_ns: 1007, identity: 1, dropped: 0 };
+        blocks::packet(&mut out, &header, |out| out.push(1));
+        let error = read(&mut Recording::default(), &out).unwrap_err().to_string();
+        assert!(error.contains("link type 113, only Ethernet"), "{error}");
     }
 }
