@@ -85,6 +85,7 @@ fn nothing_is_allocated_after_start() {
 
     let mut channel = Channel::new(ChannelSpec {
         venue: Venue::new("nasdaq").unwrap(),
+        protocol: Default::default(),
         channel: 1,
         start: Start::Session,
         silence_limit_ns: 3_000_000_000,

@@ -136,6 +136,7 @@ impl Worker {
     fn new(slot: Option<FeedSlot>) -> Self {
         let channel = ChannelSpec {
             venue: Venue::new("nasdaq").unwrap(),
+            protocol: Default::default(),
             channel: 1,
             start: Start::Any,
             silence_limit_ns: u64::MAX,

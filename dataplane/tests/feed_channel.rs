@@ -33,6 +33,7 @@ const COMMON: Common =
 fn spec(start: Start) -> ChannelSpec {
     ChannelSpec {
         venue: Venue::new("nasdaq").unwrap(),
+        protocol: Default::default(),
         channel: 3,
         start,
         silence_limit_ns: SILENCE_NS,

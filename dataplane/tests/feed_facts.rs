@@ -41,6 +41,7 @@ impl Bench {
     fn new(depth: u8) -> Self {
         let spec = ChannelSpec {
             venue: Venue::new("nasdaq").unwrap(),
+            protocol: Default::default(),
             channel: 3,
             start: Start::Session,
             silence_limit_ns: u64::MAX,

@@ -31,6 +31,7 @@ const B: usize = 1;
 fn channel() -> Channel {
     let spec = ChannelSpec {
         venue: Venue::new("nasdaq").unwrap(),
+        protocol: Default::default(),
         channel: 1,
         start: Start::Session,
         silence_limit_ns: SILENCE_NS,

@@ -60,6 +60,7 @@ fn day() -> (Vec<Vec<u8>>, u64, BTreeMap<String, BboRecord>) {
     let books = BookLimits { orders_max: 1 << 15, levels_max: 1 << 15, hash_seed: 3 };
     let mut channel = Channel::new(ChannelSpec {
         venue: Venue::new("nasdaq").unwrap(),
+        protocol: Default::default(),
         channel: 1,
         start: Start::Session,
         silence_limit_ns: u64::MAX,

@@ -44,6 +44,7 @@ fn payload(frame: &[u8]) -> &[u8] {
 fn channel() -> Channel {
     Channel::new(ChannelSpec {
         venue: Venue::new("nasdaq").unwrap(),
+        protocol: Default::default(),
         channel: 1,
         start: Start::Session,
         silence_limit_ns: u64::MAX,

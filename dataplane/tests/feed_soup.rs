@@ -15,6 +15,7 @@ use support::{MapKeyspace, captures, frames, market_data, mold_packet, udp_paylo
 fn channel() -> Channel {
     Channel::new(ChannelSpec {
         venue: Venue::new("nasdaq").unwrap(),
+        protocol: Default::default(),
         channel: 1,
         start: Start::Session,
         silence_limit_ns: 1_000_000_000,

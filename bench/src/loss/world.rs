@@ -87,6 +87,7 @@ impl World {
         let server = Endpoint::v4([198, 18, 0, 2], 26_500);
         let spec = ChannelSpec {
             venue: Venue::new("nasdaq").ok_or_else(|| anyhow::anyhow!("a venue's name"))?,
+            protocol: Default::default(),
             channel: 1,
             start: Start::Session,
             silence_limit_ns: 3_000_000_000,

@@ -43,6 +43,7 @@ fn channel_of(feed: &config::Feed, hash_seed: u64) -> Option<ChannelSpec> {
     };
     Some(ChannelSpec {
         venue: Venue::new(&feed.venue)?,
+        protocol: feed.protocol,
         channel: feed.channel,
         start,
         silence_limit_ns: SILENCE_LIMIT_NS,

@@ -56,6 +56,9 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         if let Some(capture) = &resolved.config.capture {
             writeln!(std::io::stdout(), "{}", capture.describe(&resolved.config))?;
         }
+        for feed in &resolved.config.feed {
+            writeln!(std::io::stdout(), "feed of {:?}: {}", feed.venue, feed.protocol.name())?;
+        }
         if resolved.config.port.kind == PortKind::Xdp {
             match Host::probe() {
                 Ok(host) => {

@@ -4,7 +4,7 @@ use nautilus_shm::attach::CACHES_MAX;
 use nautilus_shm::worker_rings::NODE_WORKERS_MAX;
 
 use super::distribution::check_distribution;
-use super::feed::{check_line, check_recovery};
+use super::feed::{check_line, check_protocol, check_recovery};
 use super::{Auto, Cache, FeedLine, NodeConfig};
 use crate::feed::arbitration::HOLD_LIMIT_NS_MAX;
 use crate::feed::record::depth::DEPTH_MAX;
@@ -247,6 +247,7 @@ fn check_services(config: &NodeConfig) -> Result<(), Problem> {
             return refuse(key("channel"), "0 means client-owned keys; write 1..=255");
         }
         within(&key("depth"), feed.depth.into(), 0, DEPTH_MAX as u64)?;
+        check_protocol(feed, key)?;
         within(&key("max_orders"), feed.max_orders.into(), 1 << 10, 1 << 24)?;
         if crate::feed::Venue::new(&feed.venue).is_none() {
             return refuse(key("venue"), format!("{:?} is too long for a venue", feed.venue));

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use super::NodeConfig;
 use super::check::{Problem, port, refuse, within};
 use super::distribution::FeedDistribution;
+use crate::feed::Protocol;
 use crate::feed::recovery::SERVERS_MAX;
 use crate::feed::soupbintcp::packet::USER_BYTES;
 
@@ -17,6 +18,9 @@ use crate::feed::soupbintcp::packet::USER_BYTES;
 pub struct Feed {
     /// Venue name in keys (`md:{venue}:...`), lower case.
     pub venue: String,
+    /// What its lines speak.
+    #[serde(default)]
+    pub protocol: Protocol,
     /// Multicast group, joined on every interface of the node.
     pub group: IpAddr,
     /// UDP port of the group.
@@ -33,13 +37,15 @@ pub struct Feed {
     /// What to do when a session is first seen in its middle.
     #[serde(default)]
     pub start: FeedStart,
-    /// Open orders its books may hold, 1,024..=16,777,216; 60 bytes each, taken at start.
+    /// Open orders its books may hold, 1,024..=16,777,216; 60 bytes each, taken at start. Not of use where the
+    /// protocol has no orders.
     #[serde(default = "default_max_orders")]
     pub max_orders: u32,
     /// Microseconds that a hole in the sequence may be filled in, by any line, 0..=50,000.
     #[serde(default = "default_hold_limit_us")]
     pub hold_limit_us: u32,
-    /// Levels a side published under `md:{venue}:{symbol}:depthN`, 0..=10; 0 for no such key.
+    /// Levels a side published under `md:{venue}:{symbol}:depthN`, 0..=10; 0 for no such key, and the only one
+    /// where the protocol has no levels.
     #[serde(default)]
     pub depth: u8,
     /// How it gets back what no line brought; without it a hole that lasts is a gap.
@@ -188,6 +194,26 @@ pub(super) fn check_line(
     Ok(())
 }
 
+/// What can be said of what a feed speaks; `key` makes the path of a key of the section.
+pub(super) fn check_protocol(feed: &Feed, key: impl Fn(&str) -> String) -> Result<(), Problem> {
+    if feed.protocol.is_moldudp64() {
+        return Ok(());
+    }
+    let name = feed.protocol.name();
+    if feed.depth != 0 {
+        let text = format!("{name} says the best bid and offer only; take the key out, or write 0");
+        return refuse(key("depth"), text);
+    }
+    if feed.recovery.is_some() {
+        let text = format!(
+            "servers of MoldUDP64 and GLIMPSE have nothing of {name}; take the section out: a hole \
+             that no other line fills is a gap"
+        );
+        return refuse(key("recovery"), text);
+    }
+    Ok(())
+}
+
 /// What can be said of a feed's recovery; `key` makes the path of a key of the section.
 pub(super) fn check_recovery(
     config: &NodeConfig,
@@ -299,6 +325,29 @@ mod tests {
     const FROM: &str = "from = \"198.18.1.1:26400\"\n";
     const SNAPSHOT: &str = "[feed.recovery.snapshot]\nserver = \"198.18.0.5:2\"\nuser = \"NODE01\"\n\
                             password_file = \"/p\"\n";
+
+    #[test]
+    fn a_feed_speaks_what_its_section_says() {
+        let node = |feed: &str| {
+            let text = format!(
+                "[cache]\nid = \"q\"\n[[interface]]\nname = \"a\"\n[[feed]]\nvenue = \"iex\"\n\
+                 group = \"233.215.21.3\"\nport = 10377\nchannel = 1\n{feed}\n"
+            );
+            parse(&text, "n.toml").map_err(|error| error.to_string())
+        };
+        let tops = "protocol = \"iex-tops-1.6\"\n";
+        assert_eq!(node("").unwrap().feed[0].protocol, Protocol::NasdaqItch50);
+        assert_eq!(node(tops).unwrap().feed[0].protocol, Protocol::IexTops16);
+        let recovery = "[feed.recovery]\nservers = [\"198.18.0.5:1\"]\nfrom = \"198.18.0.1:2\"";
+        for (feed, expected) in [
+            ("protocol = \"iex-deep-1.0\"\n".into(), "unknown variant `iex-deep-1.0`"),
+            (format!("{tops}depth = 1\n"), "feed[0].depth: iex-tops-1.6 says the best bid"),
+            (format!("{tops}{recovery}"), "feed[0].recovery: servers of MoldUDP64 and GLIMPSE"),
+        ] {
+            let message = node(&feed).unwrap_err();
+            assert!(message.contains(expected), "{message}\nexpected {expected}");
+        }
+    }
 
     #[test]
     fn a_feed_recovers_by_requests_by_snapshots_or_by_both() {

@@ -23,6 +23,7 @@ use super::book::{BookLimits, Books};
 use super::counters::Counters;
 use super::lines::{LineCounts, LineWindows};
 use super::moldudp64::{Kind, Packet};
+use super::protocol::{Protocol, Refusal};
 use super::publisher::Publisher;
 use super::recovery::{Cure, Recovery, RecoveryCounts};
 use super::session::{Outcome, Sequencer, Start, Step};
@@ -44,21 +45,23 @@ const HELD_A_TURN: usize = 64;
 pub struct ChannelSpec {
     /// Venue part of its keys.
     pub venue: Venue,
+    /// What its lines speak.
+    pub protocol: Protocol,
     /// Channel number in the keyspace, 1 to 255; 0 stands for keys that clients own.
     pub channel: u8,
     /// What to do when a session is first seen in its middle.
     pub start: Start,
-    /// Silence after which the channel is suspect. MoldUDP64 sends a heartbeat about once a second.
+    /// Silence after which the channel is suspect. MoldUDP64 and IEX-TP send a heartbeat about once a second.
     /// Too low: a late heartbeat turns the keys suspect. Too high: a dead line is believed so long.
     pub silence_limit_ns: u64,
     /// How long a hole in the sequence is held open before it is a gap, at most
     /// [`super::arbitration::HOLD_LIMIT_NS_MAX`]; 0 holds nothing. Too low: reorder, or the other line
     /// being a little behind, turns the keys suspect. Too high: they stand still so long before they do.
     pub hold_limit_ns: u64,
-    /// How much its books may hold.
+    /// How much its books may hold. Not of use where the protocol has no orders.
     pub books: BookLimits,
     /// Levels a side that are published under `:depthN`, at most
-    /// [`super::record::depth::DEPTH_MAX`]; 0 for no such key.
+    /// [`super::record::depth::DEPTH_MAX`]; 0 for no such key, and where the protocol has no orders.
     pub depth: u8,
 }
 
@@ -94,9 +97,12 @@ impl Channel {
         Self::with_recovery(spec, lines, None)
     }
 
-    /// The same with a way to recover what no line brings. Not of use with [`Start::Any`].
+    /// The same with a way to recover what no line brings. Not of use with [`Start::Any`]. Panics with a protocol
+    /// other than over MoldUDP64, which configuration refuses earlier, as it does levels behind quotes.
     pub fn with_recovery(spec: ChannelSpec, lines: usize, recovery: Option<Recovery>) -> Self {
         assert!(spec.channel != 0, "channel 0 stands for keys that clients own");
+        assert!(recovery.is_none() || spec.protocol.is_moldudp64(), "recovery is of MoldUDP64");
+        assert!(spec.depth == 0 || spec.protocol.is_moldudp64(), "there are no levels");
         let queue = recovery.as_ref().map(|recovery| recovery.spec().queue);
         Self {
             arbitration: Arbitration::new(spec.start, spec.hold_limit_ns, queue),
@@ -114,7 +120,12 @@ impl Channel {
         &self.spec
     }
 
-    /// Its books.
+    /// Stocks of which there is a book, or a quote.
+    pub fn stock_count(&self) -> u32 {
+        self.publisher.stock_count()
+    }
+
+    /// Its books; none where the protocol has no orders.
     pub fn books(&self) -> &Books {
         self.publisher.books()
     }
@@ -179,11 +190,10 @@ impl Channel {
         }
         let counters = &mut self.publisher.counters;
         counters.packets += 1;
-        let packet = match Packet::parse(payload).and_then(|packet| packet.check().map(|_| packet))
-        {
+        let packet = match self.spec.protocol.packet(payload) {
             Ok(packet) => packet,
-            Err(error) => {
-                counters.count_malformed(error);
+            Err(refusal) => {
+                counters.count_refused(refusal);
                 return;
             }
         };
@@ -191,8 +201,13 @@ impl Channel {
             counters.stale_packets += 1;
             return;
         }
+        let is_new = self.sequencer().is_of_new_session(&packet);
+        if is_new && !self.spec.protocol.may_begin(packet.session) {
+            self.publisher.counters.count_refused(Refusal::OtherProtocol);
+            return;
+        }
         self.look_late(rx_ns, keyspace);
-        if self.sequencer().is_of_new_session(&packet) {
+        if is_new {
             self.begin_session(&packet, keyspace);
         }
         let counters = &mut self.publisher.counters;
@@ -330,7 +345,7 @@ impl Channel {
             let (rx_ns, next_sequence) = (ready.rx_ns, ready.next_sequence);
             // It was checked before it was held.
             if let (Step::Apply { skip, sequence }, Ok(packet)) =
-                (ready.step, Packet::parse(ready.payload))
+                (ready.step, self.spec.protocol.packet(ready.payload))
             {
                 let session = packet.session;
                 if let Some(doubt) = self.publisher.apply(&packet, skip, sequence) {

@@ -2,7 +2,7 @@
 //! them to shared memory.
 
 use super::book::Problem;
-use super::moldudp64::MoldError;
+use super::protocol::Refusal;
 
 /// Counts since the channel was made. None is ever reset.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -17,12 +17,14 @@ pub struct Counters {
     pub ends: u64,
     /// Sessions that began.
     pub sessions: u64,
-    /// Datagrams dropped because they are shorter than a MoldUDP64 header.
+    /// Datagrams dropped because they are shorter than the header of the channel's protocol.
     pub short_headers: u64,
     /// Packets dropped whole because a message reaches past their end.
     pub truncated_packets: u64,
     /// Packets dropped because their sequence number is 0 or runs over.
     pub bad_sequences: u64,
+    /// Datagrams dropped whole because they are of another protocol than the channel's.
+    pub other_protocols: u64,
     /// Packets in which nothing was new, be it applied or held.
     pub duplicate_packets: u64,
     /// Packets of an earlier session.
@@ -92,6 +94,7 @@ impl Counters {
             short_headers,
             truncated_packets,
             bad_sequences,
+            other_protocols,
             duplicate_packets,
             stale_packets,
             held_packets,
@@ -128,6 +131,7 @@ impl Counters {
         self.short_headers += short_headers;
         self.truncated_packets += truncated_packets;
         self.bad_sequences += bad_sequences;
+        self.other_protocols += other_protocols;
         self.duplicate_packets += duplicate_packets;
         self.stale_packets += stale_packets;
         self.held_packets += held_packets;
@@ -165,23 +169,24 @@ impl Counters {
     }
 
     /// Counts a trade. Sums wrap, as their metrics do: a peer that lies trades what it likes.
-    pub fn add_trade(&mut self, price: u32, shares: u64) {
+    pub fn add_trade(&mut self, price: u64, shares: u64) {
         self.trades += 1;
         self.traded_shares = self.traded_shares.wrapping_add(shares);
-        self.traded_value = self.traded_value.wrapping_add(u64::from(price).wrapping_mul(shares));
+        self.traded_value = self.traded_value.wrapping_add(price.wrapping_mul(shares));
     }
 
-    /// Datagrams dropped whole because they are not MoldUDP64.
+    /// Datagrams dropped whole because they cannot be read as the channel's protocol.
     pub fn malformed_packets(&self) -> u64 {
-        self.short_headers + self.truncated_packets + self.bad_sequences
+        self.short_headers + self.truncated_packets + self.bad_sequences + self.other_protocols
     }
 
-    /// Counts why a datagram is not MoldUDP64.
-    pub fn count_malformed(&mut self, error: MoldError) {
-        let counter = match error {
-            MoldError::ShortHeader { .. } => &mut self.short_headers,
-            MoldError::TruncatedMessage { .. } => &mut self.truncated_packets,
-            MoldError::BadSequence { .. } => &mut self.bad_sequences,
+    /// Counts why a datagram was dropped whole.
+    pub fn count_refused(&mut self, refusal: Refusal) {
+        let counter = match refusal {
+            Refusal::ShortHeader => &mut self.short_headers,
+            Refusal::Truncated => &mut self.truncated_packets,
+            Refusal::BadSequence => &mut self.bad_sequences,
+            Refusal::OtherProtocol => &mut self.other_protocols,
         };
         *counter += 1;
     }
@@ -194,7 +199,7 @@ impl Counters {
             Problem::OverReduction => &mut self.over_reductions,
             Problem::ZeroShares => &mut self.zero_shares,
             Problem::BadSide | Problem::SymbolConflict => &mut self.invalid_messages,
-            Problem::OrdersFull | Problem::LevelsFull => &mut self.no_room,
+            Problem::OrdersFull | Problem::LevelsFull | Problem::BooksFull => &mut self.no_room,
         };
         *counter += 1;
     }

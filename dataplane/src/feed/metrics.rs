@@ -58,7 +58,7 @@ impl FeedMetrics {
             }
             channels += 1;
             suspect += u64::from(!channel.is_live(now_ns));
-            books += u64::from(channel.books().book_count());
+            books += u64::from(channel.stock_count());
             orders += u64::from(channel.books().order_count());
         }
         bank.set(table::FEED_SUBSCRIBERS, subscribers);
@@ -97,6 +97,7 @@ impl FeedMetrics {
         errors(FeedError::ShortHeader, |counters| counters.short_headers);
         errors(FeedError::TruncatedMessage, |counters| counters.truncated_packets);
         errors(FeedError::BadSequence, |counters| counters.bad_sequences);
+        errors(FeedError::OtherProtocol, |counters| counters.other_protocols);
         errors(FeedError::UnknownType, |counters| counters.unknown_messages);
         errors(FeedError::MessageLength, |counters| counters.malformed_messages);
         errors(FeedError::BadField, |counters| {

@@ -1,11 +1,12 @@
-//! Market data: MoldUDP64 in, ITCH 5.0 decoded, books by order, best bid/offer and last trade out.
+//! Market data: ITCH 5.0 over MoldUDP64 or TOPS over IEX-TP in, best bid/offer and last trade out.
 //!
 //! ```text
-//!   datagram -> moldudp64 (framing) -> lines (what each line brings)
+//!   datagram -> moldudp64, or iex::iextp (framing) -> lines (what each line brings)
 //!                                        |
 //!                                     arbitration (one stream of several lines; session: sequence, gaps)
 //!                                        |
-//!                                     itch (fields) -> book (orders, levels) -> record -> Keyspace
+//!                   itch (fields) -> book (orders, levels) -> record -> Keyspace
+//!                   iex::tops (fields) -> iex::quotes ------/
 //! ```
 //!
 //! Everything here is plain data and arithmetic: no socket, no clock, and nothing is allocated after
@@ -20,11 +21,13 @@ pub mod distribution;
 pub mod glimpse;
 pub mod held;
 pub mod history;
+pub mod iex;
 pub mod itch;
 pub mod lines;
 pub mod metrics;
 pub mod moldudp64;
 pub mod pack;
+pub mod protocol;
 pub mod publisher;
 pub mod record;
 pub mod recovery;
@@ -36,4 +39,5 @@ pub mod status;
 pub mod symbol;
 pub mod trades;
 
+pub use protocol::Protocol;
 pub use symbol::{Symbol, Venue};

@@ -19,7 +19,8 @@ pub const HEADER_BYTES: usize = 20;
 pub const COUNT_END_OF_SESSION: u16 = 0xffff;
 
 /// Ten bytes that name one run of sequence numbers. Normally printable and left-padded with spaces;
-/// any bytes are accepted, since captures with blanked headers carry ten zero bytes.
+/// any bytes are read, since captures with blanked headers carry ten zero bytes. Other framings make
+/// theirs of what they have.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Session(pub [u8; 10]);
 
@@ -28,6 +29,16 @@ impl Session {
     /// of MoldUDP64 on either side.
     pub fn is_same(&self, other: &Self) -> bool {
         self.0.trim_ascii() == other.0.trim_ascii()
+    }
+
+    /// Whether it is printable text, as the specification has it.
+    pub fn is_text(&self) -> bool {
+        self.0.iter().all(|byte| byte.is_ascii_graphic() || *byte == b' ')
+    }
+
+    /// Whether it is ten zero bytes, as blanked captures have it.
+    pub fn is_blank(&self) -> bool {
+        self.0 == [0; 10]
     }
 }
 
@@ -81,7 +92,7 @@ pub enum MoldError {
     },
 }
 
-/// One parsed packet header and the message blocks behind it.
+/// One parsed packet header and the message blocks behind it. Other framings make the same of theirs.
 #[derive(Clone, Copy, Debug)]
 pub struct Packet<'a> {
     /// The session the sequence numbers belong to.
@@ -109,6 +120,16 @@ impl<'a> Packet<'a> {
             count => Kind::Messages(count),
         };
         Ok(Self { session: Session(session), sequence: u64::from_be_bytes(sequence), kind, blocks })
+    }
+
+    /// A packet of another framing, whose blocks only that can read.
+    pub fn of_blocks(session: Session, sequence: u64, kind: Kind, blocks: &'a [u8]) -> Self {
+        Self { session, sequence, kind, blocks }
+    }
+
+    /// The message blocks as they are.
+    pub fn blocks(&self) -> &'a [u8] {
+        self.blocks
     }
 
     /// How many messages the packet claims to hold.
@@ -139,7 +160,7 @@ impl<'a> Packet<'a> {
         Ok(self.blocks.len() - messages.rest.len())
     }
 
-    /// The messages in order. The first block that does not fit gives an error and ends the iteration.
+    /// The messages of a MoldUDP64 packet in order. The first block that does not fit gives an error and ends the iteration.
     pub fn messages(&self) -> Messages<'a> {
         Messages { rest: self.blocks, index: 0, count: self.message_count() }
     }

@@ -10,13 +10,16 @@
 
 mod facts;
 mod publication;
+mod tops;
 mod write;
 
 use super::book::{AHEAD_MAX, Books};
 use super::channel::{ChannelSpec, LEASE_NS};
 use super::counters::Counters;
-use super::itch::{DecodeError, Message};
+use super::iex::Tops;
+use super::itch::{DecodeError, Itch, Message};
 use super::moldudp64::{Packet, Session};
+use super::protocol::{Decoder, Protocol};
 use super::record::Value;
 use super::session::Doubt;
 use super::statistics::Statistics;
@@ -25,6 +28,7 @@ use super::trades::Counted;
 use crate::app::{ChannelState, Keyspace};
 use facts::Facts;
 use publication::{Publication, Stored};
+use tops::TopsState;
 
 /// Failed writes tried again per housekeeping turn. Too low: a channel is suspect longer after the
 /// keyspace was full. Too high: one turn delays the packets behind it.
@@ -34,6 +38,8 @@ const RETRIES: usize = 16;
 pub struct Publisher {
     spec: ChannelSpec,
     books: Books,
+    /// In place of books where the protocol says quotes.
+    tops: Option<Box<TopsState>>,
     publications: Box<[Publication]>,
     facts: Facts,
     /// Of the venue's records: status, statistics.
@@ -62,8 +68,15 @@ impl Publisher {
     pub fn new(spec: ChannelSpec) -> Self {
         // Not all zero, so that the pages are written here and not faulted in by the run loop.
         let publication = Publication { listed: true, ..Publication::default() };
+        let (books, tops) = match spec.protocol {
+            Protocol::NasdaqItch50 => (Books::new(spec.books), None),
+            Protocol::IexTops16 => {
+                (Books::none(), Some(Box::new(TopsState::new(spec.books.hash_seed))))
+            }
+        };
         Self {
-            books: Books::new(spec.books),
+            books,
+            tops,
             publications: vec![publication; 1 << 16].into_boxed_slice(),
             facts: Facts::new(),
             venue_stored: [Stored::Nothing; 2],
@@ -84,9 +97,14 @@ impl Publisher {
         }
     }
 
-    /// The books.
+    /// The books; none where the protocol has no orders.
     pub fn books(&self) -> &Books {
         &self.books
+    }
+
+    /// Stocks of which there is a book, or a quote.
+    pub fn stock_count(&self) -> u32 {
+        self.tops.as_ref().map_or(self.books.book_count(), |tops| tops.quotes.len())
     }
 
     /// What is known of stocks and venue beside the books.
@@ -134,6 +152,9 @@ impl Publisher {
         self.set_suspect(keyspace);
         keyspace.begin_channel(self.spec.channel);
         self.books.clear();
+        if let Some(tops) = &mut self.tops {
+            tops.quotes.clear();
+        }
         self.facts.clear();
         self.venue_stored = [Stored::Nothing; 2];
         self.venue_changed = [false; 2];
@@ -177,39 +198,60 @@ impl Publisher {
     /// Applies the messages of a packet after the first `skip`, the first of them with number
     /// `first_sequence`. Returns the first reason why the books cannot be believed from now on.
     pub fn apply(&mut self, packet: &Packet<'_>, skip: u16, first_sequence: u64) -> Option<Doubt> {
+        match self.spec.protocol {
+            Protocol::NasdaqItch50 => self.apply_as::<Itch>(packet, skip, first_sequence),
+            Protocol::IexTops16 => self.apply_as::<Tops>(packet, skip, first_sequence),
+        }
+    }
+
+    fn apply_as<D: Decoder>(
+        &mut self,
+        packet: &Packet<'_>,
+        skip: u16,
+        first_sequence: u64,
+    ) -> Option<Doubt> {
         let mut doubt = None;
-        let blocks = packet.messages().skip(usize::from(skip)).flatten();
-        let mut numbered = (first_sequence..).zip(blocks);
+        let mut numbered = (first_sequence..).zip(D::messages(packet, skip));
         let mut looked_at = 0;
         loop {
             if looked_at == 0 {
-                self.books.look_ahead(numbered.clone().map(|(_, bytes)| bytes));
+                D::look_ahead(self, numbered.clone().map(|(_, bytes)| bytes));
                 looked_at = AHEAD_MAX;
             }
             looked_at -= 1;
             let Some((sequence, bytes)) = numbered.next() else { break };
             self.counters.messages += 1;
-            doubt = doubt.or(self.apply_one(sequence, bytes));
+            doubt = doubt.or(self.apply_one_as::<D>(sequence, bytes));
         }
         doubt
     }
 
-    /// Applies one message. Returns the reason why the books cannot be believed from now on, if there is one.
-    #[inline]
+    /// Applies one message of a snapshot, which is ITCH. Returns the reason why the books cannot be believed
+    /// from now on, if there is one.
     pub fn apply_one(&mut self, sequence: u64, bytes: &[u8]) -> Option<Doubt> {
-        let message = match Message::decode(bytes) {
-            Ok(message) => message,
+        self.apply_one_as::<Itch>(sequence, bytes)
+    }
+
+    #[inline]
+    fn apply_one_as<D: Decoder>(&mut self, sequence: u64, bytes: &[u8]) -> Option<Doubt> {
+        match D::decode(bytes) {
+            Ok(message) => D::apply(self, &message, sequence),
             Err(DecodeError::UnknownType { .. }) => {
                 self.counters.unknown_messages += 1;
-                return None;
+                None
             }
             Err(DecodeError::Empty | DecodeError::WrongLength { .. }) => {
                 self.counters.malformed_messages += 1;
-                return Some(Doubt::Malformed);
+                Some(Doubt::Malformed)
             }
-        };
+        }
+    }
+
+    /// Applies one message of ITCH to the books.
+    #[inline]
+    pub(super) fn apply_itch(&mut self, message: &Message<'_>, sequence: u64) -> Option<Doubt> {
         let mut doubt = None;
-        let (effect, problem) = self.books.apply(&message);
+        let (effect, problem) = self.books.apply(message);
         if let Some(problem) = problem {
             self.counters.count(problem);
             if problem.spoils() {
@@ -217,11 +259,11 @@ impl Publisher {
             }
         }
         if !effect.book && !effect.trade {
-            self.note_fact(&message, sequence);
+            self.note_fact(message, sequence);
             return doubt;
         }
         if effect.trade {
-            self.note_trade(effect.locate, &message, sequence);
+            self.note_trade(effect.locate, message, sequence);
         }
         let is_new = matches!(message, Message::AddOrder(_) | Message::AddOrderAttributed(_));
         if is_new {
@@ -256,10 +298,11 @@ impl Publisher {
     /// The last trade of a stock has changed: there was one, or it was broken.
     fn note_trade(&mut self, locate: u16, message: &Message<'_>, sequence: u64) {
         if let Message::BrokenTrade(broken) = message {
-            self.note_broken(broken.match_number(), message, sequence);
+            self.note_broken(broken.match_number(), sequence, message.common().timestamp.0);
         } else if let Some(trade) = self.books.last_trade(locate) {
-            let counted = Counted { locate, price: trade.price, shares: trade.shares };
-            self.counters.add_trade(trade.price, trade.shares);
+            let price = u64::from(trade.price);
+            let counted = Counted { locate, price, shares: trade.shares };
+            self.counters.add_trade(price, trade.shares);
             self.publication(locate);
             let publication = &mut self.publications[usize::from(locate)];
             self.facts.trade(trade.match_number, counted, &mut publication.statistics);
@@ -269,7 +312,7 @@ impl Publisher {
         publication.trade_exchange_ns = message.common().timestamp.0;
     }
 
-    fn note_broken(&mut self, match_number: u64, message: &Message<'_>, sequence: u64) {
+    fn note_broken(&mut self, match_number: u64, sequence: u64, exchange_ns: u64) {
         let Some(Counted { locate, price, shares }) = self.facts.take_broken(match_number) else {
             return;
         };
@@ -277,14 +320,15 @@ impl Publisher {
         publication.statistics.take_out(price, shares);
         publication.trade_changed = true;
         publication.trade_sequence = sequence;
-        publication.trade_exchange_ns = message.common().timestamp.0;
+        publication.trade_exchange_ns = exchange_ns;
         self.list(locate);
     }
 
     /// A message that changes no book and is no trade.
     fn note_fact(&mut self, message: &Message<'_>, sequence: u64) {
         if let Message::BrokenTrade(broken) = message {
-            return self.note_broken(broken.match_number(), message, sequence);
+            let exchange_ns = message.common().timestamp.0;
+            return self.note_broken(broken.match_number(), sequence, exchange_ns);
         }
         match self.facts.statuses.apply(message, sequence) {
             Changed::Nothing => {}
@@ -336,11 +380,13 @@ impl Publisher {
         session: Session,
         keyspace: &mut K,
     ) {
-        let bbo = self.books.bbo(locate);
+        let (bbo, is_quoted) = (self.books.bbo(locate), self.tops.is_some());
         let publication = self.publication(locate);
         let trade = publication.trade_changed;
-        let moved =
-            publication.bbo != bbo || publication.stored[Value::Bbo.kind()] != Stored::Current;
+        // Of quotes there is one update a change.
+        let moved = is_quoted
+            || publication.bbo != bbo
+            || publication.stored[Value::Bbo.kind()] != Stored::Current;
         let (book, status) = (publication.book_changed, publication.status_changed);
         publication.listed = false;
         publication.book_changed = false;

@@ -7,6 +7,7 @@
 pub mod depth;
 pub mod statistics;
 pub mod status;
+pub mod tops;
 
 use super::book::{Bbo, LastTrade, Level};
 use super::itch::Side;
@@ -30,13 +31,18 @@ pub const FLAG_SATURATED: u16 = 2;
 pub const FLAG_BROKEN: u16 = 4;
 /// Flag: the best bid is not below the best offer. Books of a replay may be so, and those of a halt.
 pub const FLAG_CROSSED: u16 = 8;
+/// Flag of a best bid/offer: the venue says that the stock is halted, paused, or for another reason not to be
+/// traded there.
+pub const FLAG_UNAVAILABLE: u16 = 16;
+/// Flag of a best bid/offer: the venue says that it is before or after the regular market session.
+pub const FLAG_OFF_HOURS: u16 = 32;
 
 const _: () = assert!(BBO_BYTES <= 128 && LAST_BYTES <= 128, "a record is at most 128 bytes");
 
 /// What every record begins with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Origin {
-    /// Stock locate of the day.
+    /// Stock locate of the day; 0 where the venue has none.
     pub locate: u16,
     /// See the flags of this module.
     pub flags: u16,
@@ -45,11 +51,12 @@ pub struct Origin {
     pub source_sequence: u64,
     /// When the packet was captured: `CLOCK_MONOTONIC` nanoseconds of this host.
     pub capture_ns: u64,
-    /// When the exchange made that message: nanoseconds since midnight of its own day.
+    /// When the exchange made that message: nanoseconds since midnight of its own day, in New York for every
+    /// protocol there is.
     pub exchange_ns: u64,
     /// Symbol, padded with spaces.
     pub symbol: Symbol,
-    /// MoldUDP64 session.
+    /// MoldUDP64 session, or what stands for it.
     pub session: Session,
 }
 

@@ -22,14 +22,14 @@ pub struct Statistics {
 
 impl Statistics {
     /// Counts a trade.
-    pub fn add(&mut self, price: u32, shares: u64) {
+    pub fn add(&mut self, price: u64, shares: u64) {
         self.trades += 1;
         self.shares = self.shares.saturating_add(shares);
         self.value = self.value.saturating_add(u128::from(price) * u128::from(shares));
     }
 
     /// Takes a broken trade out again.
-    pub fn take_out(&mut self, price: u32, shares: u64) {
+    pub fn take_out(&mut self, price: u64, shares: u64) {
         self.broken += 1;
         self.trades = self.trades.saturating_sub(1);
         self.shares = self.shares.saturating_sub(shares);

@@ -31,7 +31,7 @@ impl Stamp {
 pub struct Trading {
     /// Its message.
     pub stamp: Stamp,
-    /// `H P Q T`.
+    /// `H P Q T`, at IEX `H O P T`.
     pub state: u8,
     /// Reason, padded with spaces.
     pub reason: [u8; 4],
@@ -52,11 +52,11 @@ pub struct Collar {
     /// Its message.
     pub stamp: Stamp,
     /// Reference price.
-    pub reference_price: u32,
+    pub reference_price: u64,
     /// Upper threshold.
-    pub upper_price: u32,
+    pub upper_price: u64,
     /// Lower threshold.
-    pub lower_price: u32,
+    pub lower_price: u64,
     /// Extensions so far.
     pub extension: u32,
 }
@@ -71,7 +71,7 @@ pub struct Ipo {
     /// `A` anticipated, `C` cancelled or postponed.
     pub qualifier: u8,
     /// Price, 1e-4.
-    pub price: u32,
+    pub price: u64,
 }
 
 /// Net order imbalance (1.6). Prices in 1e-4.
@@ -84,20 +84,21 @@ pub struct Imbalance {
     /// Shares that cannot.
     pub imbalance_shares: u64,
     /// Clearing price of cross orders only.
-    pub far_price: u32,
+    pub far_price: u64,
     /// Clearing price of all orders.
-    pub near_price: u32,
+    pub near_price: u64,
     /// Price the imbalance is calculated at.
-    pub reference_price: u32,
+    pub reference_price: u64,
     /// `B S N O P`.
     pub direction: u8,
-    /// `O C H A`.
+    /// `O C H A`, at IEX `O C H I V`.
     pub cross_type: u8,
     /// Deviation of the near price, as a class.
     pub variation: u8,
 }
 
-/// The markets whose halts are told apart, in the order of [`Status::halts`].
+/// The markets whose halts are told apart, in the order of [`Status::halts`]. Of another venue than theirs the
+/// first place is its own.
 pub const MARKETS: [u8; 3] = *b"QBX";
 
 /// What is known of one stock.
@@ -105,7 +106,7 @@ pub const MARKETS: [u8; 3] = *b"QBX";
 pub struct Status {
     /// Trading state.
     pub trading: Trading,
-    /// Short sale price test: `0 1 2`.
+    /// Short sale price test: `0 1 2`, at IEX `N` as well.
     pub reg_sho: Flag,
     /// Operational halt of each of [`MARKETS`]: `H T`.
     pub halts: [Flag; MARKETS.len()],
@@ -235,12 +236,22 @@ impl Statuses {
             }
             _ => {}
         }
+        self.get_mut(common.stock_locate).apply(message, stamp)
+    }
+
+    /// The same to be changed.
+    pub fn get_mut(&mut self, locate: u16) -> &mut Status {
         let epoch = self.epoch;
-        let slot = &mut self.slots[usize::from(common.stock_locate)];
+        let slot = &mut self.slots[usize::from(locate)];
         if slot.epoch != epoch {
             *slot = Slot { status: Status::default(), epoch };
         }
-        slot.status.apply(message, stamp)
+        &mut slot.status
+    }
+
+    /// What is known of the venue, to be changed.
+    pub fn venue_mut(&mut self) -> &mut VenueStatus {
+        &mut self.venue
     }
 }
 
@@ -263,9 +274,9 @@ impl Status {
             Message::LuldAuctionCollar(collar) => {
                 self.collar = Collar {
                     stamp,
-                    reference_price: collar.reference_price().0,
-                    upper_price: collar.upper_price().0,
-                    lower_price: collar.lower_price().0,
+                    reference_price: collar.reference_price().0.into(),
+                    upper_price: collar.upper_price().0.into(),
+                    lower_price: collar.lower_price().0.into(),
                     extension: collar.extension(),
                 };
             }
@@ -274,7 +285,7 @@ impl Status {
                     stamp,
                     release_s: period.quotation_release_time(),
                     qualifier: period.quotation_release_qualifier().0,
-                    price: period.ipo_price().0,
+                    price: period.ipo_price().0.into(),
                 };
             }
             Message::NetOrderImbalance(imbalance) => {
@@ -282,9 +293,9 @@ impl Status {
                     stamp,
                     paired_shares: imbalance.paired_shares(),
                     imbalance_shares: imbalance.imbalance_shares(),
-                    far_price: imbalance.far_price().0,
-                    near_price: imbalance.near_price().0,
-                    reference_price: imbalance.reference_price().0,
+                    far_price: imbalance.far_price().0.into(),
+                    near_price: imbalance.near_price().0.into(),
+                    reference_price: imbalance.reference_price().0.into(),
                     direction: imbalance.imbalance_direction().0,
                     cross_type: imbalance.cross_type().0,
                     variation: imbalance.price_variation_indicator().0,

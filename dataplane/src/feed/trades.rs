@@ -10,7 +10,7 @@ pub struct Counted {
     /// Stock locate of its book.
     pub locate: u16,
     /// Price, 1e-4.
-    pub price: u32,
+    pub price: u64,
     /// Shares.
     pub shares: u64,
 }

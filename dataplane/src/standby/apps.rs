@@ -397,6 +397,7 @@ mod tests {
         let books = BookLimits { orders_max: 16, levels_max: 16, hash_seed: 1 };
         let channel = ChannelSpec {
             venue: Venue::new("nasdaq").unwrap(),
+            protocol: Default::default(),
             channel: 1,
             start: Start::Session,
             silence_limit_ns: SILENCE_LIMIT_NS,

@@ -89,7 +89,12 @@ impl PreparedCache {
                 // No worker before had one of this number: it was made earlier.
                 let spec = spec_of(feed, config, monotonic_ns()).ok_or(StandbyError::Venue)?;
                 specs.push(spec);
-                applied.push(maps.slot_of_feed(place)?.map(Applied::new));
+                // XDP can read the header of no other framing.
+                let slot = match feed.protocol.is_moldudp64() {
+                    true => maps.slot_of_feed(place)?,
+                    false => None,
+                };
+                applied.push(slot.map(Applied::new));
                 let section = feed.distribution.as_ref();
                 distributions
                     .push(section.map(|section| Distribution::new(section.spec(feed.depth))));

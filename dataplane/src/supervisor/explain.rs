@@ -102,7 +102,7 @@ impl Names for Called<'_> {
             return format!("cache {:?}", cache.id);
         }
         match config.feed.iter().find(|feed| feed.is_on_port(port)) {
-            Some(feed) => format!("feed of {:?}", feed.venue),
+            Some(feed) => format!("feed of {:?} ({})", feed.venue, feed.protocol.name()),
             None => format!("service {}", service.id),
         }
     }

@@ -49,9 +49,11 @@ pub fn has_hot_set(config: &NodeConfig, cache: &Cache, mirror: &Mirror) -> bool 
     wanted && config.port.kind == PortKind::Xdp
 }
 
-/// Which group and port is which line of which feed, feeds by their place in the node file.
+/// Which group and port is which line of which feed, feeds by their place in the node file. Only of those whose
+/// headers the program can read: it drops no packet of the others.
 fn lines_of_feeds(config: &NodeConfig) -> Vec<FeedLineAt> {
     let feeds = (0..).zip(&config.feed);
+    let feeds = feeds.filter(|(_, section)| section.protocol.is_moldudp64());
     let lines = feeds.flat_map(|(feed, section)| {
         let lines = (0..).zip(section.every_line());
         lines.map(move |(line, FeedLine { group, port })| FeedLineAt { group, port, feed, line })
@@ -93,12 +95,16 @@ pub fn fill_with<'a>(
         let service = service.of_workers(config.worker.count);
         (opened.section.port, service.on_list(opened.list()))
     }));
-    let lines = config.feed.iter().flat_map(Feed::every_line);
-    let listening = Service::listening(SERVICE_FEED).of_feeds();
-    services.extend(lines.map(|line| (line.port, listening)));
+    let lines = lines_of_feeds(config);
+    let listening = |port: u16| match lines.iter().any(|line| line.port == port) {
+        true => Service::listening(SERVICE_FEED).of_feeds(),
+        false => Service::listening(SERVICE_FEED),
+    };
+    let every_line = config.feed.iter().flat_map(Feed::every_line);
+    services.extend(every_line.map(|line| (line.port, listening(line.port))));
     let own = config.feed.iter().flat_map(Feed::own_endpoints);
     services.extend(own.map(|own| (own.port(), Service::listening(SERVICE_FEED))));
-    steering.replace_feed_lines(&lines_of_feeds(config)).map_err(failed)?;
+    steering.replace_feed_lines(&lines).map_err(failed)?;
     steering.replace_services(&services).map_err(failed)?;
     steering.replace_served_addresses(&served_addresses(config, mirror)).map_err(failed)
 }

@@ -50,6 +50,7 @@ impl Default for Setting {
 pub fn channel(setting: Setting) -> Channel {
     let spec = ChannelSpec {
         venue: Venue::new("nasdaq").unwrap(),
+        protocol: Default::default(),
         channel: 1,
         start: Start::Session,
         silence_limit_ns: SILENCE_NS,

@@ -200,6 +200,7 @@ impl FeedOnCache {
     fn new(line: Endpoint) -> Self {
         let channel = ChannelSpec {
             venue: Venue::new("nasdaq").unwrap(),
+            protocol: Default::default(),
             channel: 1,
             start: Start::Session,
             silence_limit_ns: 600_000_000_000,

@@ -271,6 +271,8 @@ labels! {
         TruncatedMessage ["truncated_message"],
         /// Sequence numbers out of range.
         BadSequence ["bad_sequence"],
+        /// A datagram of another protocol than the feed's.
+        OtherProtocol ["other_protocol"],
         /// A message of a type the protocol does not define.
         UnknownType ["unknown_type"],
         /// A message whose length is not that of its type.

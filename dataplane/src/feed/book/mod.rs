@@ -87,12 +87,23 @@ pub enum Problem {
     OrdersFull,
     /// No room for its price.
     LevelsFull,
+    /// No room for another stock.
+    BooksFull,
 }
 
 impl Problem {
     /// Whether the book is no longer what the venue's is.
     pub fn spoils(self) -> bool {
-        matches!(self, Self::BadSide | Self::SymbolConflict | Self::OrdersFull | Self::LevelsFull)
+        match self {
+            Self::BadSide
+            | Self::SymbolConflict
+            | Self::OrdersFull
+            | Self::LevelsFull
+            | Self::BooksFull => true,
+            Self::UnknownOrder | Self::DuplicateOrder | Self::OverReduction | Self::ZeroShares => {
+                false
+            }
+        }
     }
 }
 
@@ -184,6 +195,18 @@ impl Books {
         }
     }
 
+    /// Of a channel whose protocol has no orders: they know no stock, and no message may be applied.
+    pub fn none() -> Self {
+        Self {
+            orders: Orders::new(1, 0),
+            levels: Levels::new(1),
+            books: Box::default(),
+            trades: Box::default(),
+            book_count: 0,
+            epoch: 1,
+        }
+    }
+
     /// Forgets everything: a new session begins. Takes no time that depends on the books' size.
     pub fn clear(&mut self) {
         self.orders.clear();
@@ -268,8 +291,7 @@ impl Books {
 
     #[inline(always)]
     fn book(&self, locate: u16) -> Option<&Book> {
-        let book = &self.books[usize::from(locate)];
-        (book.epoch == self.epoch).then_some(book)
+        self.books.get(usize::from(locate)).filter(|book| book.epoch == self.epoch)
     }
 
     #[inline(always)]

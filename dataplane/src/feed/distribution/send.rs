@@ -133,7 +133,7 @@ impl Distribution {
         let Self { subscriptions, interest, spec, .. } = self;
         let subscription = &mut subscriptions[place];
         let entitled = spec.entitlements.at(subscription.entitlement);
-        let symbol = channel.books().symbol(locate);
+        let symbol = channel.publisher().symbol(locate);
         let is_wanted =
             symbol.is_some_and(|symbol| entitled.covers(symbol) && subscription.wants(symbol));
         interest.set(locate, place, is_wanted);

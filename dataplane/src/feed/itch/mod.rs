@@ -1,8 +1,10 @@
 //! NASDAQ TotalView-ITCH 5.0: message views ([`messages`]) and field encodings ([`wire`]).
 
+mod decoder;
 pub mod messages;
 pub mod wire;
 
+pub use decoder::Itch;
 pub use messages::{Common, DecodeError, MESSAGE_BYTES_MAX, Message, length_of};
 pub use wire::{Code, Nanoseconds, Price4, Price8, Side, Text};
 

@@ -6,6 +6,7 @@ use super::super::moldudp64::Session;
 use super::super::record::depth::{DEPTH_BYTES_MAX, DEPTH_MAX, Depth, DepthRecord};
 use super::super::record::statistics::{STATISTICS_BYTES, StatisticsRecord};
 use super::super::record::status::{StatusRecord, VENUE_STATUS_BYTES, VenueStatusRecord};
+use super::super::record::tops::{QuoteRecord, TradeRecord};
 use super::super::record::{
     About, BboRecord, FLAG_CROSSED, FLAG_PARTIAL, Key, LastRecord, Origin, Value,
 };
@@ -36,20 +37,23 @@ impl Publisher {
         session: Session,
         keyspace: &mut K,
     ) {
-        let symbol = self.books.symbol(locate);
+        let symbol = self.symbol(locate);
         let key = symbol.and_then(|symbol| Key::new(&self.spec.venue, symbol, value));
         let (Some(symbol), Some(key)) = (symbol, key) else {
             self.counters.unnamed += 1;
             return;
         };
-        let bbo = self.books.bbo(locate);
         let publication = &mut self.publications[usize::from(locate)];
         publication.captured_ns[value.kind()] = capture_ns;
         if value == Value::Bbo {
-            publication.bbo = bbo;
+            publication.bbo = self.books.bbo(locate);
             publication.bbo_sequence = publication.book_sequence;
             publication.bbo_exchange_ns = publication.book_exchange_ns;
-            self.counters.crossed_records += u64::from(bbo.is_crossed());
+            let is_crossed = match &self.tops {
+                Some(tops) => tops.quotes.quote(locate).is_crossed(),
+                None => publication.bbo.is_crossed(),
+            };
+            self.counters.crossed_records += u64::from(is_crossed);
         }
         if value == Value::Statistics {
             publication.orders_written = publication.statistics.orders;
@@ -77,6 +81,14 @@ impl Publisher {
         }
     }
 
+    /// The symbol of a stock locate, or of a place among the quotes.
+    pub fn symbol(&self, locate: u16) -> Option<Symbol> {
+        match &self.tops {
+            Some(tops) => tops.quotes.symbol(locate),
+            None => self.books.symbol(locate),
+        }
+    }
+
     /// Hands over the record of a stock as books and facts stand now.
     #[inline]
     fn with_record<R>(
@@ -90,8 +102,10 @@ impl Publisher {
         let publication = &self.publications[usize::from(locate)];
         let of_book = (publication.book_sequence, publication.book_exchange_ns);
         let of_trade = (publication.trade_sequence, publication.trade_exchange_ns);
+        // The place of a quote is no number of the venue's.
+        let stock_locate = if self.tops.is_some() { 0 } else { locate };
         let origin = |(source_sequence, exchange_ns): (u64, u64)| Origin {
-            locate,
+            locate: stock_locate,
             flags: if self.partial { FLAG_PARTIAL } else { 0 },
             source_sequence,
             capture_ns: publication.captured_ns[value.kind()],
@@ -99,30 +113,39 @@ impl Publisher {
             symbol,
             session,
         };
-        match value {
-            Value::Bbo => {
-                let of_bbo = (publication.bbo_sequence, publication.bbo_exchange_ns);
+        let of_bbo = (publication.bbo_sequence, publication.bbo_exchange_ns);
+        match (value, &self.tops) {
+            (Value::Bbo, Some(tops)) => {
+                let quote = tops.quotes.quote(locate);
+                take(&QuoteRecord { origin: origin(of_bbo), quote }.encode())
+            }
+            (Value::Last, Some(tops)) => {
+                let trade = tops.quotes.trade(locate).unwrap_or_default();
+                let origin = origin((of_trade.0, trade.exchange_ns));
+                take(&TradeRecord { origin, trade }.encode())
+            }
+            (Value::Bbo, None) => {
                 let (mut origin, bbo) = (origin(of_bbo), publication.bbo);
                 origin.flags |= if bbo.is_crossed() { FLAG_CROSSED } else { 0 };
                 take(&BboRecord { origin, bbo }.encode())
             }
-            Value::Depth(levels) => {
+            (Value::Depth(levels), _) => {
                 let depth = depth_of(&self.books, locate, levels);
                 let record = DepthRecord { origin: origin(of_book), depth };
                 take(record.encode(&mut [0; DEPTH_BYTES_MAX]))
             }
-            Value::Last => {
+            (Value::Last, None) => {
                 let trade = self.books.last_trade(locate);
                 let exchange_ns = trade.map_or(0, |trade| trade.exchange_ns);
                 let origin = origin((of_trade.0, exchange_ns));
                 take(&LastRecord { origin, trade }.encode())
             }
-            Value::Statistics => {
+            (Value::Statistics, _) => {
                 let orders = publication.orders_written;
                 let statistics = Statistics { orders, ..publication.statistics };
                 take(&StatisticsRecord { origin: origin(of_trade), statistics }.encode())
             }
-            Value::Status => {
+            (Value::Status, _) => {
                 let status = self.facts.statuses.get(locate);
                 let Stamp { sequence, exchange_ns } = status.newest();
                 take(&StatusRecord { origin: origin((sequence, exchange_ns)), status }.encode())
@@ -142,7 +165,7 @@ impl Publisher {
         let publication = &self.publications[usize::from(locate)];
         let is_there =
             publication.epoch == self.epoch && publication.captured_ns[value.kind()] != 0;
-        let symbol = self.books.symbol(locate).filter(|_| is_there)?;
+        let symbol = self.symbol(locate).filter(|_| is_there)?;
         Some(self.with_record(locate, symbol, value, session, take))
     }
 

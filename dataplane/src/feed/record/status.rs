@@ -35,8 +35,8 @@ impl Writer<'_> {
         self.put(stamp.exchange_ns.to_le_bytes());
     }
 
-    fn price(&mut self, price: u32) {
-        self.put(u64::from(price).to_le_bytes());
+    fn price(&mut self, price: u64) {
+        self.put(price.to_le_bytes());
     }
 }
 
@@ -45,8 +45,8 @@ impl Reader<'_> {
         Stamp { sequence: self.u64(), exchange_ns: self.u64() }
     }
 
-    fn price(&mut self) -> u32 {
-        self.u64() as u32
+    fn price(&mut self) -> u64 {
+        self.u64()
     }
 }
 
