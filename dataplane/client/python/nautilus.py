@@ -48,7 +48,7 @@ RECORDS = {
     ],
     "last": _ORIGIN + [
         ("kind", "S1"), ("side", "S1"), ("size", "<u4"), ("price", "<u8"), ("match_number", "<u8"),
-        ("reserved_0", "S8"),
+        ("conditions", "u1"), ("reserved_0", "S7"),
     ],
     "status": _ORIGIN + [
         ("trading_state", "S1"), ("reg_sho", "S1"), ("reason", "S4"), ("halts", "S3"),

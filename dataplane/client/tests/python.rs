@@ -157,7 +157,8 @@ fn content(record: Record) -> (Vec<u8>, String) {
                 match_number: 27_129,
                 exchange_ns: 0,
             };
-            let rest = "kind C|side S|size 90|price 21200|match_number 27129|reserved_0 ";
+            let rest =
+                "kind C|side S|size 90|price 21200|match_number 27129|conditions 0|reserved_0 ";
             (LastRecord { origin: ORIGIN, trade: Some(trade) }.encode().into(), rest.into())
         }
         Record::OfStock(Value::Status) => {
