@@ -283,7 +283,9 @@ fn a_node_file_is_explained_without_a_node() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("node.toml");
     let text = "[access]\nsources = [\"198.18.0.0/15\"]\n[[interface]]\nname = \"no-such-if\"\n\
-                queues = [0]\naddresses = [\"198.18.0.1\"]\n[echo]\nport = 7\n[cache]\nid = \"q\"\n";
+                queues = [0]\naddresses = [\"198.18.0.1\"]\n[echo]\nport = 7\n[cache]\nid = \"q\"\n\
+                [[feed]]\nvenue = \"iex\"\nprotocol = \"iex-tops-1.6\"\n\
+                group = \"233.215.21.3\"\nport = 10377\nchannel = 1\n";
     std::fs::write(&file, text).unwrap();
     let file = file.display().to_string();
     let told = |packet: &str| Told::by(&program, &["--config", &file, packet]).unwrap();
@@ -291,6 +293,9 @@ fn a_node_file_is_explained_without_a_node() {
     assert_eq!(text.verdict(), "redirected", "{}", text.0);
     assert!(text.says("does not exist here") && text.says("echo (UDP, TCP"), "{}", text.0);
     assert_eq!(told("udp 10.0.0.2:4000 > 198.18.0.1:7").verdict(), "source_unlisted");
+    let text = told("udp 198.18.0.2:4000 > 233.215.21.3:10377");
+    assert_eq!(text.verdict(), "redirected", "{}", text.0);
+    assert!(text.says("feed of \\\"iex\\\" (iex-tops-1.6)"), "{}", text.0);
     assert_eq!(told("udp 198.18.0.2:4000 > 198.18.0.3:7").verdict(), "other_address");
     assert_eq!(told("tcp 198.18.0.2:4000 > 198.18.0.1:11211").verdict(), "tcp_listed");
     let arguments = ["--config", "/nowhere.toml", "udp 1.1.1.1:1 > 1.1.1.2:2"];

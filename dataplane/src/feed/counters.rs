@@ -45,7 +45,7 @@ pub struct Counters {
     pub gap_messages: u64,
     /// Messages that had been applied already, or are held.
     pub duplicate_messages: u64,
-    /// Messages of a type this version of ITCH does not have.
+    /// Messages of a type this version of the protocol does not have.
     pub unknown_messages: u64,
     /// Messages of a known type with a wrong length.
     pub malformed_messages: u64,
@@ -55,9 +55,9 @@ pub struct Counters {
     pub duplicate_orders: u64,
     /// Executions and cancels of more shares than were left.
     pub over_reductions: u64,
-    /// Orders, executions and cancels of 0 shares.
+    /// Orders, executions, trades and cancels of 0 shares.
     pub zero_shares: u64,
-    /// Messages with an impossible side, or under another symbol's locate.
+    /// Messages with an impossible side, price, time or code, or under another symbol's locate.
     pub invalid_messages: u64,
     /// Messages the books had no room for.
     pub no_room: u64,

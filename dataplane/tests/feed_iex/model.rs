@@ -94,6 +94,9 @@ struct Trade {
     is_broken: bool,
 }
 
+/// Flags, bid, ask, number.
+type Quoted = (u8, (u32, u64), (u32, u64), u64);
+
 #[derive(Default)]
 struct Stats {
     trades: u64,
@@ -105,8 +108,7 @@ struct Stats {
 /// What ought to be published, in no layout.
 #[derive(Default)]
 struct Model {
-    /// Flags, bid, ask, number.
-    quotes: BTreeMap<usize, (u8, (u32, u64), (u32, u64), u64)>,
+    quotes: BTreeMap<usize, Quoted>,
     trades: Vec<Trade>,
     /// Place of each stock's last trade in `trades`, and the number that touched it.
     last: HashMap<usize, (usize, u64)>,
