@@ -2,15 +2,18 @@
 
 use nautilus_dataplane::app::feed::{Feed, FeedSpec};
 use nautilus_dataplane::app::{ChannelState, Keyspace, PutError};
-use nautilus_dataplane::feed::Venue;
 use nautilus_dataplane::feed::book::BookLimits;
 use nautilus_dataplane::feed::channel::{Channel, ChannelSpec};
 use nautilus_dataplane::feed::distribution::wire::{Mode, Records, Reply, Request};
 use nautilus_dataplane::feed::distribution::{
     Distribution, DistributionSpec, Entitlement, Entitlements, SlowPolicy,
 };
+use nautilus_dataplane::feed::iex::iextp::{Header, PROTOCOL_TOPS, VERSION};
+use nautilus_dataplane::feed::iex::tops::{QuoteUpdate, TradeReport};
+use nautilus_dataplane::feed::iex::wire::{Price, Timestamp};
 use nautilus_dataplane::feed::moldudp64::{HEADER_BYTES, Session};
 use nautilus_dataplane::feed::session::Start;
+use nautilus_dataplane::feed::{Protocol, Symbol, Venue};
 use nautilus_dataplane::net::Endpoint;
 use nautilus_dataplane::port::{Burst, Datagram, Filled, Link, Path, SendError, Transmit};
 use nautilus_dataplane::replay::generate::{Generator, GeneratorSpec};
@@ -107,6 +110,62 @@ fn nothing_is_allocated_after_start() {
     distributes_without_allocating(&packets);
     let counters = channel.counters();
     assert_eq!((counters.sessions, counters.malformed_packets(), counters.gaps), (2, 1, 1));
+    quotes_allocate_nothing();
+}
+
+/// The same of a protocol that says quotes: more stocks than there is room for, over two sessions.
+fn quotes_allocate_nothing() {
+    let segments: Vec<Vec<u8>> = (0..140_000_u32).map(segment).collect();
+    let mut channel = Channel::new(ChannelSpec {
+        venue: Venue::new("iex").unwrap(),
+        protocol: Protocol::IexTops16,
+        channel: 1,
+        start: Start::Session,
+        silence_limit_ns: 3_000_000_000,
+        depth: 0,
+        hold_limit_ns: 5_000_000,
+        books: BookLimits { orders_max: 1, levels_max: 1, hash_seed: 3 },
+    });
+    let mut keyspace = Sink::default();
+    let before = ALLOCATIONS.load(Ordering::Relaxed);
+    channel.begin(&mut keyspace);
+    for (index, segment) in segments.iter().enumerate() {
+        channel.handle(index as u64, segment, &mut keyspace);
+        if index % 64 == 0 {
+            channel.housekeeping(index as u64, &mut keyspace);
+        }
+    }
+    assert_eq!(ALLOCATIONS.load(Ordering::Relaxed) - before, 0);
+    let counters = channel.counters();
+    assert_eq!((counters.sessions, counters.messages), (2, 280_000));
+    assert_eq!(counters.no_room, 2 * 2 * (70_000 - (1 << 16)), "of each session the last stocks");
+    assert!(counters.trades > 120_000 && keyspace.puts > 300_000, "{}", keyspace.puts);
+}
+
+/// A quote and a trade of a stock of its own, in the session of one half of all segments.
+fn segment(number: u32) -> Vec<u8> {
+    let (session, stock) = (number / 70_000, number % 70_000);
+    let mut symbol = *b"        ";
+    symbol[..5].copy_from_slice(format!("{stock:05}").as_bytes());
+    let (at, symbol) = (Timestamp(1_517_236_200_000_000_000), Symbol(symbol));
+    let quote = QuoteUpdate::encode(0, at, symbol, 1, Price(2), Price(4), 3);
+    let trade = TradeReport::encode(0, at, symbol, 1, Price(3), u64::from(number));
+    let mut payload = Vec::new();
+    for message in [&quote[..], &trade] {
+        payload.extend_from_slice(&(message.len() as u16).to_le_bytes());
+        payload.extend_from_slice(message);
+    }
+    let header = Header {
+        version: VERSION,
+        protocol: PROTOCOL_TOPS,
+        channel: 1,
+        session,
+        payload_bytes: payload.len() as u16,
+        count: 2,
+        sequence: u64::from(stock) * 2 + 1,
+        ..Header::default()
+    };
+    [&header.encode()[..], &payload].concat()
 }
 
 /// Takes what is sent without keeping it.
@@ -151,6 +210,7 @@ fn distributes_without_allocating(packets: &[Vec<u8>]) {
     let endpoint = Endpoint::v4([198, 18, 0, 1], 26_700);
     let channel = ChannelSpec {
         venue: Venue::new("nasdaq").unwrap(),
+        protocol: Protocol::NasdaqItch50,
         channel: 1,
         start: Start::Session,
         silence_limit_ns: 3_000_000_000,

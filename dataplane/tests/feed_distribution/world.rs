@@ -14,7 +14,7 @@ use nautilus_dataplane::feed::distribution::{
 use nautilus_dataplane::feed::moldudp64::Session;
 use nautilus_dataplane::feed::pack::Packer;
 use nautilus_dataplane::feed::session::Start;
-use nautilus_dataplane::feed::{Symbol, Venue};
+use nautilus_dataplane::feed::{Protocol, Symbol, Venue};
 use nautilus_dataplane::net::Endpoint;
 use nautilus_dataplane::port::{Burst, Datagram, Filled, Link, Path, SendError, Transmit};
 use nautilus_dataplane::replay::generate::{Generator, GeneratorSpec};
@@ -109,6 +109,7 @@ impl Node {
     pub fn new(spec: DistributionSpec) -> Self {
         let channel = ChannelSpec {
             venue: Venue::new("nasdaq").unwrap(),
+            protocol: Protocol::NasdaqItch50,
             channel: 3,
             start: Start::Session,
             silence_limit_ns: 400_000_000,
