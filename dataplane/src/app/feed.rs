@@ -17,6 +17,7 @@ use crate::feed::distribution::{Distribution, Outlet};
 use crate::feed::moldudp64::Session;
 use crate::feed::recovery::requests::{REQUEST_BYTES, WINDOW_PIECES};
 use crate::feed::recovery::{Recovery, RecoverySpec};
+use crate::feed::republish::RepublishSpec;
 use crate::net::Endpoint;
 use crate::port::{Burst, Datagram, Link, Path, Transmit};
 
@@ -52,6 +53,8 @@ pub struct Feed {
     replies: Vec<(Endpoint, usize)>,
     /// Of each channel, the number of its first attempt to get a snapshot.
     generations: Vec<u64>,
+    /// Endpoints that requests for what is republished come to, the same way.
+    requests: Vec<(Endpoint, usize)>,
     unknown_line: u64,
 }
 
@@ -96,6 +99,7 @@ impl Feed {
                 .iter()
                 .map(|spec| spec.recovery.map_or(0, |(_, first)| first))
                 .collect(),
+            requests: Vec::new(),
             unknown_line: 0,
         }
     }
@@ -117,6 +121,20 @@ impl Feed {
     /// The subscribers of those channels that have any.
     pub fn distributions(&self) -> impl Iterator<Item = &Distribution> {
         self.distributions.iter().flatten()
+    }
+
+    /// The same that gives out again what its channels apply, in the order of their specifications, where there
+    /// is some. Panics when there are not as many.
+    pub fn republishing(self, specs: Vec<Option<RepublishSpec>>) -> Self {
+        assert_eq!(specs.len(), self.channels.len(), "one a channel");
+        let Self { channels, mut requests, .. } = self;
+        let with = |(place, (channel, spec)): (usize, (Channel, Option<RepublishSpec>))| {
+            let Some(spec) = spec else { return channel };
+            requests.extend(spec.requests.map(|(at, _)| (at, place)));
+            channel.republishing(spec)
+        };
+        let channels = channels.into_iter().zip(specs).enumerate().map(with).collect();
+        Self { channels, requests, ..self }
     }
 
     /// The channels, in the order of their specifications.
@@ -191,8 +209,12 @@ impl Feed {
     }
 
     fn handle_reply<K: Keyspace>(&mut self, datagram: &Datagram<'_>, keyspace: &mut K) {
-        let own = self.replies.iter().find(|(endpoint, _)| *endpoint == datagram.destination);
-        if let Some(&(_, channel)) = own {
+        let is_own = |(endpoint, _): &&(Endpoint, usize)| *endpoint == datagram.destination;
+        if let Some(&(_, channel)) = self.requests.iter().find(is_own) {
+            self.channels[channel].take_request(datagram);
+            return;
+        }
+        if let Some(&(_, channel)) = self.replies.iter().find(is_own) {
             let outlet = &mut Outlet::new(keyspace, self.distributions[channel].as_mut());
             let Datagram { source, rx_ns, payload, .. } = datagram;
             self.channels[channel].handle_reply(source, *rx_ns, payload, outlet);
@@ -222,9 +244,10 @@ impl Feed {
         self.ask(now_ns, tx);
     }
 
-    /// Sends subscribers what is due.
+    /// Gives out again what was applied, and sends subscribers what is due.
     pub fn distribute(&mut self, now_ns: u64, tx: &mut impl Transmit) {
-        for (channel, distribution) in self.channels.iter().zip(&mut self.distributions) {
+        for (channel, distribution) in self.channels.iter_mut().zip(&mut self.distributions) {
+            channel.republish(now_ns, tx);
             if let Some(distribution) = distribution {
                 distribution.pump(now_ns, channel, tx);
             }

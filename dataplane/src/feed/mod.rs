@@ -31,6 +31,7 @@ pub mod protocol;
 pub mod publisher;
 pub mod record;
 pub mod recovery;
+pub mod republish;
 pub mod request_server;
 pub mod session;
 pub mod soupbintcp;
