@@ -15,6 +15,7 @@ use crate::feed::channel::{Channel, ChannelSpec, SnapshotPiece};
 use crate::feed::moldudp64::Session;
 use crate::feed::recovery::requests::{REQUEST_BYTES, WINDOW_PIECES};
 use crate::feed::recovery::{Recovery, RecoverySpec};
+use crate::feed::republish::RepublishSpec;
 use crate::net::Endpoint;
 use crate::port::{Burst, Datagram, Link, Path, Transmit};
 
@@ -46,6 +47,8 @@ pub struct Feed {
     lines: Vec<Line>,
     /// Endpoints that replies come to, with their channel.
     replies: Vec<(Endpoint, usize)>,
+    /// Endpoints that requests for what is republished come to, the same way.
+    requests: Vec<(Endpoint, usize)>,
     unknown_line: u64,
 }
 
@@ -85,6 +88,7 @@ impl Feed {
             applied: specs.iter().map(|_| None).collect(),
             lines,
             replies: specs.iter().enumerate().filter_map(reply).collect(),
+            requests: Vec::new(),
             unknown_line: 0,
         }
     }
@@ -94,6 +98,20 @@ impl Feed {
     pub fn saying(self, applied: Vec<Option<Applied>>) -> Self {
         assert_eq!(applied.len(), self.channels.len(), "one a channel");
         Self { applied, ..self }
+    }
+
+    /// The same that gives out again what its channels apply, in the order of their specifications, where there
+    /// is some. Panics when there are not as many.
+    pub fn republishing(self, specs: Vec<Option<RepublishSpec>>) -> Self {
+        assert_eq!(specs.len(), self.channels.len(), "one a channel");
+        let Self { channels, mut requests, .. } = self;
+        let with = |(place, (channel, spec)): (usize, (Channel, Option<RepublishSpec>))| {
+            let Some(spec) = spec else { return channel };
+            requests.extend(spec.requests.map(|(at, _)| (at, place)));
+            channel.republishing(spec)
+        };
+        let channels = channels.into_iter().zip(specs).enumerate().map(with).collect();
+        Self { channels, requests, ..self }
     }
 
     /// The channels, in the order of their specifications.
@@ -151,7 +169,12 @@ impl Feed {
     }
 
     fn handle_reply<K: Keyspace>(&mut self, datagram: &Datagram<'_>, keyspace: &mut K) {
-        let own = self.replies.iter().find(|(endpoint, _)| *endpoint == datagram.destination);
+        let is_own = |(endpoint, _): &&(Endpoint, usize)| *endpoint == datagram.destination;
+        if let Some(&(_, channel)) = self.requests.iter().find(is_own) {
+            self.channels[channel].take_request(datagram);
+            return;
+        }
+        let own = self.replies.iter().find(is_own);
         let Some(&(_, channel)) = own else {
             self.unknown_line += 1;
             return;
@@ -167,10 +190,11 @@ impl Feed {
         self.channels.iter_mut().map(turn).sum()
     }
 
-    /// Asks request servers for what is missing, as far as it is time to. A request that the port does not
-    /// take is asked again like one that was lost.
+    /// Asks request servers for what is missing, as far as it is time to, and sends what is given out again. A
+    /// request that the port does not take is asked again like one that was lost.
     pub fn ask(&mut self, now_ns: u64, tx: &mut impl Transmit) {
         for channel in &mut self.channels {
+            channel.republish(now_ns, tx);
             let Some(&RecoverySpec { from, interface, .. }) = channel.recovery_spec() else {
                 continue;
             };

@@ -16,6 +16,7 @@
 //! things right.
 
 mod heal;
+mod republish;
 
 use super::Venue;
 use super::arbitration::{Arbitration, Offer};
@@ -25,6 +26,7 @@ use super::lines::{LineCounts, LineWindows};
 use super::moldudp64::{Kind, Packet};
 use super::publisher::Publisher;
 use super::recovery::{Cure, Recovery, RecoveryCounts};
+use super::republish::Republisher;
 use super::session::{Outcome, Sequencer, Start, Step};
 use crate::app::Keyspace;
 
@@ -69,6 +71,7 @@ pub struct Channel {
     lines: LineWindows,
     publisher: Publisher,
     recovery: Option<Recovery>,
+    republisher: Option<Republisher>,
     heard_ns: u64,
     begun: bool,
 }
@@ -103,6 +106,7 @@ impl Channel {
             lines: LineWindows::new(lines),
             publisher: Publisher::new(spec),
             recovery,
+            republisher: None,
             heard_ns: 0,
             begun: false,
             spec,
@@ -244,6 +248,7 @@ impl Channel {
                 break;
             }
         }
+        self.republish_session(packet.session);
         self.lines.begin(packet.sequence);
         self.arbitration.begin(packet.session, packet.sequence);
         let partial = self.arbitration.sequencer().is_partial();
@@ -302,10 +307,13 @@ impl Channel {
         if outcome.gap_messages != 0 {
             counters.add_gap(outcome.gap_messages);
         }
-        if let Step::Apply { skip, sequence } = outcome.step
-            && let Some(doubt) = self.publisher.apply(packet, skip, sequence)
-        {
-            self.arbitration.distrust(doubt);
+        if let Step::Apply { skip, sequence } = outcome.step {
+            if let Some(republisher) = &mut self.republisher {
+                republisher.take(rx_ns, packet, skip, sequence);
+            }
+            if let Some(doubt) = self.publisher.apply(packet, skip, sequence) {
+                self.arbitration.distrust(doubt);
+            }
         }
         if self.sequencer().doubt().is_some() {
             self.publisher.set_suspect(keyspace);
@@ -328,6 +336,9 @@ impl Channel {
                 (ready.step, Packet::parse(ready.payload))
             {
                 let session = packet.session;
+                if let Some(republisher) = &mut self.republisher {
+                    republisher.take(rx_ns, &packet, skip, sequence);
+                }
                 if let Some(doubt) = self.publisher.apply(&packet, skip, sequence) {
                     self.arbitration.distrust(doubt);
                     self.publisher.set_suspect(keyspace);

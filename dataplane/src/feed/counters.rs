@@ -168,8 +168,7 @@ impl Counters {
     pub fn add_trade(&mut self, price: u32, shares: u64) {
         self.trades += 1;
         self.traded_shares = self.traded_shares.wrapping_add(shares);
-        self.traded_value =
-            self.traded_value.wrapping_add(u64::from(price).wrapping_mul(shares));
+        self.traded_value = self.traded_value.wrapping_add(u64::from(price).wrapping_mul(shares));
     }
 
     /// Datagrams dropped whole because they are not MoldUDP64.

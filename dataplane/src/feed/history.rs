@@ -5,12 +5,21 @@
 //!   places:  number % places -> where its message begins and how long it is
 //! ```
 //!
+//! Numbers may be left out: what was never there is as gone as what was pushed out.
+//!
 //! Written by the one that publishes the session; read by whoever answers for it, which is the same
 //! thread or one that holds a lock on it.
+
+use super::pack::BLOCK_OVERHEAD_BYTES;
+use std::collections::VecDeque;
+use std::ops::Range;
 
 /// Shortest message that a history is laid out for. When messages are shorter, it is the places that
 /// run out first, not the bytes.
 const MESSAGE_BYTES_LEAST: usize = 12;
+
+/// Runs of numbers left out that are remembered. When there are more, what is before the oldest is forgotten.
+const HOLES_MAX: usize = 64;
 
 #[derive(Clone, Copy, Default)]
 struct Place {
@@ -27,12 +36,14 @@ pub struct History {
     next_sequence: u64,
     /// Where the next message may begin, counted as in [`Place`].
     end: u64,
+    /// Numbers left out behind the first message, oldest first.
+    holes: VecDeque<Range<u64>>,
 }
 
 /// Why a message is not there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Missing {
-    /// It was there, and newer ones took its room, or it was before the first of this history.
+    /// It was there, and newer ones took its room, or it was before the first of this history, or left out.
     Gone,
     /// It has not been published.
     NotYet,
@@ -54,7 +65,32 @@ impl History {
             first_sequence,
             next_sequence: first_sequence,
             end: 0,
+            holes: VecDeque::with_capacity(HOLES_MAX),
         }
+    }
+
+    /// Forgets everything: the next message will have number `first_sequence`.
+    pub fn restart(&mut self, first_sequence: u64) {
+        (self.first_sequence, self.next_sequence) = (first_sequence, first_sequence);
+        self.holes.clear();
+    }
+
+    /// Leaves numbers out: the next message will have this one, unless it is not ahead.
+    pub fn skip_to(&mut self, sequence: u64) {
+        if sequence <= self.next_sequence {
+            return;
+        }
+        if self.is_empty() || sequence - self.next_sequence >= self.places.len() as u64 {
+            return self.restart(sequence);
+        }
+        if self.holes.len() == HOLES_MAX
+            && let Some(oldest) = self.holes.front()
+        {
+            self.forget_before(oldest.end);
+        }
+        self.holes.push_back(self.next_sequence..sequence);
+        self.next_sequence = sequence;
+        self.forget_before((sequence + 1).saturating_sub(self.places.len() as u64));
     }
 
     /// Number of the oldest message that is there; [`Self::next_sequence`] when there is none.
@@ -67,6 +103,17 @@ impl History {
         self.next_sequence
     }
 
+    /// Messages that are there.
+    pub fn len(&self) -> u64 {
+        let left_out: u64 = self.holes.iter().map(|hole| hole.end - hole.start).sum();
+        self.next_sequence - self.first_sequence - left_out
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.first_sequence == self.next_sequence
+    }
+
     /// Takes in the next message and gives it its number. The oldest make room for it. A message
     /// longer than the whole history, or than 65,535 bytes, leaves the history empty behind it.
     pub fn append(&mut self, message: &[u8]) -> u64 {
@@ -75,7 +122,7 @@ impl History {
         let capacity = self.bytes.len() as u64;
         let length = message.len() as u64;
         let (Ok(bytes), true) = (u16::try_from(message.len()), length <= capacity) else {
-            self.first_sequence = self.next_sequence;
+            self.restart(self.next_sequence);
             return sequence;
         };
         // Not over the end of the ring.
@@ -87,7 +134,7 @@ impl History {
             && (self.place(self.first_sequence).start + capacity < self.end
                 || sequence - self.first_sequence >= self.places.len() as u64)
         {
-            self.first_sequence += 1;
+            self.forget_before(self.first_sequence + 1);
         }
         let at = (start % capacity) as usize;
         self.bytes[at..at + message.len()].copy_from_slice(message);
@@ -101,12 +148,50 @@ impl History {
         if sequence >= self.next_sequence {
             return Err(Missing::NotYet);
         }
-        if sequence < self.first_sequence {
+        if sequence < self.first_sequence || self.is_left_out(sequence) {
             return Err(Missing::Gone);
         }
         let place = self.place(sequence);
         let at = (place.start % self.bytes.len() as u64) as usize;
         Ok(&self.bytes[at..at + usize::from(place.bytes)])
+    }
+
+    /// Number of the first message from this one on that is there; [`Self::next_sequence`] when there is none.
+    pub fn at_or_behind(&self, sequence: u64) -> u64 {
+        let sequence = sequence.max(self.first_sequence);
+        let hole = self.holes.iter().find(|hole| hole.contains(&sequence));
+        hole.map_or(sequence, |hole| hole.end).min(self.next_sequence)
+    }
+
+    /// Puts messages from this number on into the front of `out`, each behind its length, as many as there are
+    /// and fit and not more than `count_max`. Returns how many, and their bytes.
+    pub fn fill(&self, sequence: u64, count_max: u16, out: &mut [u8]) -> (u16, usize) {
+        let (mut count, mut bytes) = (0, 0);
+        while count < count_max
+            && let Ok(message) = self.get(sequence + u64::from(count))
+            && let Some(block) = out[bytes..].get_mut(..BLOCK_OVERHEAD_BYTES + message.len())
+        {
+            let (length, body) = block.split_at_mut(BLOCK_OVERHEAD_BYTES);
+            length.copy_from_slice(&(message.len() as u16).to_be_bytes());
+            body.copy_from_slice(message);
+            (count, bytes) = (count + 1, bytes + block.len());
+        }
+        (count, bytes)
+    }
+
+    fn is_left_out(&self, sequence: u64) -> bool {
+        !self.holes.is_empty() && self.holes.iter().any(|hole| hole.contains(&sequence))
+    }
+
+    /// Moves the first message on to this number, or behind the hole that it is in.
+    fn forget_before(&mut self, sequence: u64) {
+        self.first_sequence = self.first_sequence.max(sequence);
+        while let Some(hole) = self.holes.front()
+            && hole.start <= self.first_sequence
+        {
+            self.first_sequence = self.first_sequence.max(hole.end);
+            self.holes.pop_front();
+        }
     }
 
     fn index(&self, sequence: u64) -> usize {
@@ -159,6 +244,70 @@ mod tests {
                 prop_assert_eq!(history.get(first - 1), Err(Missing::Gone));
             }
         }
+    }
+
+    proptest! {
+        /// Against a map of everything that was ever said: what is there is right, and reaches back as far as
+        /// it would without holes.
+        #[test]
+        fn numbers_may_be_left_out(
+            steps in prop::collection::vec((0u64..60, 0usize..40), 1..400),
+            rooms in 1_024usize..4_096,
+        ) {
+            let mut history = History::new(rooms, 1);
+            let mut said = std::collections::BTreeMap::new();
+            for (skip, length) in steps {
+                // Most steps leave nothing out.
+                history.skip_to(history.next_sequence() + skip.saturating_sub(50));
+                let message = vec![skip as u8 ^ length as u8; length];
+                let sequence = history.append(&message);
+                said.insert(sequence, message);
+                let first = history.first_sequence();
+                prop_assert!(said.contains_key(&first), "begins in a hole");
+                for number in 1..history.next_sequence() {
+                    match said.get(&number).filter(|_| number >= first) {
+                        Some(message) => prop_assert_eq!(history.get(number), Ok(&message[..])),
+                        None => prop_assert_eq!(history.get(number), Err(Missing::Gone)),
+                    }
+                    let next = said.range(number.max(first)..).next().map(|(next, _)| *next);
+                    prop_assert_eq!(Some(history.at_or_behind(number)), next);
+                }
+                let kept = said.range(first..);
+                prop_assert_eq!(history.len(), kept.clone().count() as u64);
+                let bytes: usize = kept.clone().map(|(_, message)| message.len()).sum();
+                let is_full = bytes + 80 > history.bytes.len()
+                    || history.next_sequence() - first + 60 > history.places.len() as u64
+                    || kept.count() < said.len() && history.holes.len() >= HOLES_MAX - 1;
+                prop_assert!(is_full || first == *said.first_key_value().unwrap().0);
+            }
+        }
+    }
+
+    #[test]
+    fn blocks_end_where_messages_or_room_do() {
+        let mut history = History::new(1_024, 5);
+        for message in [&b"five"[..], b"six", b""] {
+            history.append(message);
+        }
+        history.skip_to(9);
+        history.append(b"nine");
+        let mut out = [0xff; 40];
+        assert_eq!(history.fill(5, 9, &mut out), (3, 13));
+        assert_eq!(out[..14], *b"\0\x04five\0\x03six\0\0\xff");
+        assert_eq!(history.fill(5, 2, &mut out), (2, 11));
+        assert_eq!(history.fill(5, 9, &mut out[..12]), (2, 11));
+        assert_eq!((history.fill(8, 9, &mut out), history.fill(10, 9, &mut out)), ((0, 0), (0, 0)));
+        assert_eq!(history.fill(9, 9, &mut out[..5]), (0, 0));
+    }
+
+    #[test]
+    fn a_hole_as_long_as_the_history_empties_it() {
+        let mut history = History::new(1_024, 1);
+        history.append(b"one");
+        history.skip_to(1_000_000);
+        assert_eq!((history.first_sequence(), history.get(1)), (1_000_000, Err(Missing::Gone)));
+        history.skip_to(7);
+        assert_eq!(history.append(b"x"), 1_000_000, "not back");
     }
 
     #[test]

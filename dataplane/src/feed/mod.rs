@@ -27,6 +27,7 @@ pub mod pack;
 pub mod publisher;
 pub mod record;
 pub mod recovery;
+pub mod republish;
 pub mod request_server;
 pub mod session;
 pub mod soupbintcp;

@@ -120,6 +120,16 @@ pub struct RequestCounts {
 }
 
 impl RequestCounts {
+    /// Adds another server's counts.
+    pub fn add(&mut self, other: &Self) {
+        let Self { answered, messages, refused } = other;
+        self.answered += answered;
+        self.messages += messages;
+        for (own, more) in self.refused.iter_mut().zip(refused) {
+            *own += more;
+        }
+    }
+
     /// Requests refused for any reason.
     pub fn refused_total(&self) -> u64 {
         self.refused.iter().sum()
@@ -196,6 +206,16 @@ impl RequestServer {
         Self { session, payload_bytes_max, limits, sources, total, hash_seed, counts }
     }
 
+    /// Answers for another session from here on.
+    pub fn begin(&mut self, session: Session) {
+        self.session = session;
+    }
+
+    /// Makes answers no longer than this, header included.
+    pub fn limit(&mut self, payload_bytes_max: usize) {
+        self.payload_bytes_max = payload_bytes_max.max(HEADER_BYTES + BLOCK_OVERHEAD_BYTES + 1);
+    }
+
     /// What was done so far.
     pub fn counts(&self) -> RequestCounts {
         self.counts
@@ -249,21 +269,14 @@ impl RequestServer {
         if !self.admits(from, now_ns) {
             return Err(Refusal::Flood);
         }
-        out.resize(HEADER_BYTES, 0);
-        let mut count = 0;
+        out.resize(self.payload_bytes_max, 0);
         // A count of 0xFFFF would say that the session is over.
-        while count < request.count.min(COUNT_END_OF_SESSION - 1) {
-            let Ok(message) = history.get(request.sequence + u64::from(count)) else { break };
-            if out.len() + BLOCK_OVERHEAD_BYTES + message.len() > self.payload_bytes_max {
-                break;
-            }
-            out.extend_from_slice(&(message.len() as u16).to_be_bytes());
-            out.extend_from_slice(message);
-            count += 1;
-        }
+        let count_max = request.count.min(COUNT_END_OF_SESSION - 1);
+        let (count, bytes) = history.fill(request.sequence, count_max, &mut out[HEADER_BYTES..]);
         if count == 0 {
             return Err(Refusal::TooLong);
         }
+        out.truncate(HEADER_BYTES + bytes);
         if let Some(header) = out.first_chunk_mut::<HEADER_BYTES>() {
             write_header(header, self.session, request.sequence, count);
         }

@@ -1,0 +1,64 @@
+//! The part of a channel that gives out again what it has applied.
+
+use super::super::moldudp64::Session;
+use super::super::republish::{RepublishCounts, RepublishSpec, Republisher, Standing};
+use super::Channel;
+use crate::port::{Datagram, Transmit};
+
+impl Channel {
+    /// The same channel, giving out again what it applies. Allocates what that needs.
+    pub fn republishing(self, spec: RepublishSpec) -> Self {
+        Self { republisher: Some(Republisher::new(spec)), ..self }
+    }
+
+    /// What was given out again; `None` where nothing is.
+    pub fn republish_counts(&self) -> Option<RepublishCounts> {
+        self.republisher.as_ref().map(Republisher::counts)
+    }
+
+    /// How it is given out; `None` where it is not.
+    pub fn republish_spec(&self) -> Option<&RepublishSpec> {
+        self.republisher.as_ref().map(Republisher::spec)
+    }
+
+    /// Takes in what came to the endpoint of requests for what it gives out.
+    pub fn take_request(&mut self, datagram: &Datagram<'_>) {
+        if let Some(republisher) = &mut self.republisher {
+            republisher.take_request(datagram);
+        }
+    }
+
+    /// Sends what is due of what was applied, and answers requests for it. Bounded; to be called after each burst
+    /// and at housekeeping.
+    #[inline]
+    pub fn republish(&mut self, now_ns: u64, tx: &mut impl Transmit) {
+        if self.republisher.is_none() {
+            return;
+        }
+        let standing = self.standing(now_ns);
+        if let Some(republisher) = &mut self.republisher {
+            republisher.send(now_ns, &standing, tx);
+        }
+    }
+
+    /// Another session begins.
+    pub(super) fn republish_session(&mut self, session: Session) {
+        let standing = self.standing(self.heard_ns);
+        if let Some(republisher) = &mut self.republisher {
+            republisher.begin_session(session, &standing);
+        }
+    }
+
+    fn standing(&self, now_ns: u64) -> Standing {
+        let sequencer = self.arbitration.sequencer();
+        let is_whole = !self.arbitration.is_frozen()
+            && !sequencer.is_joining()
+            && self.arbitration.hole_deadline_ns().is_none();
+        Standing {
+            next_sequence: sequencer.expected(),
+            is_current: is_whole
+                && now_ns <= self.heard_ns.saturating_add(self.spec.silence_limit_ns),
+            has_ended: is_whole && sequencer.has_ended() && self.arbitration.held_packets() == 0,
+        }
+    }
+}
