@@ -1,31 +1,26 @@
 //! A venue, two lines that lose packets, and a node that gets back what both lost: from the venue's request
 //! server, and after the death of its worker from the venue's snapshots, fetched by its front. Needs root.
 
+#[path = "support/lossy_venue.rs"]
+mod lossy_venue;
 #[path = "support/supervised.rs"]
 mod supervised;
 
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, UdpSocket};
-use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use lossy_venue::{REQUESTS, Relay, SNAPSHOTS, Venue};
 use nautilus_dataplane::feed::book::Level;
 use nautilus_dataplane::feed::itch::Price4;
 use nautilus_dataplane::feed::record::BboRecord;
-use nautilus_dataplane::replay::random::Random;
 use nautilus_shm::control_region::{ControlReader, FRONT_PROCESS, WORKERS_MAX};
 use nautilus_shm::metrics::labels::{Recovery, SnapshotEnd};
 use nautilus_shm::metrics::{Counter, table};
 use supervised::{CACHE_PORT, CLIENT, SERVER, Supervised, ip, privileged, wait_until};
 
 const PATIENCE: Duration = Duration::from_secs(60);
-const REQUESTS: u16 = 26_500;
-const SNAPSHOTS: u16 = 26_600;
-/// What the venue sends to, inside its own namespace, and what the node receives on.
-const SENT: [&str; 2] = ["239.255.71.1:26481", "239.255.71.2:26482"];
-const RECEIVED: [&str; 2] = ["233.54.12.111:26477", "233.54.12.112:26478"];
-
 /// A node, and the folder that its front reads a password in.
 fn node(workers: u32, more: &str) -> (Supervised, tempfile::TempDir) {
     let config = format!(
@@ -43,93 +38,6 @@ fn node(workers: u32, more: &str) -> (Supervised, tempfile::TempDir) {
     std::fs::set_permissions(folder.path(), open).unwrap();
     std::fs::write(folder.path().join("password"), "secret\n").unwrap();
     (Supervised::new(&(config + &password(folder.path()))), folder)
-}
-
-/// The venue in the client's namespace; what it prints is shown when it fails.
-struct Venue(Child);
-
-impl Venue {
-    fn start(node: &Supervised, messages: u32, begin_after_ms: u32) -> Self {
-        let books = node.dir.path().join("books");
-        let password = node.dir.path().join("venue-password");
-        std::fs::write(&password, "secret\n").unwrap();
-        let mut command = Command::new("ip");
-        command.args(["netns", "exec", &node.client_ns, env!("CARGO_BIN_EXE_nautilus-venue")]);
-        for line in SENT {
-            command.args(["--line", line, "--interface-address", "127.0.0.1"]);
-        }
-        let options = format!(
-            "--seed 5 --symbols 24 --rate 8000 --session VENUE --messages {messages} \
-             --begin-after-ms {begin_after_ms} --linger-ms 8000 --user NODE \
-             --request {CLIENT}:{REQUESTS} --snapshot {CLIENT}:{SNAPSHOTS}"
-        );
-        command.args(options.split(' ')).arg("--password-file").arg(password);
-        command.arg("--write-books").arg(books);
-        Self(command.stdout(Stdio::piped()).spawn().unwrap())
-    }
-
-    fn has_ended(&mut self) -> bool {
-        self.0.try_wait().unwrap().is_some()
-    }
-}
-
-impl Drop for Venue {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// What is known of the relay between venue and node.
-#[derive(Default)]
-struct Relay {
-    over: AtomicBool,
-    passed: AtomicU64,
-    lost: AtomicU64,
-}
-
-impl Relay {
-    /// Takes the lines of the venue to the node. Each loses one packet of twenty, and both the same one of
-    /// forty.
-    fn run(&self, node: &Supervised) {
-        let ends: Vec<(UdpSocket, UdpSocket)> = SENT
-            .into_iter()
-            .zip(RECEIVED)
-            .map(|(from, to)| {
-                let from: SocketAddr = from.parse().unwrap();
-                let socket = Supervised::udp(&node.client_ns, from);
-                let std::net::IpAddr::V4(group) = from.ip() else { unreachable!() };
-                Supervised::inside(&node.client_ns, || {
-                    socket.join_multicast_v4(&group, &std::net::Ipv4Addr::LOCALHOST).unwrap();
-                });
-                socket.set_read_timeout(Some(Duration::from_millis(1))).unwrap();
-                let out =
-                    Supervised::udp(&node.client_ns, SocketAddr::new(CLIENT.parse().unwrap(), 0));
-                out.connect(to.parse::<SocketAddr>().unwrap()).unwrap();
-                (socket, out)
-            })
-            .collect();
-        let mut random = [1, 2].map(Random::new);
-        // The fate that both lines share, by sequence number.
-        let shared = |packet: &[u8]| {
-            let sequence =
-                packet.get(10..18).map_or(0, |bytes| u64::from_be_bytes(bytes.try_into().unwrap()));
-            Random::new(sequence).below(40) == 0
-        };
-        let mut bytes = [0; 2_048];
-        while !self.over.load(Ordering::Relaxed) {
-            for ((from, to), random) in ends.iter().zip(&mut random) {
-                while let Ok(length) = from.recv(&mut bytes) {
-                    if shared(&bytes[..length]) || random.below(20) == 0 {
-                        self.lost.fetch_add(1, Ordering::Relaxed);
-                        continue;
-                    }
-                    to.send(&bytes[..length]).unwrap();
-                    self.passed.fetch_add(1, Ordering::Relaxed);
-                }
-            }
-        }
-    }
 }
 
 /// The best bid and offer that the venue wrote down, by symbol.
@@ -175,7 +83,7 @@ fn day(node: &mut Supervised, workers: usize, meanwhile: impl FnOnce(&Supervised
     std::thread::scope(|scope| {
         let node: &Supervised = node;
         scope.spawn(|| relay.run(node));
-        let mut venue = Venue::start(node, 40_000, 500);
+        let mut venue = Venue::start(node, 40_000, 500, 8_000);
         let region = node.attach().unwrap();
         wait_until("a third of the day", PATIENCE, || {
             sum(&region, table::FEED_MESSAGES) > 13_000 || venue.has_ended()

@@ -4,6 +4,7 @@ use nautilus_shm::attach::CACHES_MAX;
 use nautilus_shm::worker_rings::NODE_WORKERS_MAX;
 
 use super::feed::{check_line, check_recovery};
+use super::republish::check_republish;
 use super::{Auto, Cache, FeedLine, NodeConfig};
 use crate::feed::arbitration::HOLD_LIMIT_NS_MAX;
 use crate::feed::record::depth::DEPTH_MAX;
@@ -273,6 +274,11 @@ fn check_services(config: &NodeConfig) -> Result<(), Problem> {
         if let Some(recovery) = &feed.recovery {
             check_recovery(config, feed, recovery, &taken, |name| {
                 format!("feed[{index}].recovery{name}")
+            })?;
+        }
+        if let Some(republish) = &feed.republish {
+            check_republish(config, feed, republish, &taken, |name| {
+                format!("feed[{index}].republish{name}")
             })?;
         }
     }

@@ -1,12 +1,12 @@
 //! `[[feed]]`: where market data comes from, and what can be wrong with such a section.
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::NodeConfig;
 use super::check::{Problem, port, refuse, within};
+use super::{FeedRepublish, NodeConfig};
 use crate::feed::recovery::SERVERS_MAX;
 use crate::feed::soupbintcp::packet::USER_BYTES;
 
@@ -44,6 +44,9 @@ pub struct Feed {
     /// How it gets back what no line brought; without it a hole that lasts is a gap.
     #[serde(default)]
     pub recovery: Option<FeedRecovery>,
+    /// How it is given out again; without it, it is not.
+    #[serde(default)]
+    pub republish: Option<FeedRepublish>,
 }
 
 /// `[feed.recovery]`
@@ -125,9 +128,11 @@ impl Feed {
         std::iter::once(first).chain(self.lines.iter().copied())
     }
 
-    /// Whether one of its lines, or replies to its requests, are received on a port.
+    /// Whether one of its lines, or replies to its requests, are received on a port, or it has it for what it
+    /// gives out again.
     pub fn is_on_port(&self, port: u16) -> bool {
         self.every_line().any(|line| line.port == port)
+            || self.republish.iter().flat_map(FeedRepublish::ports).any(|own| own == port)
             || self.requests_from().is_some_and(|from| from.port() == port)
     }
 
@@ -220,19 +225,32 @@ pub(super) fn check_recovery(
     if !config.has_front() {
         return refuse(key(".snapshot"), "is fetched by the front, which is not enabled");
     }
-    if snapshot.user.len() > USER_BYTES || !snapshot.user.is_ascii() {
-        let text = format!("{:?} is not ASCII of at most {USER_BYTES} bytes", snapshot.user);
-        return refuse(key(".snapshot.user"), text);
+    check_user(&snapshot.user, &snapshot.password_file, |name| key(&format!(".snapshot{name}")))
+}
+
+/// What can be said of who logs in.
+pub(super) fn check_user(
+    user: &str,
+    password_file: &Path,
+    key: impl Fn(&str) -> String,
+) -> Result<(), Problem> {
+    if user.len() > USER_BYTES || !user.is_ascii() {
+        return refuse(
+            key(".user"),
+            format!("{user:?} is not ASCII of at most {USER_BYTES} bytes"),
+        );
     }
-    if !snapshot.password_file.is_absolute() {
-        let text = format!("{} is not absolute", snapshot.password_file.display());
-        return refuse(key(".snapshot.password_file"), text);
+    if !password_file.is_absolute() {
+        return refuse(
+            key(".password_file"),
+            format!("{} is not absolute", password_file.display()),
+        );
     }
     Ok(())
 }
 
-/// What can be said of where requests are sent from.
-fn check_from(
+/// What can be said of an address and port of this node that are a feed's.
+pub(super) fn check_from(
     config: &NodeConfig,
     feed: &Feed,
     from: SocketAddr,

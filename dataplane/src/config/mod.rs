@@ -14,6 +14,7 @@ mod check;
 mod feed;
 mod load;
 mod one_or_many;
+mod republish;
 mod resolve;
 mod types;
 
@@ -22,6 +23,7 @@ pub use auto::Auto;
 pub use check::{FEED_LINES_MAX, FEEDS_MAX, READERS_MAX, VALUE_BYTES_MAX, check_one_more};
 pub use feed::{Feed, FeedLine, FeedRecovery, FeedSnapshot, FeedStart};
 pub use load::{ConfigError, load, parse, place_of};
+pub use republish::{FeedRepublish, RepublishSnapshot};
 pub use resolve::{Choice, HostFacts, ResolveError, Resolved};
 pub use types::{
     Cache, Control, Cores, Echo, Front, Interface, Node, NodeConfig, PollPolicy, Port, PortKind,

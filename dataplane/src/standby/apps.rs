@@ -410,7 +410,7 @@ mod tests {
             access: AccessList::everybody(),
             hot: None,
             feed: Some(Feed::new(&[FeedSpec { lines: vec![line], channel, recovery: None }])),
-            lines: vec![Line { endpoint: line, worker: 0, is_ours: true }],
+            lines: vec![Line { endpoint: line, worker: 0, is_ours: true, brings: true }],
         };
         let prepared = Prepared { echo_port: None, caches: vec![cache], front: None, peers: None };
         let region = ControlRegion::create(c"nautilus-control").unwrap();

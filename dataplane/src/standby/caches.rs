@@ -22,6 +22,7 @@ use crate::feed::book::BookLimits;
 use crate::feed::channel::{ChannelSpec, SnapshotPiece};
 use crate::feed::held::HeldLimits;
 use crate::feed::recovery::{RecoverySpec, SERVERS_MAX};
+use crate::feed::republish::RepublishSpec;
 use crate::feed::session::Start;
 use crate::hot::XdpHotSet;
 use crate::net::Endpoint;
@@ -60,6 +61,8 @@ pub(super) struct Line {
     pub endpoint: Endpoint,
     pub worker: usize,
     pub is_ours: bool,
+    /// Messages come to it, not requests for them.
+    pub brings: bool,
 }
 
 /// What a standby makes of one cache before it is promoted: books are large.
@@ -87,6 +90,7 @@ impl PreparedCache {
         let memory = SharedWords::new(memory.with_hits(hits));
         let table = TableReader::attach(memory.clone()).map_err(StandbyError::Table)?;
         let (mut lines, mut specs, mut applied) = (Vec::new(), Vec::new(), Vec::new());
+        let mut republish = Vec::new();
         let feeds = config.feed.iter().enumerate();
         for (place, feed) in feeds.filter(|(_, feed)| publishes_into(feed, opened, config)) {
             let owner = || table.shard_index(format!("md:{}:", feed.venue).as_bytes());
@@ -94,14 +98,20 @@ impl PreparedCache {
             let is_ours = worker == number;
             let endpoints = feed.every_line().map(|line| Endpoint::new(line.group, line.port));
             let endpoints: Vec<Endpoint> = endpoints.collect();
-            let line = |&endpoint| Line { endpoint, worker: worker as usize, is_ours };
+            let worker = worker as usize;
+            let line = |endpoint, brings| Line { endpoint, worker, is_ours, brings };
             let replies = feed.requests_from().map(Endpoint::from);
-            lines.extend(endpoints.iter().chain(&replies).map(line));
+            lines.extend(endpoints.iter().copied().chain(replies).map(|at| line(at, true)));
+            let given_out = feed.republish.iter().flat_map(|republish| {
+                [Some(republish.from), republish.requests].into_iter().flatten()
+            });
+            lines.extend(given_out.map(|at| line(Endpoint::from(at), false)));
             if is_ours {
                 // No worker before had one of this number: it was made earlier.
                 let recovery = recovery_of(feed, config).map(|recovery| (recovery, monotonic_ns()));
                 specs.push(FeedSpec { lines: endpoints, channel: channel_of(feed)?, recovery });
                 applied.push(maps.slot_of_feed(place)?.map(Applied::new));
+                republish.push(republish_of(feed, config));
             }
         }
         Ok(Self {
@@ -111,7 +121,8 @@ impl PreparedCache {
             memory,
             access: config.access_to(&opened.section),
             hot: maps.hot_set_of(opened)?,
-            feed: (!specs.is_empty()).then(|| Feed::new(&specs).saying(applied)),
+            feed: (!specs.is_empty())
+                .then(|| Feed::new(&specs).saying(applied).republishing(republish)),
             lines,
         })
     }
@@ -204,6 +215,20 @@ fn recovery_of(feed: &config::Feed, config: &NodeConfig) -> Option<RecoverySpec>
     })
 }
 
+/// How a feed is given out again, by the node file, which was checked.
+fn republish_of(feed: &config::Feed, config: &NodeConfig) -> Option<RepublishSpec> {
+    let republish = feed.republish.as_ref()?;
+    Some(RepublishSpec {
+        group: Endpoint::new(republish.group, republish.port),
+        from: Endpoint::from(republish.from),
+        interface: republish.interface_index(config) as u16,
+        flush_ns: u64::from(republish.flush_us) * 1_000,
+        history_bytes: (republish.history_mb as usize) << 20,
+        requests: republish.requests.map(|at| (Endpoint::from(at), republish.limits())),
+        hash_seed: monotonic_ns(),
+    })
+}
+
 /// One cache as the loop serves it, with the feeds that publish into it.
 pub(super) struct ServedCache {
     place: usize,
@@ -252,7 +277,8 @@ impl ServedCache {
     /// Whether this worker applies what comes on a line of this cache.
     #[inline]
     pub fn applies(&self, destination: &Endpoint) -> bool {
-        self.lines.iter().any(|line| line.is_ours && line.endpoint == *destination)
+        let is_it = |line: &Line| line.is_ours && line.brings && line.endpoint == *destination;
+        self.lines.iter().any(is_it)
     }
 }
 

@@ -9,7 +9,7 @@ use nautilus_ebpf::{FeedLineAt, Steering, SteeringError};
 use super::caches::{CacheOpened, OpenCache};
 use super::mirror::Mirror;
 use super::resources::OpenError;
-use crate::config::{Auto, Cache, Feed, FeedLine, Interface, NodeConfig, PortKind};
+use crate::config::{Auto, Cache, Feed, FeedLine, FeedRepublish, Interface, NodeConfig, PortKind};
 
 /// Ids of services in the steering program's `ports` map.
 const SERVICE_ECHO: u32 = 1;
@@ -98,6 +98,9 @@ pub fn fill_with<'a>(
     services.extend(lines.map(|line| (line.port, listening)));
     let replies = config.feed.iter().filter_map(Feed::requests_from);
     services.extend(replies.map(|from| (from.port(), Service::listening(SERVICE_FEED))));
+    let republished = config.feed.iter().filter_map(|feed| feed.republish.as_ref());
+    let ports = republished.flat_map(FeedRepublish::service_ports);
+    services.extend(ports.map(|port| (port, Service::listening(SERVICE_FEED))));
     steering.replace_feed_lines(&lines_of_feeds(config)).map_err(failed)?;
     steering.replace_services(&services).map_err(failed)?;
     steering.replace_served_addresses(&served_addresses(config, mirror)).map_err(failed)

@@ -378,4 +378,38 @@ labels! {
         /// Live packets for which there was no room meanwhile.
         QueueDropped ["queue_dropped"],
     }
+
+    /// Packets that a feed is given out again in.
+    Republished ["kind"] {
+        /// With messages.
+        Messages ["messages"],
+        /// Heartbeats.
+        Heartbeats ["heartbeats"],
+        /// Announcements of the end of a session.
+        Ends ["ends"],
+        /// Not taken by the port at first, and tried again.
+        Refused ["refused"],
+    }
+
+    /// What became of a request for messages that were lost of a feed given out again.
+    RequestEnd ["end"] {
+        /// Answered.
+        Answered ["answered"],
+        /// Not 20 bytes.
+        Length ["length"],
+        /// Of another session.
+        Session ["session"],
+        /// No message was asked for.
+        ZeroCount ["zero_count"],
+        /// Older than what is kept, or never had.
+        Gone ["gone"],
+        /// Not given out yet.
+        NotYet ["not_yet"],
+        /// The message does not fit a packet.
+        TooLong ["too_long"],
+        /// The source, or all sources together, ask too often.
+        Flood ["flood"],
+        /// Answered, and the port did not take the answer.
+        Unsent ["unsent"],
+    }
 }

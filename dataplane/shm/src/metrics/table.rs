@@ -6,7 +6,8 @@
 
 use super::labels::{
     CacheError, CacheOutcome, CacheVerb, ConnectionEnd, FeedError, FeedLine, FrameOwner, HitPath,
-    HoleEnd, Label, LabelSet, NeighbourOutcome, Recovery, RxDrop, SnapshotEnd, TxDrop, XdpVerdict,
+    HoleEnd, Label, LabelSet, NeighbourOutcome, Recovery, Republished, RequestEnd, RxDrop,
+    SnapshotEnd, TxDrop, XdpVerdict,
 };
 use super::{Counter, CounterBy, Gauge, GaugeBy, Kind, MetricSpec, Owner, Unit, slot_of};
 
@@ -137,6 +138,11 @@ metric_table! {
     FEED_ERRORS counter "nautilus_feed_errors_total" Events Worker by FeedError: "Packets and messages that were not applied";
     FEED_UNKNOWN_ORDERS counter "nautilus_feed_unknown_orders_total" Messages Worker: "Messages that name an order no book has";
     FEED_UPDATES counter "nautilus_feed_published_records_total" Messages Worker: "Records put into the cache";
+    FEED_REPUBLISHED_PACKETS counter "nautilus_feed_republished_packets_total" Packets Worker by Republished: "Packets that feeds were given out again in";
+    FEED_REPUBLISHED_MESSAGES counter "nautilus_feed_republished_messages_total" Messages Worker: "Messages in those";
+    FEED_UNSENT_MESSAGES counter "nautilus_feed_republished_unsent_messages_total" Messages Worker: "Messages lost on the line that a feed is given out on: the port took nothing for too long, or they fit no packet; most can be asked for";
+    FEED_REQUESTS counter "nautilus_feed_republished_requests_total" Events Worker by RequestEnd: "Requests for messages lost of feeds given out again";
+    FEED_REQUESTED_MESSAGES counter "nautilus_feed_republished_requested_messages_total" Messages Worker: "Messages in answers to those";
     FEED_SUSPECT_CHANNELS gauge "nautilus_feed_suspect_channels" Channels Worker: "Channels whose records are suspect";
     FEED_CHANNELS gauge "nautilus_feed_channels" Channels Worker: "Channels configured";
     FEED_BOOKS gauge "nautilus_feed_books" Books Worker: "Order books held";
