@@ -81,7 +81,12 @@ fn payload(frame: &[u8]) -> Option<(u16, u16, &[u8])> {
 
 /// Session, sequence and count of every frame that was sent to a port of `lines`, or from that of `requests`, by
 /// tshark and by us, and their checksums if the sender has filled them in. Returns the numbers of the packets of each line.
-pub fn tshark_agrees(path: &Path, lines: &[u16], requests: u16) -> BTreeMap<u16, Vec<(u64, u64)>> {
+pub fn tshark_agrees(
+    path: &Path,
+    lines: &[u16],
+    requests: u16,
+    has_checksums: bool,
+) -> BTreeMap<u16, Vec<(u64, u64)>> {
     let mut ours = Vec::new();
     let mut reader = PcapReader::open(path).unwrap();
     let mut ranges: BTreeMap<u16, Vec<(u64, u64)>> = BTreeMap::new();
