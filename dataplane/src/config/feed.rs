@@ -7,8 +7,12 @@ use serde::Deserialize;
 
 use super::check::{Problem, port, refuse, within};
 use super::{FeedRepublish, NodeConfig};
+use crate::feed::book::BookLimits;
 use crate::feed::recovery::SERVERS_MAX;
 use crate::feed::soupbintcp::packet::USER_BYTES;
+
+/// Open orders per price level on average; a day of NASDAQ has more.
+const ORDERS_PER_LEVEL: u32 = 4;
 
 /// One `[[feed]]`
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -134,6 +138,17 @@ impl Feed {
         self.every_line().any(|line| line.port == port)
             || self.republish.iter().flat_map(FeedRepublish::ports).any(|own| own == port)
             || self.requests_from().is_some_and(|from| from.port() == port)
+    }
+
+    /// Whether the front gives out snapshots of its books.
+    pub fn shows_books(&self) -> bool {
+        self.republish.as_ref().is_some_and(|republish| republish.snapshot.is_some())
+    }
+
+    /// What its books may hold.
+    pub fn book_limits(&self, hash_seed: u64) -> BookLimits {
+        let levels_max = self.max_orders / ORDERS_PER_LEVEL;
+        BookLimits { orders_max: self.max_orders, levels_max, hash_seed }
     }
 
     /// Where requests are sent from, if they are.

@@ -18,12 +18,14 @@ use super::counters::Counters;
 use super::itch::{DecodeError, Message};
 use super::moldudp64::{Packet, Session};
 use super::record::Value;
+use super::republish::show::{Show, ShowStanding};
 use super::session::Doubt;
 use super::statistics::Statistics;
 use super::status::{Changed, Statuses};
 use super::trades::Counted;
 use crate::app::{ChannelState, Keyspace};
 use facts::Facts;
+use nautilus_shm::front_region::SnapshotMessage;
 use publication::{Publication, Stored};
 
 /// Failed writes tried again per housekeeping turn. Too low: a channel is suspect longer after the
@@ -53,6 +55,8 @@ pub struct Publisher {
     /// The books hold only what was added since a late join.
     partial: bool,
     live_until_ns: u64,
+    /// What shows the books to those who take snapshots of this node.
+    pub(super) show: Option<Box<Show>>,
     pub(super) counters: Counters,
 }
 
@@ -77,6 +81,7 @@ impl Publisher {
             older: 0,
             partial: false,
             live_until_ns: 0,
+            show: None,
             counters: Counters::default(),
             spec,
         }
@@ -132,6 +137,9 @@ impl Publisher {
         self.set_suspect(keyspace);
         keyspace.begin_channel(self.spec.channel);
         self.books.clear();
+        if let Some(show) = &mut self.show {
+            show.clear();
+        }
         self.facts.clear();
         self.venue_stored = [Stored::Nothing; 2];
         self.venue_changed = [false; 2];
@@ -141,6 +149,18 @@ impl Publisher {
         self.backlog.clear();
         self.retries.clear();
         self.older = 0;
+    }
+
+    /// Shows some more of the books, if somebody wants them; see [`Show::turn`]. Returns whether somebody does.
+    #[inline]
+    pub fn show(
+        &mut self,
+        standing: impl FnOnce() -> ShowStanding,
+        push: impl FnMut(&SnapshotMessage<'_>) -> bool,
+    ) -> bool {
+        let Some(show) = self.show.as_mut().filter(|show| show.is_open()) else { return false };
+        show.turn(&self.books, &standing(), push);
+        true
     }
 
     /// Tries failed writes again, a bounded number of them.
@@ -205,6 +225,9 @@ impl Publisher {
                 return Some(Doubt::Malformed);
             }
         };
+        if let Some(show) = &mut self.show {
+            show.note(&self.books, &message, bytes);
+        }
         let mut doubt = None;
         let (effect, problem) = self.books.apply(&message);
         if let Some(problem) = problem {

@@ -217,6 +217,12 @@ impl Apps for NodeApps {
             let now_ns = clock.now_ns();
             let feeds = self.caches.feeds_mut();
             count += feeds.map(|(feed, keyspace)| feed.turn(now_ns, keyspace)).sum::<usize>();
+            if let Some(front) = &mut self.front {
+                let feeds = self.caches.feeds_mut();
+                count += feeds
+                    .map(|(feed, _)| feed.show_books(|piece| front.push_books(piece)))
+                    .sum::<usize>();
+            }
         }
         if self.peers.is_some() {
             count += self.take_on(clock, tx);

@@ -18,7 +18,6 @@ use crate::app::{App, CacheApp};
 use crate::config::{self, FeedStart, NodeConfig};
 use crate::feed::Venue;
 use crate::feed::applied::Applied;
-use crate::feed::book::BookLimits;
 use crate::feed::channel::{ChannelSpec, SnapshotPiece};
 use crate::feed::held::HeldLimits;
 use crate::feed::recovery::{RecoverySpec, SERVERS_MAX};
@@ -33,9 +32,6 @@ use crate::worker::{Caches, Peers, Snapshots};
 
 /// Silence after which a feed's keys are suspect: three of MoldUDP64's heartbeats, one a second.
 pub(super) const SILENCE_LIMIT_NS: u64 = 3_000_000_000;
-
-/// Open orders per price level on average; a day of NASDAQ has more.
-const ORDERS_PER_LEVEL: u32 = 4;
 
 /// Bytes of the queue of a feed that recovers for each packet that it may hold: the shortest takes so many.
 const QUEUE_BYTES_A_PACKET: usize = crate::feed::held::BLOCK_BYTES;
@@ -90,7 +86,7 @@ impl PreparedCache {
         let memory = SharedWords::new(memory.with_hits(hits));
         let table = TableReader::attach(memory.clone()).map_err(StandbyError::Table)?;
         let (mut lines, mut specs, mut applied) = (Vec::new(), Vec::new(), Vec::new());
-        let mut republish = Vec::new();
+        let (mut republish, mut shown) = (Vec::new(), Vec::new());
         let feeds = config.feed.iter().enumerate();
         for (place, feed) in feeds.filter(|(_, feed)| publishes_into(feed, opened, config)) {
             let owner = || table.shard_index(format!("md:{}:", feed.venue).as_bytes());
@@ -112,6 +108,7 @@ impl PreparedCache {
                 specs.push(FeedSpec { lines: endpoints, channel: channel_of(feed)?, recovery });
                 applied.push(maps.slot_of_feed(place)?.map(Applied::new));
                 republish.push(republish_of(feed, config));
+                shown.extend(feed.shows_books().then_some(feed.channel));
             }
         }
         Ok(Self {
@@ -122,7 +119,7 @@ impl PreparedCache {
             access: config.access_to(&opened.section),
             hot: maps.hot_set_of(opened)?,
             feed: (!specs.is_empty())
-                .then(|| Feed::new(&specs).saying(applied).republishing(republish)),
+                .then(|| Feed::new(&specs).saying(applied).republishing(republish).showing(&shown)),
             lines,
         })
     }
@@ -174,11 +171,7 @@ fn channel_of(feed: &config::Feed) -> Result<ChannelSpec, StandbyError> {
         FeedStart::Session => Start::Session,
         FeedStart::Any => Start::Any,
     };
-    let books = BookLimits {
-        orders_max: feed.max_orders,
-        levels_max: feed.max_orders / ORDERS_PER_LEVEL,
-        hash_seed: monotonic_ns(),
-    };
+    let books = feed.book_limits(monotonic_ns());
     Ok(ChannelSpec {
         venue: Venue::new(&feed.venue).ok_or(StandbyError::Venue)?,
         channel: feed.channel,
@@ -401,6 +394,10 @@ impl Snapshots for ServedCaches {
                 return;
             }
         }
+    }
+
+    fn want_books(&mut self, channel: u8, attempt: u64) {
+        self.feeds_mut().for_each(|(feed, _)| feed.want_books(channel, attempt));
     }
 }
 

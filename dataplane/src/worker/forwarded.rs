@@ -3,6 +3,7 @@
 //! ```text
 //!   request ring -> command -> application of its cache -> answer -> answer ring
 //!                -> piece of a snapshot -> channel of a feed
+//!                -> books wanted        -> channel of a feed -> its books, in pieces -> answer ring
 //! ```
 //!
 //! Consumer of the request ring, producer of the answer ring, writer of the worker's announcement in the
@@ -14,8 +15,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use nautilus_ebpf::intf::Permissions;
 use nautilus_shm::front_region::{
     ANSWER_BYTES_MAX, ANSWER_HEADER_BYTES, Answer, COMMAND_BYTES_MAX, FRONT_RING_WORDS,
-    FrontRegion, REQUEST_HEADER_BYTES, RequestHeader, SnapshotContent, SnapshotMessage,
-    is_snapshot, request_permissions,
+    FrontRegion, REQUEST_HEADER_BYTES, RequestHeader, SNAPSHOT_HEADER_BYTES, SnapshotContent,
+    SnapshotMessage, is_books_wanted, is_snapshot, read_books_wanted, request_permissions,
 };
 use nautilus_shm::message_ring::{MessageConsumer, MessageProducer};
 use nautilus_shm::metrics::{MetricBank, table};
@@ -54,6 +55,8 @@ pub trait Caches {
 pub trait Snapshots {
     /// A piece of an attempt for the channel of this number.
     fn take_snapshot(&mut self, channel: u8, attempt: u64, now_ns: u64, piece: SnapshotPiece<'_>);
+    /// The front wants the books of the channel of this number, if there is one here.
+    fn want_books(&mut self, channel: u8, attempt: u64);
 }
 
 /// The worker's ends of both rings.
@@ -173,6 +176,17 @@ impl Forwarded {
                 self.take_snapshot(message.bytes, message.generation, caches, clock.now_ns());
                 continue;
             }
+            if is_books_wanted(message.tag) {
+                let wanted = read_books_wanted(&self.command[..message.bytes]);
+                self.damaged += u64::from(wanted.is_none());
+                // A front that is gone wants nothing.
+                if let Some((channel, attempt)) = wanted
+                    && message.generation == self.region.front_generation()
+                {
+                    caches.want_books(channel, attempt);
+                }
+                continue;
+            }
             let Some((header, command)) = RequestHeader::decode(&self.command[..message.bytes])
             else {
                 self.damaged += 1;
@@ -247,6 +261,16 @@ impl Forwarded {
         if self.answers.push(tag, &[&payload]).is_ok() {
             *asked = wanted.attempt;
         }
+    }
+
+    /// Hands a piece of a channel's books to the front; `false` when there is no room for it beside an answer, so
+    /// that commands never wait for it.
+    pub fn push_books(&mut self, piece: &SnapshotMessage<'_>) -> bool {
+        let (tag, header, rest) = Answer::books(piece);
+        let bytes = SNAPSHOT_HEADER_BYTES + rest.len();
+        self.taken.is_none()
+            && self.answers.has_room(2 * (ANSWER_HEADER_BYTES + ANSWER_BYTES_MAX) + bytes)
+            && self.answers.push(tag, &[&header, rest]).is_ok()
     }
 
     /// Announces a sleep; `false` when there is work.

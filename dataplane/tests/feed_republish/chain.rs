@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use nautilus_dataplane::feed::book::Books;
 use nautilus_dataplane::feed::channel::{Channel, SnapshotPiece};
 use nautilus_dataplane::feed::itch::Side;
 use nautilus_dataplane::feed::moldudp64::{Packet, Session};
@@ -254,7 +255,10 @@ pub fn packet_of(payload: &[u8]) -> Packet<'_> {
 
 /// Every order of every book, in the order of their queues.
 pub fn books(channel: &Channel) -> Vec<(u16, Side, u64, u32, u32)> {
-    let books = channel.books();
+    books_of(channel.books())
+}
+
+pub fn books_of(books: &Books) -> Vec<(u16, Side, u64, u32, u32)> {
     let mut all = Vec::new();
     for (locate, _) in books.symbols() {
         for side in [Side::Buy, Side::Sell] {

@@ -357,6 +357,26 @@ labels! {
         Abandoned ["abandoned"],
     }
 
+    /// How a connection to the snapshot server of a feed that is given out again ended.
+    ServedSnapshot ["end"] {
+        /// All of a snapshot was sent.
+        Sent ["sent"],
+        /// Wrong user or password, or another session or number than there is.
+        Rejected ["rejected"],
+        /// The books cannot be believed at the moment.
+        NotExact ["not_exact"],
+        /// The books could no longer be believed, or their worker died, before all was told.
+        Void ["void"],
+        /// The client took nothing, or too little, for too long.
+        Slow ["slow"],
+        /// The client left, broke the protocol, or did not log in.
+        Left ["left"],
+        /// As many clients as there may be.
+        Limit ["limit"],
+        /// The source is not among `access.sources`.
+        Source ["source"],
+    }
+
     /// What became of the ways in which a feed gets back what no line brought.
     Recovery ["what"] {
         /// Requests sent.

@@ -7,7 +7,7 @@
 use super::labels::{
     CacheError, CacheOutcome, CacheVerb, ConnectionEnd, FeedError, FeedLine, FrameOwner, HitPath,
     HoleEnd, Label, LabelSet, NeighbourOutcome, Recovery, Republished, RequestEnd, RxDrop,
-    SnapshotEnd, TxDrop, XdpVerdict,
+    ServedSnapshot, SnapshotEnd, TxDrop, XdpVerdict,
 };
 use super::{Counter, CounterBy, Gauge, GaugeBy, Kind, MetricSpec, Owner, Unit, slot_of};
 
@@ -176,6 +176,7 @@ metric_table! {
     FRONT_ACCEPTED counter "nautilus_front_accepted_connections_total" Connections Front: "TCP connections accepted, refused ones included";
     FRONT_ENDED counter "nautilus_front_ended_connections_total" Connections Front by ConnectionEnd: "TCP connections that ended or were refused, by reason";
     FRONT_SNAPSHOTS counter "nautilus_front_snapshots_total" Events Front by SnapshotEnd: "Snapshots of feeds fetched, by how that ended";
+    FRONT_SERVED_SNAPSHOTS counter "nautilus_front_served_snapshots_total" Events Front by ServedSnapshot: "Connections to the snapshot server of a feed given out again, by how they ended";
     FRONT_RX_BYTES counter "nautilus_front_rx_bytes_total" Bytes Front: "Bytes received over TCP";
     FRONT_TX_BYTES counter "nautilus_front_tx_bytes_total" Bytes Front: "Bytes sent over TCP";
     FRONT_HELD_BYTES gauge "nautilus_front_held_bytes" Bytes Front: "Memory of unfinished commands and untaken answers";
