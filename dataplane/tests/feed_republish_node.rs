@@ -16,8 +16,8 @@ use std::time::Duration;
 
 use capture::{Capture, Running, tshark_agrees};
 use lossy_venue::{REQUESTS, Relay, SNAPSHOTS, Venue};
-use nautilus_shm::control_region::{ControlReader, WORKERS_MAX};
-use nautilus_shm::metrics::labels::{Republished, RequestEnd};
+use nautilus_shm::control_region::{ControlReader, FRONT_PROCESS, WORKERS_MAX};
+use nautilus_shm::metrics::labels::{Republished, RequestEnd, ServedSnapshot};
 use nautilus_shm::metrics::{Counter, table};
 use supervised::{CLIENT, SERVER, Supervised, ip, privileged, wait_until};
 
@@ -26,6 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const GROUP: &str = "239.255.70.1";
 const LINE: u16 = 26_700;
 const OWN_REQUESTS: u16 = 26_800;
+const OWN_SNAPSHOTS: u16 = 26_900;
 const MESSAGES: u32 = 40_000;
 
 fn node_file(folder: &Path, port_kind: &str) -> String {
@@ -40,7 +41,9 @@ fn node_file(folder: &Path, port_kind: &str) -> String {
          [feed.recovery.snapshot]\nserver = \"{CLIENT}:{SNAPSHOTS}\"\nuser = \"NODE\"\n\
          password_file = {password:?}\n\
          [feed.republish]\ngroup = \"{GROUP}\"\nport = {LINE}\nfrom = \"{SERVER}:26701\"\n\
-         requests = \"{SERVER}:{OWN_REQUESTS}\"\nhistory_mb = 16\n"
+         requests = \"{SERVER}:{OWN_REQUESTS}\"\nhistory_mb = 16\n\
+         [feed.republish.snapshot]\nlisten = \"{SERVER}:{OWN_SNAPSHOTS}\"\nuser = \"DOWN\"\n\
+         password_file = {password:?}\n"
     )
 }
 
@@ -134,12 +137,17 @@ fn rebuild(port_kind: &str) {
     let capture = Capture::start(tcpdump, "c0", folder);
     let whole = subscriber(&node, folder, "whole", &["--seed", "1"]);
     let lossy = subscriber(&node, folder, "lossy", &["--lose", "100", "--seed", "2"]);
+    let (server, password) = (format!("{SERVER}:{OWN_SNAPSHOTS}"), folder.join("password"));
+    let snapshot =
+        ["--snapshot", &server, "--user", "DOWN", "--password-file", password.to_str().unwrap()];
+    let late = [&["--lose", "50", "--seed", "3", "--join-at", "12000"], &snapshot[..]].concat();
+    let late = subscriber(&node, folder, "late", &late);
     let relay = Relay::default();
     let ends = std::thread::scope(|scope| {
         let node: &Supervised = &node;
         scope.spawn(|| relay.run(node));
         let venue = Venue::start(node, MESSAGES, 500, 20_000);
-        let ends = [whole, lossy].map(Running::end);
+        let ends = [whole, lossy, late].map(Running::end);
         relay.over.store(true, Ordering::Relaxed);
         await_books(node);
         drop(venue);
@@ -149,12 +157,17 @@ fn rebuild(port_kind: &str) {
     println!("{ends:?}");
     let books = std::fs::read_to_string(node.dir.path().join("books")).unwrap();
     assert!(books.lines().count() > 200, "too little to compare:\n{books}");
-    for name in ["whole", "lossy"] {
+    for name in ["whole", "lossy", "late"] {
         assert_eq!(std::fs::read_to_string(folder.join(name)).unwrap(), books, "{name}");
     }
     assert!(relay.lost.load(Ordering::Relaxed) > 100);
     assert!(number(&ends[1], "lost") > 50 && number(&ends[1], "filled") > 500, "{ends:?}");
+    assert!(number(&ends[2], "began") > 12_000, "by a snapshot: {ends:?}");
     let region = node.attach().unwrap();
+    let served = table::FRONT_SERVED_SNAPSHOTS.of(ServedSnapshot::Sent);
+    wait_until("the snapshot is counted", PATIENCE, || {
+        region.metrics(FRONT_PROCESS).counter(served) == 1
+    });
     let end = number(&ends[0], "end");
     assert_eq!(sum(&region, table::FEED_REPUBLISHED_MESSAGES), end - 1);
     assert_eq!(sum(&region, table::FEED_UNSENT_MESSAGES), 0);

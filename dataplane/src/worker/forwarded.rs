@@ -326,6 +326,10 @@ mod tests {
         fn take_snapshot(&mut self, channel: u8, attempt: u64, _: u64, piece: SnapshotPiece<'_>) {
             self.1.push(format!("{channel} {attempt} {piece:?}"));
         }
+
+        fn want_books(&mut self, channel: u8, attempt: u64) {
+            self.1.push(format!("books of {channel} {attempt}"));
+        }
     }
 
     impl Caches for Only {
@@ -356,6 +360,7 @@ mod tests {
                     let session = session.escape_ascii();
                     answers.push((attempt, format!("snapshot of {channel}, {session}")));
                 }
+                Answer::Books(piece) => answers.push((piece.attempt, "books".into())),
             }
         }
         answers
@@ -396,6 +401,35 @@ mod tests {
             "3 8 End(9)",
         ];
         assert_eq!(cache.1, expected);
+    }
+
+    #[test]
+    fn books_are_told_to_a_front_that_lives_and_leave_room_for_answers() {
+        let (region, mut forwarded) = forwarded();
+        let mut cache = Only::new();
+        let (dead, front) = (region.advance_front(), region.advance_front());
+        forwarded.take_over(5);
+        let content = SnapshotContent::Messages(&[7; 16 << 10]);
+        let piece = SnapshotMessage { channel: 3, attempt: 8, content };
+        assert!(!forwarded.push_books(&piece), "the front is told first who speaks");
+        for (generation, attempt) in [(dead, 6), (front, 8)] {
+            let (tag, payload) = nautilus_shm::front_region::books_wanted(3, attempt);
+            region.requests().producer(generation).push(tag, &[&payload]).unwrap();
+        }
+        forwarded.serve(&mut cache, &Monotonic);
+        assert_eq!(cache.1, ["books of 3 8"]);
+        let mut pieces = 0;
+        while forwarded.push_books(&piece) {
+            pieces += 1;
+        }
+        assert!(pieces > 50, "{pieces}");
+        // A command is executed all the same, whatever its answer is.
+        let mut requests = region.requests().producer(front);
+        requests.push(0, &[&Only::header(4), b"version\r\n"]).unwrap();
+        assert_eq!(forwarded.serve(&mut cache, &Monotonic), 1);
+        let all = answers(region);
+        assert_eq!(all.len(), 2 + pieces);
+        assert_eq!((all[1].0, all.last().unwrap().0), (8, 4));
     }
 
     #[test]
