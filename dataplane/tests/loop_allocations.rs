@@ -149,9 +149,14 @@ fn a_turn_of_the_cache_allocates_nothing() {
 #[test]
 fn a_turn_over_the_socket_port_allocates_nothing() {
     let bind: SocketAddr = "127.0.0.1:0".parse().unwrap();
-    let port =
-        SocketPort::open(&[SocketSpec { bind, groups: Vec::new(), interface: 0, shared: false }])
-            .unwrap();
+    let port = SocketPort::open(&[SocketSpec {
+        bind,
+        groups: Vec::new(),
+        interface: 0,
+        shared: false,
+        sends_to_groups_by: 0,
+    }])
+    .unwrap();
     let service: SocketAddr = port.local_endpoints().next().unwrap().into();
     let client = UdpSocket::bind("127.0.0.1:0").unwrap();
     client.connect(service).unwrap();

@@ -115,7 +115,13 @@ fn the_socket_port_conforms() {
         ("[::]:0", true),
     ] {
         let bind: SocketAddr = bind.parse().unwrap();
-        let spec = SocketSpec { bind, groups: Vec::new(), interface: 0, shared: false };
+        let spec = SocketSpec {
+            bind,
+            groups: Vec::new(),
+            interface: 0,
+            shared: false,
+            sends_to_groups_by: 0,
+        };
         let mut port = SocketPort::open(&[spec]).unwrap();
         let mut service: SocketAddr = port.local_endpoints().next().unwrap().into();
         if wildcard {

@@ -5,6 +5,8 @@
 //!
 //!   front  -- requests: permissions [connection][cache][command with its data]  -> worker
 //!   front  -- requests: snapshot [attempt][channel][piece] --------------------> worker
+//!   front  -- requests: books wanted [attempt][channel] ----------------------> worker
+//!   front  <- answers:  books [attempt][channel][piece] ------------------------ worker
 //!   front  <- answers:  [connection][front generation][sequence][text] --------- worker
 //!   front  -- wake (eventfd), only when the worker announced that it sleeps ---> worker
 //! ```
@@ -28,6 +30,13 @@ use crate::region::{Access, REGION_HEADER_BYTES, Region, RegionError, RegionSpec
 use crate::shared::{Padded, Shared};
 use crate::sleep::Sleep;
 use crate::sync::{AtomicU64, Ordering};
+
+mod feeds;
+
+pub use feeds::{
+    SNAPSHOT_HEADER_BYTES, SnapshotContent, SnapshotMessage, books_wanted, is_books_wanted,
+    is_snapshot, read_books_wanted,
+};
 
 /// "NAUTFRNT" in the bytes of memory on a little-endian machine.
 pub const FRONT_MAGIC: u64 = u64::from_le_bytes(*b"NAUTFRNT");
@@ -73,86 +82,14 @@ pub const fn request_permissions(tag: u32) -> u32 {
     if tag & TAG_HAS_PERMISSIONS == 0 { 0xff } else { tag & 0xff }
 }
 
-/// Tag of a message in the request ring that is a piece of a snapshot, see [`SnapshotMessage`].
-const TAG_SNAPSHOT: u32 = 1 << 9;
-
-/// Whether a message of the request ring is a piece of a snapshot, and no command.
-pub const fn is_snapshot(tag: u32) -> bool {
-    tag == TAG_SNAPSHOT
-}
-
-/// Bytes in front of a piece of a snapshot: attempt, channel, kind, and what the kind says.
-pub const SNAPSHOT_HEADER_BYTES: usize = 32;
-
-/// A piece of a snapshot of a feed, which the front fetches for the worker that asked for it. No answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SnapshotMessage<'a> {
-    /// Number of the channel.
-    pub channel: u8,
-    /// Which attempt it is of.
-    pub attempt: u64,
-    /// What it says.
-    pub content: SnapshotContent<'a>,
-}
-
-/// What a piece of a snapshot says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SnapshotContent<'a> {
-    /// It is about to come, of this session.
-    Begin([u8; 10]),
-    /// Messages, each behind its length (big-endian, 2 bytes).
-    Messages(&'a [u8]),
-    /// All of it has come: every message before this number is in it.
-    End(u64),
-    /// No more of it comes.
-    Failed,
-}
-
-impl<'a> SnapshotMessage<'a> {
-    /// Tag, header and what follows it.
-    pub fn encode(&self) -> (u32, [u8; SNAPSHOT_HEADER_BYTES], &'a [u8]) {
-        let mut header = [0; SNAPSHOT_HEADER_BYTES];
-        header[..8].copy_from_slice(&self.attempt.to_le_bytes());
-        header[8] = self.channel;
-        let (kind, rest): (u8, &[u8]) = match self.content {
-            SnapshotContent::Begin(session) => {
-                header[16..26].copy_from_slice(&session);
-                (1, &[])
-            }
-            SnapshotContent::Messages(blocks) => (2, blocks),
-            SnapshotContent::End(next_sequence) => {
-                header[16..24].copy_from_slice(&next_sequence.to_le_bytes());
-                (3, &[])
-            }
-            SnapshotContent::Failed => (4, &[]),
-        };
-        header[9] = kind;
-        (TAG_SNAPSHOT, header, rest)
-    }
-
-    /// Reads a message; `None` for one that no front writes.
-    pub fn decode(message: &'a [u8]) -> Option<Self> {
-        let (header, rest) = message.split_first_chunk::<SNAPSHOT_HEADER_BYTES>()?;
-        let (attempt, after) = header.split_first_chunk::<8>()?;
-        let (number, _) = header[16..].split_first_chunk::<8>()?;
-        let (session, _) = header[16..].split_first_chunk::<10>()?;
-        let content = match after[1] {
-            1 => SnapshotContent::Begin(*session),
-            2 => SnapshotContent::Messages(rest),
-            3 => SnapshotContent::End(u64::from_le_bytes(*number)),
-            4 => SnapshotContent::Failed,
-            _ => return None,
-        };
-        Some(Self { channel: after[0], attempt: u64::from_le_bytes(*attempt), content })
-    }
-}
-
 /// Tag of an answer.
 const TAG_ANSWER: u32 = 1;
 /// Tag of a new worker's first message.
 const TAG_TAKEN: u32 = 2;
 /// Tag of a message that asks for a snapshot.
 const TAG_WANTED: u32 = 3;
+/// Tag of a piece of a worker's own books.
+const TAG_BOOKS: u32 = 4;
 
 /// Bytes of a message that asks for a snapshot.
 const WANTED_BYTES: usize = 24;
@@ -221,9 +158,17 @@ pub enum Answer<'a> {
         /// The session it is to be of.
         session: [u8; 10],
     },
+    /// A piece of the books that the front wanted, with the front's attempt.
+    Books(SnapshotMessage<'a>),
 }
 
 impl<'a> Answer<'a> {
+    /// Tag, header and what follows it, of a piece of a worker's own books.
+    pub fn books(piece: &SnapshotMessage<'a>) -> (u32, [u8; SNAPSHOT_HEADER_BYTES], &'a [u8]) {
+        let (_, header, rest) = piece.encode();
+        (TAG_BOOKS, header, rest)
+    }
+
     /// Tag and header of an answer, in front of its text.
     pub fn header(connection: u64, front_generation: u64, sequence: u64) -> (u32, [u8; 24]) {
         let mut header = [0; ANSWER_HEADER_BYTES];
@@ -261,6 +206,7 @@ impl<'a> Answer<'a> {
                 let attempt = u64::from_le_bytes(*attempt);
                 Some(Self::SnapshotWanted { channel: rest[0], attempt, session: *session })
             }
+            TAG_BOOKS => SnapshotMessage::decode(payload).map(Self::Books),
             TAG_ANSWER => {
                 let (header, text) = payload.split_first_chunk::<ANSWER_HEADER_BYTES>()?;
                 let &[connection, front_generation, sequence] = header.as_chunks::<8>().0 else {

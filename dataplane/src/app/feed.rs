@@ -20,6 +20,7 @@ use crate::feed::recovery::{Recovery, RecoverySpec};
 use crate::feed::republish::RepublishSpec;
 use crate::net::Endpoint;
 use crate::port::{Burst, Datagram, Link, Path, Transmit};
+use nautilus_shm::front_region::SnapshotMessage;
 
 /// A channel and the multicast groups and ports it is received on.
 #[derive(Clone, Debug)]
@@ -135,6 +136,15 @@ impl Feed {
         };
         let channels = channels.into_iter().zip(specs).enumerate().map(with).collect();
         Self { channels, requests, ..self }
+    }
+
+    /// The same whose channels of these numbers show their books to the front.
+    pub fn showing(self, numbers: &[u8]) -> Self {
+        let shows = |channel: Channel| match numbers.contains(&channel.spec().channel) {
+            true => channel.showing(),
+            false => channel,
+        };
+        Self { channels: self.channels.into_iter().map(shows).collect(), ..self }
     }
 
     /// The channels, in the order of their specifications.
@@ -254,10 +264,11 @@ impl Feed {
         }
     }
 
-    /// Asks request servers for what is missing, as far as it is time to. A request that the port does not
-    /// take is asked again like one that was lost.
+    /// Asks request servers for what is missing, as far as it is time to, and sends what is given out again. A
+    /// request that the port does not take is asked again like one that was lost.
     pub fn ask(&mut self, now_ns: u64, tx: &mut impl Transmit) {
         for channel in &mut self.channels {
+            channel.republish(now_ns, tx);
             let Some(&RecoverySpec { from, interface, .. }) = channel.recovery_spec() else {
                 continue;
             };
@@ -278,6 +289,21 @@ impl Feed {
             let (attempt, session) = channel.snapshot_wanted()?;
             Some(SnapshotWanted { channel: channel.spec().channel, attempt, session })
         })
+    }
+
+    /// The front wants the books of the channel of this number, if there is one here.
+    pub fn want_books(&mut self, number: u8, attempt: u64) {
+        let channel = self.channels.iter_mut().find(|channel| channel.spec().channel == number);
+        if let Some(channel) = channel {
+            channel.want_books(attempt);
+        }
+    }
+
+    /// Shows some of the books that the front wants, every turn of the loop; see [`Channel::show_books`]. Returns
+    /// how many channels have some wanted of them.
+    #[inline]
+    pub fn show_books(&mut self, mut push: impl FnMut(&SnapshotMessage<'_>) -> bool) -> usize {
+        self.channels.iter_mut().map(|channel| usize::from(channel.show_books(&mut push))).sum()
     }
 
     /// Takes in a piece of a snapshot for the channel of this number; `false` when there is none here.

@@ -3,18 +3,16 @@
 use super::feed::FeedSpec;
 use crate::config::{self, FeedStart, NodeConfig};
 use crate::feed::Venue;
-use crate::feed::book::BookLimits;
 use crate::feed::channel::ChannelSpec;
 use crate::feed::held::HeldLimits;
 use crate::feed::recovery::{RecoverySpec, SERVERS_MAX};
+use crate::feed::republish::RepublishSpec;
 use crate::feed::session::Start;
 use crate::net::Endpoint;
+use nautilus_shm::clock::monotonic_ns;
 
 /// Silence after which a feed's keys are suspect: three of MoldUDP64's heartbeats, one a second.
 pub const SILENCE_LIMIT_NS: u64 = 3_000_000_000;
-
-/// Open orders per price level on average; a day of NASDAQ has more.
-const ORDERS_PER_LEVEL: u32 = 4;
 
 /// Bytes of the queue of a feed that recovers for each packet that it may hold: the shortest takes so many.
 const QUEUE_BYTES_A_PACKET: usize = crate::feed::held::BLOCK_BYTES;
@@ -36,11 +34,7 @@ fn channel_of(feed: &config::Feed, hash_seed: u64) -> Option<ChannelSpec> {
         FeedStart::Session => Start::Session,
         FeedStart::Any => Start::Any,
     };
-    let books = BookLimits {
-        orders_max: feed.max_orders,
-        levels_max: feed.max_orders / ORDERS_PER_LEVEL,
-        hash_seed,
-    };
+    let books = feed.book_limits(hash_seed);
     Some(ChannelSpec {
         venue: Venue::new(&feed.venue)?,
         protocol: feed.protocol,
@@ -50,6 +44,30 @@ fn channel_of(feed: &config::Feed, hash_seed: u64) -> Option<ChannelSpec> {
         hold_limit_ns: u64::from(feed.hold_limit_us) * 1_000,
         depth: feed.depth,
         books,
+    })
+}
+
+/// Endpoints that others ask at for what a feed has, not with what it is made of.
+pub fn asked_of(feed: &config::Feed) -> impl Iterator<Item = Endpoint> {
+    let distribution = feed.distribution.iter().map(|distribution| distribution.endpoint);
+    let given_out = feed
+        .republish
+        .iter()
+        .flat_map(|republish| [Some(republish.from), republish.requests].into_iter().flatten());
+    distribution.chain(given_out).map(Endpoint::from)
+}
+
+/// How a feed is given out again, by the node file, which was checked.
+pub fn republish_of(feed: &config::Feed, config: &NodeConfig) -> Option<RepublishSpec> {
+    let republish = feed.republish.as_ref()?;
+    Some(RepublishSpec {
+        group: Endpoint::new(republish.group, republish.port),
+        from: Endpoint::from(republish.from),
+        interface: republish.interface_index(config) as u16,
+        flush_ns: u64::from(republish.flush_us) * 1_000,
+        history_bytes: (republish.history_mb as usize) << 20,
+        requests: republish.requests.map(|at| (Endpoint::from(at), republish.limits())),
+        hash_seed: monotonic_ns(),
     })
 }
 

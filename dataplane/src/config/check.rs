@@ -5,6 +5,7 @@ use nautilus_shm::worker_rings::NODE_WORKERS_MAX;
 
 use super::distribution::check_distribution;
 use super::feed::{check_line, check_protocol, check_recovery};
+use super::republish::check_republish;
 use super::{Auto, Cache, FeedLine, NodeConfig};
 use crate::feed::arbitration::HOLD_LIMIT_NS_MAX;
 use crate::feed::record::depth::DEPTH_MAX;
@@ -281,6 +282,11 @@ fn check_services(config: &NodeConfig) -> Result<(), Problem> {
         if let Some(distribution) = &feed.distribution {
             check_distribution(config, feed, distribution, &taken, |name| {
                 format!("feed[{index}].distribution{name}")
+            })?;
+        }
+        if let Some(republish) = &feed.republish {
+            check_republish(config, feed, republish, &taken, |name| {
+                format!("feed[{index}].republish{name}")
             })?;
         }
     }

@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use super::check::{Problem, refuse, within};
 use super::feed::check_endpoint;
-use super::{Feed, NodeConfig};
+use super::{Feed, FeedRepublish, NodeConfig};
 use crate::feed::Symbol;
 use crate::feed::distribution::wire::Records;
 use crate::feed::distribution::{
@@ -150,6 +150,11 @@ pub(super) fn check_distribution(
     key: impl Fn(&str) -> String,
 ) -> Result<(), Problem> {
     check_endpoint(config, feed, distribution.endpoint, taken, &key(".endpoint"))?;
+    let port = distribution.endpoint.port();
+    let given_out = config.feed.iter().filter_map(|feed| feed.republish.as_ref());
+    if given_out.flat_map(FeedRepublish::ports).any(|other| other == port) {
+        return refuse(key(".endpoint"), format!("port {port} is also of a republish section"));
+    }
     let subscribers_max = SUBSCRIBERS_MAX as u64;
     within(&key(".max_subscribers"), distribution.max_subscribers.into(), 1, subscribers_max)?;
     within(&key(".history_kb"), distribution.history_kb.into(), 64, 65_536)?;

@@ -1,16 +1,20 @@
 //! `[[feed]]`: where market data comes from, and what can be wrong with such a section.
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::NodeConfig;
 use super::check::{Problem, port, refuse, within};
 use super::distribution::FeedDistribution;
+use super::{FeedRepublish, NodeConfig};
 use crate::feed::Protocol;
+use crate::feed::book::BookLimits;
 use crate::feed::recovery::SERVERS_MAX;
 use crate::feed::soupbintcp::packet::USER_BYTES;
+
+/// Open orders per price level on average; a day of NASDAQ has more.
+const ORDERS_PER_LEVEL: u32 = 4;
 
 /// One `[[feed]]`
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -54,6 +58,9 @@ pub struct Feed {
     /// How its records go to subscribers, if they do.
     #[serde(default)]
     pub distribution: Option<FeedDistribution>,
+    /// How it is given out again; without it, it is not.
+    #[serde(default)]
+    pub republish: Option<FeedRepublish>,
 }
 
 /// `[feed.recovery]`
@@ -135,9 +142,11 @@ impl Feed {
         std::iter::once(first).chain(self.lines.iter().copied())
     }
 
-    /// Whether one of its lines, or what is said to an endpoint of its own, is received on a port.
+    /// Whether one of its lines, or what is said to an endpoint of its own, is received on a port, or it has it
+    /// for what it gives out again.
     pub fn is_on_port(&self, port: u16) -> bool {
         self.every_line().any(|line| line.port == port)
+            || self.republish.iter().flat_map(FeedRepublish::ports).any(|own| own == port)
             || self.own_endpoints().any(|own| own.port() == port)
     }
 
@@ -145,6 +154,17 @@ impl Feed {
     pub fn own_endpoints(&self) -> impl Iterator<Item = SocketAddr> {
         let distribution = self.distribution.as_ref().map(|distribution| distribution.endpoint);
         self.requests_from().into_iter().chain(distribution)
+    }
+
+    /// Whether the front gives out snapshots of its books.
+    pub fn shows_books(&self) -> bool {
+        self.republish.as_ref().is_some_and(|republish| republish.snapshot.is_some())
+    }
+
+    /// What its books may hold.
+    pub fn book_limits(&self, hash_seed: u64) -> BookLimits {
+        let levels_max = self.max_orders / ORDERS_PER_LEVEL;
+        BookLimits { orders_max: self.max_orders, levels_max, hash_seed }
     }
 
     /// Where requests are sent from, if they are.
@@ -211,6 +231,10 @@ pub(super) fn check_protocol(feed: &Feed, key: impl Fn(&str) -> String) -> Resul
         );
         return refuse(key("recovery"), text);
     }
+    if feed.republish.is_some() {
+        let text = format!("messages of {name} are not given out again; take the section out");
+        return refuse(key("republish"), text);
+    }
     Ok(())
 }
 
@@ -256,13 +280,26 @@ pub(super) fn check_recovery(
     if !config.has_front() {
         return refuse(key(".snapshot"), "is fetched by the front, which is not enabled");
     }
-    if snapshot.user.len() > USER_BYTES || !snapshot.user.is_ascii() {
-        let text = format!("{:?} is not ASCII of at most {USER_BYTES} bytes", snapshot.user);
-        return refuse(key(".snapshot.user"), text);
+    check_user(&snapshot.user, &snapshot.password_file, |name| key(&format!(".snapshot{name}")))
+}
+
+/// What can be said of who logs in.
+pub(super) fn check_user(
+    user: &str,
+    password_file: &Path,
+    key: impl Fn(&str) -> String,
+) -> Result<(), Problem> {
+    if user.len() > USER_BYTES || !user.is_ascii() {
+        return refuse(
+            key(".user"),
+            format!("{user:?} is not ASCII of at most {USER_BYTES} bytes"),
+        );
     }
-    if !snapshot.password_file.is_absolute() {
-        let text = format!("{} is not absolute", snapshot.password_file.display());
-        return refuse(key(".snapshot.password_file"), text);
+    if !password_file.is_absolute() {
+        return refuse(
+            key(".password_file"),
+            format!("{} is not absolute", password_file.display()),
+        );
     }
     Ok(())
 }

@@ -16,6 +16,7 @@ mod distribution;
 mod feed;
 mod load;
 mod one_or_many;
+mod republish;
 mod resolve;
 mod types;
 
@@ -27,6 +28,7 @@ pub use distribution::{Entitled, FeedDistribution, Slow};
 pub use feed::{Feed, FeedLine, FeedRecovery, FeedSnapshot, FeedStart};
 pub use load::{ConfigError, load, parse, place_of};
 pub(crate) use load::{misread, refused};
+pub use republish::{FeedRepublish, RepublishSnapshot};
 pub use resolve::{Choice, HostFacts, ResolveError, Resolved};
 pub use types::{
     Cache, Control, Cores, Echo, Front, Interface, Node, NodeConfig, PollPolicy, Port, PortKind,

@@ -5,9 +5,11 @@ use super::distribution::DistributionCounts;
 use super::distribution::wire::Reason;
 use super::lines::{LINES_MAX, LineCounts};
 use super::recovery::RecoveryCounts;
+use super::republish::RepublishCounts;
+use super::request_server::Refusal;
 use crate::app::feed::Feed;
 use nautilus_shm::metrics::labels::{
-    FeedError, FeedLine, HoleEnd, Label, Recovery, SubscriptionReason,
+    FeedError, FeedLine, HoleEnd, Label, Recovery, Republished, RequestEnd, SubscriptionReason,
 };
 use nautilus_shm::metrics::{MetricBank, table};
 
@@ -25,7 +27,19 @@ pub struct FeedMetrics {
     reported_lines: [LineCounts; LINES_MAX],
     reported_recovery: RecoveryCounts,
     reported_distribution: DistributionCounts,
+    reported_republish: RepublishCounts,
 }
+
+/// Labels of [`Refusal::ALL`], in that order.
+const REFUSALS: [RequestEnd; Refusal::ALL.len()] = [
+    RequestEnd::Length,
+    RequestEnd::Session,
+    RequestEnd::ZeroCount,
+    RequestEnd::Gone,
+    RequestEnd::NotYet,
+    RequestEnd::TooLong,
+    RequestEnd::Flood,
+];
 
 impl FeedMetrics {
     /// Adds what was counted since the last call. For housekeeping.
@@ -38,6 +52,7 @@ impl FeedMetrics {
         let mut total = Counters::default();
         let mut lines = [LineCounts::default(); LINES_MAX];
         let mut recovery = RecoveryCounts::default();
+        let mut republish = RepublishCounts::default();
         let (mut channels, mut suspect, mut books, mut orders) = (0, 0, 0, 0);
         let mut distribution = DistributionCounts::default();
         let mut subscribers = 0;
@@ -52,6 +67,9 @@ impl FeedMetrics {
             total.add(channel.counters());
             if let Some(counts) = channel.recovery_counts() {
                 recovery.add(counts);
+            }
+            if let Some(counts) = channel.republish_counts() {
+                republish.add(&counts);
             }
             for (line, counts) in lines.iter_mut().zip(channel.line_counts()) {
                 line.add(counts);
@@ -111,6 +129,29 @@ impl FeedMetrics {
         errors(FeedError::Publish, |counters| counters.publish_failures);
         self.publish_lines(lines, bank);
         self.publish_recovery(recovery, bank);
+        self.publish_republish(republish, bank);
+    }
+
+    fn publish_republish(&mut self, now: RepublishCounts, bank: &MetricBank<'_>) {
+        let before = std::mem::replace(&mut self.reported_republish, now);
+        let since = |count: fn(&RepublishCounts) -> u64| count(&now) - count(&before);
+        let add = |kind: Republished, count: fn(&RepublishCounts) -> u64| {
+            bank.add(table::FEED_REPUBLISHED_PACKETS.of(kind), since(count));
+        };
+        add(Republished::Messages, |counts| counts.packets);
+        add(Republished::Heartbeats, |counts| counts.heartbeats);
+        add(Republished::Ends, |counts| counts.ends);
+        add(Republished::Refused, |counts| counts.refused_packets);
+        bank.add(table::FEED_REPUBLISHED_MESSAGES, since(|counts| counts.messages));
+        bank.add(table::FEED_UNSENT_MESSAGES, since(|counts| counts.unsent));
+        bank.add(table::FEED_REQUESTED_MESSAGES, since(|counts| counts.requests.messages));
+        let request = |end: RequestEnd, more: u64| bank.add(table::FEED_REQUESTS.of(end), more);
+        request(RequestEnd::Answered, since(|counts| counts.requests.answered));
+        request(RequestEnd::Unsent, since(|counts| counts.unsent_answers));
+        let refused = now.requests.refused.iter().zip(&before.requests.refused);
+        for (label, (now, before)) in REFUSALS.into_iter().zip(refused) {
+            request(label, now - before);
+        }
     }
 
     fn publish_distribution(&mut self, now: DistributionCounts, bank: &MetricBank<'_>) {

@@ -127,11 +127,12 @@ pub trait Decoder {
     /// Asks for the memory that these messages will need, where that is worth it.
     fn look_ahead<'a>(_: &Publisher, _: impl Iterator<Item = &'a [u8]> + Clone) {}
 
-    /// Applies a message with this number. Returns why what is published cannot be believed from now on, if
+    /// Applies a message with this number, decoded and as it came. Returns why what is published cannot be believed from now on, if
     /// there is a reason.
     fn apply(
         publisher: &mut Publisher,
         message: &Self::Message<'_>,
+        bytes: &[u8],
         sequence: u64,
     ) -> Option<Doubt>;
 }

@@ -21,12 +21,14 @@ use super::itch::{DecodeError, Itch, Message};
 use super::moldudp64::{Packet, Session};
 use super::protocol::{Decoder, Protocol};
 use super::record::Value;
+use super::republish::show::{Show, ShowStanding};
 use super::session::Doubt;
 use super::statistics::Statistics;
 use super::status::{Changed, Statuses};
 use super::trades::Counted;
 use crate::app::{ChannelState, Keyspace};
 use facts::Facts;
+use nautilus_shm::front_region::SnapshotMessage;
 use publication::{Publication, Stored};
 use tops::TopsState;
 
@@ -60,6 +62,8 @@ pub struct Publisher {
     /// The books hold only what was added since a late join.
     partial: bool,
     live_until_ns: u64,
+    /// What shows the books to those who take snapshots of this node.
+    pub(super) show: Option<Box<Show>>,
     pub(super) counters: Counters,
 }
 
@@ -92,6 +96,7 @@ impl Publisher {
             older: 0,
             partial: false,
             live_until_ns: 0,
+            show: None,
             counters: Counters::default(),
             spec,
         }
@@ -155,6 +160,9 @@ impl Publisher {
         if let Some(tops) = &mut self.tops {
             tops.quotes.clear();
         }
+        if let Some(show) = &mut self.show {
+            show.clear();
+        }
         self.facts.clear();
         self.venue_stored = [Stored::Nothing; 2];
         self.venue_changed = [false; 2];
@@ -165,6 +173,18 @@ impl Publisher {
         self.backlog.clear();
         self.retries.clear();
         self.older = 0;
+    }
+
+    /// Shows some more of the books, if somebody wants them; see [`Show::turn`]. Returns whether somebody does.
+    #[inline]
+    pub fn show(
+        &mut self,
+        standing: impl FnOnce() -> ShowStanding,
+        push: impl FnMut(&SnapshotMessage<'_>) -> bool,
+    ) -> bool {
+        let Some(show) = self.show.as_mut().filter(|show| show.is_open()) else { return false };
+        show.turn(&self.books, &standing(), push);
+        true
     }
 
     /// Tries failed writes again, a bounded number of them.
@@ -235,7 +255,7 @@ impl Publisher {
     #[inline]
     fn apply_one_as<D: Decoder>(&mut self, sequence: u64, bytes: &[u8]) -> Option<Doubt> {
         match D::decode(bytes) {
-            Ok(message) => D::apply(self, &message, sequence),
+            Ok(message) => D::apply(self, &message, bytes, sequence),
             Err(DecodeError::UnknownType { .. }) => {
                 self.counters.unknown_messages += 1;
                 None
@@ -249,7 +269,15 @@ impl Publisher {
 
     /// Applies one message of ITCH to the books.
     #[inline]
-    pub(super) fn apply_itch(&mut self, message: &Message<'_>, sequence: u64) -> Option<Doubt> {
+    pub(super) fn apply_itch(
+        &mut self,
+        message: &Message<'_>,
+        bytes: &[u8],
+        sequence: u64,
+    ) -> Option<Doubt> {
+        if let Some(show) = &mut self.show {
+            show.note(&self.books, message, bytes);
+        }
         let mut doubt = None;
         let (effect, problem) = self.books.apply(message);
         if let Some(problem) = problem {

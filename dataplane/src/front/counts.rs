@@ -1,7 +1,7 @@
 //! What the front counts, and how it gets into its metric bank.
 
 use nautilus_shm::attach::CACHES_MAX;
-use nautilus_shm::metrics::labels::{ConnectionEnd, Label, SnapshotEnd};
+use nautilus_shm::metrics::labels::{ConnectionEnd, Label, ServedSnapshot, SnapshotEnd};
 use nautilus_shm::metrics::{MetricBank, table};
 
 use super::link::LinkCounts;
@@ -24,6 +24,7 @@ pub struct Counts {
     pub dropped_datagrams: u64,
     pub syscalls: u64,
     pub snapshots: [u64; SnapshotEnd::ALL.len()],
+    pub served_snapshots: [u64; ServedSnapshot::ALL.len()],
 }
 
 impl Counts {
@@ -58,6 +59,10 @@ impl Counts {
         for end in SnapshotEnd::ALL {
             let more = self.snapshots[end.index()] - before.snapshots[end.index()];
             bank.add(table::FRONT_SNAPSHOTS.of(*end), more);
+        }
+        for end in ServedSnapshot::ALL {
+            let more = self.served_snapshots[end.index()] - before.served_snapshots[end.index()];
+            bank.add(table::FRONT_SERVED_SNAPSHOTS.of(*end), more);
         }
         for (counter, now, then) in [
             (table::FRONT_ACCEPTED, self.accepted, before.accepted),

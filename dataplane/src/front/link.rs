@@ -15,7 +15,7 @@ use std::os::fd::OwnedFd;
 use nautilus_ebpf::intf::Permissions;
 use nautilus_shm::front_region::{
     ANSWER_BYTES_MAX, ANSWER_HEADER_BYTES, Answer, FRONT_RING_WORDS, FrontRegion, RequestHeader,
-    SnapshotMessage, request_tag,
+    SnapshotMessage, books_wanted, request_tag,
 };
 use nautilus_shm::message_ring::{MessageConsumer, MessageProducer};
 use nix::unistd::{read, write};
@@ -43,6 +43,17 @@ pub struct Wanted {
     pub attempt: u64,
     /// The session it is to be of.
     pub session: Session,
+}
+
+/// What a worker says of its feeds.
+#[derive(Clone, Copy, Debug)]
+pub enum Heard<'a> {
+    /// It wants a snapshot.
+    Wanted(Wanted),
+    /// A piece of the books that it was asked for.
+    Books(SnapshotMessage<'a>),
+    /// Some of that may be lost: it died, or the ring was damaged.
+    BooksLost,
 }
 
 /// A command that is not answered yet.
@@ -144,6 +155,14 @@ impl<'a> Link<'a> {
         pushed
     }
 
+    /// Asks for the books of a channel, if the worker has it; `false` when there is no room.
+    pub fn want_books(&mut self, channel: u8, attempt: u64) -> bool {
+        let (tag, payload) = books_wanted(channel, attempt);
+        let pushed = self.requests.push(tag, &[&payload]).is_ok();
+        self.pushed |= pushed;
+        pushed
+    }
+
     /// Wakes the worker for what was handed over, if it sleeps; at most one system call.
     pub fn wake(&mut self) {
         if !std::mem::take(&mut self.pushed) || !self.region.sleep().must_wake() || self.waking {
@@ -163,12 +182,12 @@ impl<'a> Link<'a> {
         }
     }
 
-    /// Gives every answer that has come to `deliver`, with its connection, `None` for an unknown outcome; and
-    /// every snapshot that is wanted to `want`. Returns how many messages there were.
+    /// Gives every answer that has come to `deliver`, with its connection, `None` for an unknown outcome; and all
+    /// that is said of feeds to `hear`. Returns how many messages there were.
     pub fn poll(
         &mut self,
         mut deliver: impl FnMut(u64, Option<&[u8]>),
-        mut want: impl FnMut(Wanted),
+        mut hear: impl FnMut(Heard<'_>),
     ) -> usize {
         self.settle();
         let mut count = 0;
@@ -178,6 +197,7 @@ impl<'a> Link<'a> {
                 // What was lost cannot be told apart from what is still to come.
                 let all = self.outstanding.len();
                 give_up(&mut self.outstanding, &mut self.counts, all, &mut deliver);
+                hear(Heard::BooksLost);
                 continue;
             };
             let Some(message) = popped else { break };
@@ -186,6 +206,7 @@ impl<'a> Link<'a> {
                     let taken =
                         self.outstanding.partition_point(|waiting| waiting.position <= position);
                     give_up(&mut self.outstanding, &mut self.counts, taken, &mut deliver);
+                    hear(Heard::BooksLost);
                 }
                 Some(Answer::Answer { connection, front_generation, sequence, text }) => {
                     let older =
@@ -204,8 +225,9 @@ impl<'a> Link<'a> {
                     deliver(connection, Some(text));
                 }
                 Some(Answer::SnapshotWanted { channel, attempt, session }) => {
-                    want(Wanted { channel, attempt, session: Session(session) });
+                    hear(Heard::Wanted(Wanted { channel, attempt, session: Session(session) }));
                 }
+                Some(Answer::Books(piece)) => hear(Heard::Books(piece)),
                 None => self.counts.stale += 1,
             }
         }

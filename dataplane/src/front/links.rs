@@ -3,7 +3,7 @@
 use nautilus_ebpf::intf::Permissions;
 use nautilus_shm::front_region::SnapshotMessage;
 
-use super::link::{Link, LinkCounts, Target, Wanted};
+use super::link::{Heard, Link, LinkCounts, Target};
 use crate::memcached::parse::{self, Next};
 
 /// One way a worker, in the order of the workers.
@@ -51,14 +51,19 @@ impl<'a> Links<'a> {
         self.links.iter_mut().for_each(Link::wake);
     }
 
-    /// [`Link::poll`] of all; `want` is told which worker wants a snapshot.
+    /// [`Link::poll`] of all; `hear` is told which worker says it.
     pub fn poll(
         &mut self,
         mut deliver: impl FnMut(u64, Option<&[u8]>),
-        mut want: impl FnMut(usize, Wanted),
+        mut hear: impl FnMut(usize, Heard<'_>),
     ) -> usize {
         let links = self.links.iter_mut().enumerate();
-        links.map(|(worker, link)| link.poll(&mut deliver, |wanted| want(worker, wanted))).sum()
+        links.map(|(worker, link)| link.poll(&mut deliver, |heard| hear(worker, heard))).sum()
+    }
+
+    /// [`Link::want_books`] of all, of which one at most has the channel; `false` when one has no room.
+    pub fn want_books(&mut self, channel: u8, attempt: u64) -> bool {
+        self.links.iter_mut().all(|link| link.want_books(channel, attempt))
     }
 
     /// [`Link::push_snapshot`] to a worker.

@@ -20,6 +20,7 @@ pub mod reads;
 pub mod ring;
 pub mod server;
 pub mod settings;
+pub mod snapshots;
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -49,6 +50,7 @@ use links::Links;
 use ring::{Ring, RingError};
 use server::Server;
 use settings::Settings;
+use snapshots::Snapshots;
 
 /// Descriptors that are no connection: listeners, regions, and one for a connection that is refused.
 const DESCRIPTORS_RESERVED: u64 = 64;
@@ -151,7 +153,8 @@ fn serve(socket: &OwnedFd, assignment: &FrontAssignment, mut fds: Fds) -> Result
         poll: config.front.poll,
     };
     let fetches = Fetches::new(&config.feed);
-    let mut server = Server::new(Ring::new()?, links, caches, settings, fetches);
+    let snapshots = Snapshots::new(&config, FrontRegion::front_generation(&regions[0]), &mut notes);
+    let mut server = Server::new(Ring::new()?, links, caches, settings, (fetches, snapshots));
     let _ = send(socket.as_fd(), &FromWorker::Ready { notes }, &[]);
     let serving =
         FromWorker::Serving { generation: assignment.generation, since_ns: monotonic_ns() };

@@ -27,11 +27,13 @@ use super::connection::{INPUT_BYTES_HIGH, Waits};
 use super::counts::Counts;
 use super::datagrams::{self, DATAGRAM};
 use super::fetches::Fetches;
+use super::link::Heard;
 use super::links::Links;
 use super::protocol;
 use super::reads::At;
 use super::ring::{Event, Ring, RingError, Token};
 use super::settings::Settings;
+use super::snapshots::Snapshots;
 use crate::config::PollPolicy;
 
 /// How long the answer ring is looked at without a pause. Too low: an answer that is a microsecond away
@@ -80,6 +82,7 @@ pub struct Server<'a> {
     settings: Settings,
     clients: Clients,
     fetches: Fetches,
+    snapshots: Snapshots,
     counts: Counts,
     /// Completions that are handled next; empty between two turns.
     events: Vec<Event>,
@@ -101,7 +104,7 @@ impl<'a> Server<'a> {
         links: Links<'a>,
         caches: FrontCaches,
         settings: Settings,
-        fetches: Fetches,
+        (fetches, snapshots): (Fetches, Snapshots),
     ) -> Self {
         let unarmed = caches.iter().flat_map(listeners::tokens).collect();
         Self {
@@ -111,6 +114,7 @@ impl<'a> Server<'a> {
             settings,
             clients: Clients::default(),
             fetches,
+            snapshots,
             counts: Counts::default(),
             events: Vec::new(),
             blocked: Vec::new(),
@@ -147,6 +151,7 @@ impl<'a> Server<'a> {
             }
             busy |= self.answers();
             busy |= self.fetches.turn(self.now_ns, &mut self.links);
+            self.snapshots.turn(self.now_ns, &mut self.links);
             self.unblock();
             while let Some(index) = self.clients.next_touched() {
                 self.settle(index);
@@ -180,6 +185,7 @@ impl<'a> Server<'a> {
             dropped_datagrams: self.caches.gone().dropped_datagrams,
             syscalls: self.counts.syscalls + self.ring.syscalls() + self.caches.gone().syscalls,
             snapshots: self.fetches.ended,
+            served_snapshots: self.snapshots.ended,
             ..self.counts
         };
         for cache in self.caches.iter() {
@@ -200,7 +206,7 @@ impl<'a> Server<'a> {
             return 0;
         }
         let idle_ns = monotonic_ns().saturating_sub(self.busy_ns);
-        if self.fetches.is_open() {
+        if self.fetches.is_open() || self.snapshots.is_open() {
             return FETCH_WAIT_NS;
         }
         if self.links.outstanding() > 0 || !self.blocked.is_empty() {
@@ -356,7 +362,7 @@ impl<'a> Server<'a> {
     fn answers(&mut self) -> bool {
         let mut resumed = Vec::new();
         let (clients, mut datagrams) = (&mut self.clients, Vec::new());
-        let (fetches, now_ns) = (&mut self.fetches, self.now_ns);
+        let (fetches, snapshots, now_ns) = (&mut self.fetches, &mut self.snapshots, self.now_ns);
         let deliver = |number, text: Option<&[u8]>| {
             if number & DATAGRAM != 0 {
                 datagrams.push((number, text.map(<[u8]>::to_vec)));
@@ -365,7 +371,10 @@ impl<'a> Server<'a> {
                 resumed.push((index, number));
             }
         };
-        let count = self.links.poll(deliver, |worker, wanted| fetches.want(worker, wanted, now_ns));
+        let count = self.links.poll(deliver, |worker, heard| match heard {
+            Heard::Wanted(wanted) => fetches.want(worker, wanted, now_ns),
+            heard => snapshots.hear(&heard),
+        });
         for (number, text) in &datagrams {
             if let Some(cache) = self.caches.at(datagrams::cache_of(*number)) {
                 let (reads, links) = (&mut cache.reads, &mut self.links);

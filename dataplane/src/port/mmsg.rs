@@ -1,6 +1,6 @@
 //! `recvmmsg` and `sendmmsg` over buffers allocated once, with the address of our side in both
-//! directions (`IP_PKTINFO`, `IPV6_PKTINFO`). Nothing but these two calls
-//! and the joining of an IPv4 group by interface index is in here.
+//! directions (`IP_PKTINFO`, `IPV6_PKTINFO`). Nothing but these two calls, the joining of an IPv4 group by
+//! interface index, and the interface that groups are sent by is in here.
 #![allow(unsafe_code)]
 
 use std::io;
@@ -177,6 +177,33 @@ pub fn join_v4(fd: BorrowedFd<'_>, group: std::net::Ipv4Addr, ifindex: u32) -> i
         )
     };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Routers that what is sent to a group may pass: as many as what is sent to one receiver.
+static GROUP_HOPS: libc::c_int = 64;
+
+/// Has what is sent to groups leave by the interface of this index, whatever the routes say.
+pub fn send_to_groups_by(fd: BorrowedFd<'_>, is_v4: bool, ifindex: u32) -> io::Result<()> {
+    let set = |level, name, value: *const libc::c_void, bytes: usize| {
+        // SAFETY: the kernel reads as many bytes of a live value as its size says.
+        let result = unsafe {
+            libc::setsockopt(fd.as_raw_fd(), level, name, value, bytes as libc::socklen_t)
+        };
+        if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    };
+    let hops = (&raw const GROUP_HOPS).cast();
+    let hops_bytes = size_of_val(&GROUP_HOPS);
+    let index = ifindex as libc::c_int;
+    if !is_v4 {
+        let interface = (&raw const index).cast();
+        set(libc::IPPROTO_IPV6, libc::IPV6_MULTICAST_IF, interface, size_of_val(&index))?;
+        return set(libc::IPPROTO_IPV6, libc::IPV6_MULTICAST_HOPS, hops, hops_bytes);
+    }
+    let any = libc::in_addr { s_addr: 0 };
+    let request = libc::ip_mreqn { imr_multiaddr: any, imr_address: any, imr_ifindex: index };
+    let interface = (&raw const request).cast();
+    set(libc::IPPROTO_IP, libc::IP_MULTICAST_IF, interface, size_of_val(&request))?;
+    set(libc::IPPROTO_IP, libc::IP_MULTICAST_TTL, hops, hops_bytes)
 }
 
 fn name_endpoint(name: &Name, bytes: libc::socklen_t) -> Endpoint {

@@ -34,6 +34,8 @@ pub struct SocketSpec {
     pub interface: u16,
     /// Whether other sockets of this user have the same address: the kernel divides the flows.
     pub shared: bool,
+    /// Interface index that what is sent to groups leaves by; 0: by the routes.
+    pub sends_to_groups_by: u32,
 }
 
 /// Which socket could not be opened, and why.
@@ -181,6 +183,13 @@ fn bind_to(spec: &SocketSpec, free: bool) -> Result<Bound, SocketError> {
             step: "joining group",
             address: group.to_string(),
             source,
+        })?;
+    }
+    if spec.sends_to_groups_by != 0 {
+        let (is_v4, ifindex) = (spec.bind.is_ipv4(), spec.sends_to_groups_by);
+        super::mmsg::send_to_groups_by(socket.as_fd(), is_v4, ifindex).map_err(|source| {
+            let (step, address) = ("choosing the interface of groups for", spec.bind.to_string());
+            SocketError { step, address, source }
         })?;
     }
     let local = socket.local_addr().map_err(|source| SocketError {

@@ -228,6 +228,12 @@ impl Apps for NodeApps {
         };
         if self.has_feeds {
             count += self.caches.turn_feeds(clock.now_ns());
+            if let Some(front) = &mut self.front {
+                let feeds = self.caches.feeds_mut();
+                count += feeds
+                    .map(|(feed, _)| feed.show_books(|piece| front.push_books(piece)))
+                    .sum::<usize>();
+            }
         }
         if self.peers.is_some() {
             count += self.take_on(clock, tx);
@@ -420,7 +426,7 @@ mod tests {
             access: AccessList::everybody(),
             hot: None,
             feed: Some(Feed::new(&[FeedSpec { lines: vec![line], channel, recovery: None }])),
-            lines: vec![Line { endpoint: line, worker: 0, is_ours: true }],
+            lines: vec![Line { endpoint: line, worker: 0, is_ours: true, brings: true }],
         };
         let (front, peers, capture) = (None, None, None);
         let prepared = Prepared { echo_port: None, caches: vec![cache], front, peers, capture };

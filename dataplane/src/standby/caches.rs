@@ -14,7 +14,7 @@ use super::xdp_maps::XdpMaps;
 use crate::access::AccessList;
 use crate::app::cache::Banks;
 use crate::app::feed::Feed;
-use crate::app::feed_specs::{lines_of, spec_of};
+use crate::app::feed_specs::{asked_of, lines_of, republish_of, spec_of};
 use crate::app::{App, CacheApp};
 use crate::capture::tap::Tap;
 use crate::config::{self, NodeConfig};
@@ -49,6 +49,8 @@ pub(super) struct Line {
     pub endpoint: Endpoint,
     pub worker: usize,
     pub is_ours: bool,
+    /// Messages come to it, not requests for them.
+    pub brings: bool,
 }
 
 /// What a standby makes of one cache before it is promoted: books are large.
@@ -77,14 +79,17 @@ impl PreparedCache {
         let table = TableReader::attach(memory.clone()).map_err(StandbyError::Table)?;
         let (mut lines, mut specs) = (Vec::new(), Vec::new());
         let (mut applied, mut distributions) = (Vec::new(), Vec::new());
+        let (mut republish, mut shown) = (Vec::new(), Vec::new());
         let feeds = config.feed.iter().enumerate();
         for (place, feed) in feeds.filter(|(_, feed)| publishes_into(feed, opened, config)) {
             let owner = || table.shard_index(format!("md:{}:", feed.venue).as_bytes());
             let worker = if is_alone { number } else { owner() };
             let is_ours = worker == number;
-            let line = |&endpoint| Line { endpoint, worker: worker as usize, is_ours };
-            let own: Vec<Endpoint> = feed.own_endpoints().map(Endpoint::from).collect();
-            lines.extend(lines_of(feed).iter().chain(&own).map(line));
+            let worker = worker as usize;
+            let line = |endpoint, brings| Line { endpoint, worker, is_ours, brings };
+            let replies = feed.requests_from().map(Endpoint::from);
+            lines.extend(lines_of(feed).into_iter().chain(replies).map(|at| line(at, true)));
+            lines.extend(asked_of(feed).map(|at| line(at, false)));
             if is_ours {
                 // No worker before had one of this number: it was made earlier.
                 let spec = spec_of(feed, config, monotonic_ns()).ok_or(StandbyError::Venue)?;
@@ -98,6 +103,8 @@ impl PreparedCache {
                 let section = feed.distribution.as_ref();
                 distributions
                     .push(section.map(|section| Distribution::new(section.spec(feed.depth))));
+                republish.push(republish_of(feed, config));
+                shown.extend(feed.shows_books().then_some(feed.channel));
             }
         }
         Ok(Self {
@@ -108,7 +115,8 @@ impl PreparedCache {
             access: config.access_to(&opened.section),
             hot: maps.hot_set_of(opened)?,
             feed: (!specs.is_empty())
-                .then(|| Feed::new(&specs).saying(applied).distributing(distributions)),
+                .then(|| Feed::new(&specs).saying(applied).distributing(distributions))
+                .map(|feed| feed.republishing(republish).showing(&shown)),
             lines,
         })
     }
@@ -203,7 +211,8 @@ impl ServedCache {
     /// Whether this worker applies what comes on a line of this cache.
     #[inline]
     pub fn applies(&self, destination: &Endpoint) -> bool {
-        self.lines.iter().any(|line| line.is_ours && line.endpoint == *destination)
+        let is_it = |line: &Line| line.is_ours && line.brings && line.endpoint == *destination;
+        self.lines.iter().any(is_it)
     }
 }
 
@@ -336,6 +345,10 @@ impl Snapshots for ServedCaches {
                 return;
             }
         }
+    }
+
+    fn want_books(&mut self, channel: u8, attempt: u64) {
+        self.feeds_mut().for_each(|(feed, _)| feed.want_books(channel, attempt));
     }
 }
 

@@ -77,7 +77,7 @@ impl ServedCaches {
     }
 
     fn captures_feed(&self, tap: &Tap, destination: &Endpoint) -> bool {
-        tap.wants_feeds() && self.applies(destination) && !self.distributes_from(destination)
+        tap.wants_feeds() && self.applies(destination)
     }
 
     /// A datagram of a feed that another worker sent on is about to be handled.
@@ -119,11 +119,6 @@ impl ServedCaches {
         {
             tap.event(now_ns, place as u8, &Event::Housekeeping);
         }
-    }
-
-    /// What subscribers ask for moves no book.
-    fn distributes_from(&self, endpoint: &Endpoint) -> bool {
-        self.feeds().flat_map(Feed::distributions).any(|own| own.endpoint() == *endpoint)
     }
 
     /// Sends what feeds have to send.

@@ -7,7 +7,7 @@ use nautilus_shm::clock::monotonic_ns;
 use nautilus_shm::control_region::ControlRegion;
 
 use super::StandbyError;
-use crate::config::{self, Feed, FeedLine, NodeConfig, PortKind};
+use crate::config::{self, Feed, FeedLine, FeedRepublish, NodeConfig, PortKind};
 use crate::kill_point::{self, EveryStore};
 use crate::net::{Endpoint, RxChecksum};
 use crate::port::socket::{SocketPort, SocketSpec};
@@ -125,13 +125,28 @@ fn kernel_sockets(config: &NodeConfig, applied: &[Endpoint]) -> Vec<SocketSpec> 
             for port in &ports {
                 let bind = SocketAddr::new(address, *port);
                 let interface = index as u16;
-                specs.push(SocketSpec { bind, groups: Vec::new(), interface, shared });
+                specs.push(SocketSpec {
+                    bind,
+                    groups: Vec::new(),
+                    interface,
+                    shared,
+                    sends_to_groups_by: 0,
+                });
             }
         }
     }
     let own = config.feed.iter().flat_map(Feed::own_endpoints);
     for bind in own.filter(|own| applied.contains(&Endpoint::from(*own))) {
-        specs.push(SocketSpec { bind, groups: Vec::new(), interface: 0, shared });
+        specs.push(SocketSpec {
+            bind,
+            groups: Vec::new(),
+            interface: 0,
+            shared,
+            sends_to_groups_by: 0,
+        });
+    }
+    for republish in config.feed.iter().filter_map(|feed| feed.republish.as_ref()) {
+        specs.extend(sockets_of(republish, config, applied, shared));
     }
     // A group's datagrams come to every socket that is a member.
     let is_ours = |line: &FeedLine| applied.contains(&Endpoint::new(line.group, line.port));
@@ -150,11 +165,39 @@ fn kernel_sockets(config: &NodeConfig, applied: &[Endpoint]) -> Vec<SocketSpec> 
         match specs.iter_mut().find(is_same) {
             Some(spec) => spec.groups.extend(groups),
             None => {
-                specs.push(SocketSpec { bind, groups: groups.collect(), interface: 0, shared });
+                specs.push(SocketSpec {
+                    bind,
+                    groups: groups.collect(),
+                    interface: 0,
+                    shared,
+                    sends_to_groups_by: 0,
+                });
             }
         }
     }
     specs
+}
+
+/// What a feed is given out again by: a socket to send from, one that requests come to, or one for both.
+fn sockets_of(
+    republish: &FeedRepublish,
+    config: &NodeConfig,
+    applied: &[Endpoint],
+    shared: bool,
+) -> Vec<SocketSpec> {
+    let name = &config.interface[republish.interface_index(config)].name;
+    // An interface that is missing sends nothing; the supervisor has said so.
+    let ifindex = nix::net::if_::if_nametoindex(name.as_str()).unwrap_or(0);
+    let spec = |bind: SocketAddr| SocketSpec {
+        bind,
+        groups: Vec::new(),
+        interface: republish.interface_index(config) as u16,
+        shared,
+        sends_to_groups_by: if bind == republish.from { ifindex } else { 0 },
+    };
+    let requests = republish.requests.filter(|requests| *requests != republish.from);
+    let binds = [republish.from].into_iter().chain(requests);
+    binds.filter(|bind| applied.contains(&Endpoint::from(*bind))).map(spec).collect()
 }
 
 #[cfg(test)]

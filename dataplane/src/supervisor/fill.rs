@@ -9,7 +9,7 @@ use nautilus_ebpf::{FeedLineAt, Steering, SteeringError};
 use super::caches::{CacheOpened, OpenCache};
 use super::mirror::Mirror;
 use super::resources::OpenError;
-use crate::config::{Auto, Cache, Feed, FeedLine, Interface, NodeConfig, PortKind};
+use crate::config::{Auto, Cache, Feed, FeedLine, FeedRepublish, Interface, NodeConfig, PortKind};
 
 /// Ids of services in the steering program's `ports` map.
 const SERVICE_ECHO: u32 = 1;
@@ -104,6 +104,9 @@ pub fn fill_with<'a>(
     services.extend(every_line.map(|line| (line.port, listening(line.port))));
     let own = config.feed.iter().flat_map(Feed::own_endpoints);
     services.extend(own.map(|own| (own.port(), Service::listening(SERVICE_FEED))));
+    let republished = config.feed.iter().filter_map(|feed| feed.republish.as_ref());
+    let ports = republished.flat_map(FeedRepublish::service_ports);
+    services.extend(ports.map(|port| (port, Service::listening(SERVICE_FEED))));
     steering.replace_feed_lines(&lines).map_err(failed)?;
     steering.replace_services(&services).map_err(failed)?;
     steering.replace_served_addresses(&served_addresses(config, mirror)).map_err(failed)

@@ -110,8 +110,13 @@ impl CacheSockets {
             let Some(listener) = absent_family(open_listener(address))? else { continue };
             this.listeners.push(listener);
             if kind == PortKind::Xdp {
-                let spec =
-                    SocketSpec { bind: address, groups: Vec::new(), interface: 0, shared: false };
+                let spec = SocketSpec {
+                    bind: address,
+                    groups: Vec::new(),
+                    interface: 0,
+                    shared: false,
+                    sends_to_groups_by: 0,
+                };
                 this.datagrams.push(bind_socket(&spec)?);
             }
         }

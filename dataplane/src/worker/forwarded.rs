@@ -3,6 +3,7 @@
 //! ```text
 //!   request ring -> command -> application of its cache -> answer -> answer ring
 //!                -> piece of a snapshot -> channel of a feed
+//!                -> books wanted        -> channel of a feed -> its books, in pieces -> answer ring
 //! ```
 //!
 //! Consumer of the request ring, producer of the answer ring, writer of the worker's announcement in the
@@ -14,8 +15,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use nautilus_ebpf::intf::Permissions;
 use nautilus_shm::front_region::{
     ANSWER_BYTES_MAX, ANSWER_HEADER_BYTES, Answer, COMMAND_BYTES_MAX, FRONT_RING_WORDS,
-    FrontRegion, REQUEST_HEADER_BYTES, RequestHeader, SnapshotContent, SnapshotMessage,
-    is_snapshot, request_permissions,
+    FrontRegion, REQUEST_HEADER_BYTES, RequestHeader, SNAPSHOT_HEADER_BYTES, SnapshotContent,
+    SnapshotMessage, is_books_wanted, is_snapshot, read_books_wanted, request_permissions,
 };
 use nautilus_shm::message_ring::{MessageConsumer, MessageProducer};
 use nautilus_shm::metrics::{MetricBank, table};
@@ -54,6 +55,8 @@ pub trait Caches {
 pub trait Snapshots {
     /// A piece of an attempt for the channel of this number.
     fn take_snapshot(&mut self, channel: u8, attempt: u64, now_ns: u64, piece: SnapshotPiece<'_>);
+    /// The front wants the books of the channel of this number, if there is one here.
+    fn want_books(&mut self, channel: u8, attempt: u64);
 }
 
 /// The worker's ends of both rings.
@@ -173,6 +176,17 @@ impl Forwarded {
                 self.take_snapshot(message.bytes, message.generation, caches, clock.now_ns());
                 continue;
             }
+            if is_books_wanted(message.tag) {
+                let wanted = read_books_wanted(&self.command[..message.bytes]);
+                self.damaged += u64::from(wanted.is_none());
+                // A front that is gone wants nothing.
+                if let Some((channel, attempt)) = wanted
+                    && message.generation == self.region.front_generation()
+                {
+                    caches.want_books(channel, attempt);
+                }
+                continue;
+            }
             let Some((header, command)) = RequestHeader::decode(&self.command[..message.bytes])
             else {
                 self.damaged += 1;
@@ -249,6 +263,16 @@ impl Forwarded {
         }
     }
 
+    /// Hands a piece of a channel's books to the front; `false` when there is no room for it beside an answer, so
+    /// that commands never wait for it.
+    pub fn push_books(&mut self, piece: &SnapshotMessage<'_>) -> bool {
+        let (tag, header, rest) = Answer::books(piece);
+        let bytes = SNAPSHOT_HEADER_BYTES + rest.len();
+        self.taken.is_none()
+            && self.answers.has_room(2 * (ANSWER_HEADER_BYTES + ANSWER_BYTES_MAX) + bytes)
+            && self.answers.push(tag, &[&header, rest]).is_ok()
+    }
+
     /// Announces a sleep; `false` when there is work.
     #[inline]
     pub fn sleeps(&mut self, until_ns: u64) -> bool {
@@ -302,6 +326,10 @@ mod tests {
         fn take_snapshot(&mut self, channel: u8, attempt: u64, _: u64, piece: SnapshotPiece<'_>) {
             self.1.push(format!("{channel} {attempt} {piece:?}"));
         }
+
+        fn want_books(&mut self, channel: u8, attempt: u64) {
+            self.1.push(format!("books of {channel} {attempt}"));
+        }
     }
 
     impl Caches for Only {
@@ -332,6 +360,7 @@ mod tests {
                     let session = session.escape_ascii();
                     answers.push((attempt, format!("snapshot of {channel}, {session}")));
                 }
+                Answer::Books(piece) => answers.push((piece.attempt, "books".into())),
             }
         }
         answers
@@ -372,6 +401,35 @@ mod tests {
             "3 8 End(9)",
         ];
         assert_eq!(cache.1, expected);
+    }
+
+    #[test]
+    fn books_are_told_to_a_front_that_lives_and_leave_room_for_answers() {
+        let (region, mut forwarded) = forwarded();
+        let mut cache = Only::new();
+        let (dead, front) = (region.advance_front(), region.advance_front());
+        forwarded.take_over(5);
+        let content = SnapshotContent::Messages(&[7; 16 << 10]);
+        let piece = SnapshotMessage { channel: 3, attempt: 8, content };
+        assert!(!forwarded.push_books(&piece), "the front is told first who speaks");
+        for (generation, attempt) in [(dead, 6), (front, 8)] {
+            let (tag, payload) = nautilus_shm::front_region::books_wanted(3, attempt);
+            region.requests().producer(generation).push(tag, &[&payload]).unwrap();
+        }
+        forwarded.serve(&mut cache, &Monotonic);
+        assert_eq!(cache.1, ["books of 3 8"]);
+        let mut pieces = 0;
+        while forwarded.push_books(&piece) {
+            pieces += 1;
+        }
+        assert!(pieces > 50, "{pieces}");
+        // A command is executed all the same, whatever its answer is.
+        let mut requests = region.requests().producer(front);
+        requests.push(0, &[&Only::header(4), b"version\r\n"]).unwrap();
+        assert_eq!(forwarded.serve(&mut cache, &Monotonic), 1);
+        let all = answers(region);
+        assert_eq!(all.len(), 2 + pieces);
+        assert_eq!((all[1].0, all.last().unwrap().0), (8, 4));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use nautilus_dataplane::feed::book::Books;
 use nautilus_dataplane::feed::channel::{Channel, SnapshotPiece};
 use nautilus_dataplane::feed::itch::Side;
 use nautilus_dataplane::feed::moldudp64::{Packet, Session};
@@ -61,9 +62,12 @@ impl Transmit for Wire<'_> {
     }
 }
 
+/// The records of all books as of a message, by its number.
+pub type BooksByNumber = BTreeMap<u64, BTreeMap<Vec<u8>, String>>;
+
 /// All of it, and its clock.
 pub struct Chain<'a> {
-    day: Option<(Session, &'a Day, &'a BTreeMap<u64, BTreeMap<Vec<u8>, String>>)>,
+    day: Option<(Session, &'a Day, &'a BooksByNumber)>,
     pub node: Node,
     pub receiver: Node,
     pub now_ns: u64,
@@ -103,12 +107,7 @@ impl<'a> Chain<'a> {
     }
 
     /// The venue's day from here on, and what is true of it after each number; empty where that is not looked at.
-    pub fn begin(
-        &mut self,
-        session: Session,
-        day: &'a Day,
-        truth: &'a BTreeMap<u64, BTreeMap<Vec<u8>, String>>,
-    ) {
+    pub fn begin(&mut self, session: Session, day: &'a Day, truth: &'a BooksByNumber) {
         self.day = Some((session, day, truth));
         self.was_live = 0;
     }
@@ -254,7 +253,10 @@ pub fn packet_of(payload: &[u8]) -> Packet<'_> {
 
 /// Every order of every book, in the order of their queues.
 pub fn books(channel: &Channel) -> Vec<(u16, Side, u64, u32, u32)> {
-    let books = channel.books();
+    books_of(channel.books())
+}
+
+pub fn books_of(books: &Books) -> Vec<(u16, Side, u64, u32, u32)> {
     let mut all = Vec::new();
     for (locate, _) in books.symbols() {
         for side in [Side::Buy, Side::Sell] {

@@ -4,6 +4,7 @@
 mod chain;
 #[path = "../support/mod.rs"]
 mod support;
+mod walk;
 #[allow(dead_code)]
 #[path = "../feed_recovery/world.rs"]
 mod world;

@@ -1,4 +1,4 @@
-//! A venue in the client's namespace, and a relay that takes its lines to a node and loses packets of them.
+//! A venue in a node's client namespace, and two lines from it to the node that lose packets.
 #![allow(dead_code)]
 
 use std::net::{SocketAddr, UdpSocket};
@@ -8,19 +8,20 @@ use std::time::Duration;
 
 use nautilus_dataplane::replay::random::Random;
 
-use crate::supervised::{CLIENT, Supervised};
+use super::supervised::{CLIENT, Supervised};
 
 pub const REQUESTS: u16 = 26_500;
 pub const SNAPSHOTS: u16 = 26_600;
 /// What the venue sends to, inside its own namespace, and what the node receives on.
-const SENT: [&str; 2] = ["239.255.71.1:26481", "239.255.71.2:26482"];
-const RECEIVED: [&str; 2] = ["233.54.12.111:26477", "233.54.12.112:26478"];
+pub const SENT: [&str; 2] = ["239.255.71.1:26481", "239.255.71.2:26482"];
+pub const RECEIVED: [&str; 2] = ["233.54.12.111:26477", "233.54.12.112:26478"];
 
 /// The venue in the client's namespace; what it prints is shown when it fails.
 pub struct Venue(Child);
 
 impl Venue {
-    pub fn start(node: &Supervised, messages: u32, begin_after_ms: u32) -> Self {
+    /// It begins its day after a time, and stays for another when that is over.
+    pub fn start(node: &Supervised, messages: u32, begin_after_ms: u32, linger_ms: u32) -> Self {
         let books = node.dir.path().join("books");
         let password = node.dir.path().join("venue-password");
         std::fs::write(&password, "secret\n").unwrap();
@@ -31,7 +32,7 @@ impl Venue {
         }
         let options = format!(
             "--seed 5 --symbols 24 --rate 8000 --session VENUE --messages {messages} \
-             --begin-after-ms {begin_after_ms} --linger-ms 8000 --user NODE \
+             --begin-after-ms {begin_after_ms} --linger-ms {linger_ms} --user NODE \
              --request {CLIENT}:{REQUESTS} --snapshot {CLIENT}:{SNAPSHOTS}"
         );
         command.args(options.split(' ')).arg("--password-file").arg(password);
@@ -39,6 +40,7 @@ impl Venue {
         Self(command.stdout(Stdio::piped()).spawn().unwrap())
     }
 
+    /// Whether it is gone.
     pub fn has_ended(&mut self) -> bool {
         self.0.try_wait().unwrap().is_some()
     }

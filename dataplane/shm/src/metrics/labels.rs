@@ -389,6 +389,26 @@ labels! {
         Other ["other"],
     }
 
+    /// How a connection to the snapshot server of a feed that is given out again ended.
+    ServedSnapshot ["end"] {
+        /// All of a snapshot was sent.
+        Sent ["sent"],
+        /// Wrong user or password, or another session or number than there is.
+        Rejected ["rejected"],
+        /// The books cannot be believed at the moment.
+        NotExact ["not_exact"],
+        /// The books could no longer be believed, or their worker died, before all was told.
+        Void ["void"],
+        /// The client took nothing, or too little, for too long.
+        Slow ["slow"],
+        /// The client left, broke the protocol, or did not log in.
+        Left ["left"],
+        /// As many clients as there may be.
+        Limit ["limit"],
+        /// The source is not among `access.sources`.
+        Source ["source"],
+    }
+
     /// What became of the ways in which a feed gets back what no line brought.
     Recovery ["what"] {
         /// Requests sent.
@@ -409,5 +429,39 @@ labels! {
         SnapshotsFailed ["snapshots_failed"],
         /// Live packets for which there was no room meanwhile.
         QueueDropped ["queue_dropped"],
+    }
+
+    /// Packets that a feed is given out again in.
+    Republished ["kind"] {
+        /// With messages.
+        Messages ["messages"],
+        /// Heartbeats.
+        Heartbeats ["heartbeats"],
+        /// Announcements of the end of a session.
+        Ends ["ends"],
+        /// Not taken by the port at first, and tried again.
+        Refused ["refused"],
+    }
+
+    /// What became of a request for messages that were lost of a feed given out again.
+    RequestEnd ["end"] {
+        /// Answered.
+        Answered ["answered"],
+        /// Not 20 bytes.
+        Length ["length"],
+        /// Of another session.
+        Session ["session"],
+        /// No message was asked for.
+        ZeroCount ["zero_count"],
+        /// Older than what is kept, or never had.
+        Gone ["gone"],
+        /// Not given out yet.
+        NotYet ["not_yet"],
+        /// The message does not fit a packet.
+        TooLong ["too_long"],
+        /// The source, or all sources together, ask too often.
+        Flood ["flood"],
+        /// Answered, and the port did not take the answer.
+        Unsent ["unsent"],
     }
 }

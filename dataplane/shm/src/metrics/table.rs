@@ -6,8 +6,8 @@
 
 use super::labels::{
     CacheError, CacheOutcome, CacheVerb, ConnectionEnd, FeedError, FeedLine, FrameOwner, HitPath,
-    HoleEnd, Label, LabelSet, NeighbourOutcome, Recovery, RxDrop, SnapshotEnd, SubscriptionReason,
-    TxDrop, XdpVerdict,
+    HoleEnd, Label, LabelSet, NeighbourOutcome, Recovery, Republished, RequestEnd, RxDrop,
+    ServedSnapshot, SnapshotEnd, SubscriptionReason, TxDrop, XdpVerdict,
 };
 use super::{Counter, CounterBy, Gauge, GaugeBy, Kind, MetricSpec, Owner, Unit, slot_of};
 
@@ -151,6 +151,11 @@ metric_table! {
     FEED_RESEND_REFUSED counter "nautilus_feed_resend_refused_total" Events Worker: "Requests for messages by nobody's session, of messages to come, or too many at once";
     FEED_LEFT_OUT counter "nautilus_feed_left_out_records_total" Messages Worker: "Records that newer ones took the place of before they were sent to a conflated subscriber";
     FEED_DISTRIBUTION_DELAYED counter "nautilus_feed_distribution_delayed_packets_total" Packets Worker: "Packets to subscribers that the port did not take at once";
+    FEED_REPUBLISHED_PACKETS counter "nautilus_feed_republished_packets_total" Packets Worker by Republished: "Packets that feeds were given out again in";
+    FEED_REPUBLISHED_MESSAGES counter "nautilus_feed_republished_messages_total" Messages Worker: "Messages in those";
+    FEED_UNSENT_MESSAGES counter "nautilus_feed_republished_unsent_messages_total" Messages Worker: "Messages lost on the line that a feed is given out on: the port took nothing for too long, or they fit no packet; most can be asked for";
+    FEED_REQUESTS counter "nautilus_feed_republished_requests_total" Events Worker by RequestEnd: "Requests for messages lost of feeds given out again";
+    FEED_REQUESTED_MESSAGES counter "nautilus_feed_republished_requested_messages_total" Messages Worker: "Messages in answers to those";
     FEED_SUSPECT_CHANNELS gauge "nautilus_feed_suspect_channels" Channels Worker: "Channels whose records are suspect";
     FEED_CHANNELS gauge "nautilus_feed_channels" Channels Worker: "Channels configured";
     FEED_BOOKS gauge "nautilus_feed_books" Books Worker: "Order books held";
@@ -194,6 +199,7 @@ metric_table! {
     FRONT_ACCEPTED counter "nautilus_front_accepted_connections_total" Connections Front: "TCP connections accepted, refused ones included";
     FRONT_ENDED counter "nautilus_front_ended_connections_total" Connections Front by ConnectionEnd: "TCP connections that ended or were refused, by reason";
     FRONT_SNAPSHOTS counter "nautilus_front_snapshots_total" Events Front by SnapshotEnd: "Snapshots of feeds fetched, by how that ended";
+    FRONT_SERVED_SNAPSHOTS counter "nautilus_front_served_snapshots_total" Events Front by ServedSnapshot: "Connections to the snapshot server of a feed given out again, by how they ended";
     FRONT_RX_BYTES counter "nautilus_front_rx_bytes_total" Bytes Front: "Bytes received over TCP";
     FRONT_TX_BYTES counter "nautilus_front_tx_bytes_total" Bytes Front: "Bytes sent over TCP";
     FRONT_HELD_BYTES gauge "nautilus_front_held_bytes" Bytes Front: "Memory of unfinished commands and untaken answers";

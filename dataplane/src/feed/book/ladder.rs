@@ -135,6 +135,15 @@ impl Ladder {
         self.handles[..self.count()].iter().copied().chain(levels.handles(&self.deep))
     }
 
+    /// Handle of the best level that is not better than this key.
+    pub fn at_or_behind(&self, levels: &Levels, side: Side, key: u32) -> Option<u32> {
+        let at = self.position(key);
+        match at < self.count() {
+            true => Some(self.handles[at]),
+            false => levels.at_or_behind(&self.deep, side, key),
+        }
+    }
+
     /// Index of the first key not below this one. All sixteen are compared, with no branch.
     #[inline(always)]
     fn position(&self, key: u32) -> usize {
@@ -215,6 +224,11 @@ mod tests {
                     let expected: Vec<u32> = oracle[side].values().copied().collect();
                     assert_eq!(found, expected);
                     assert_eq!(ladders[side].best(), expected.first().copied());
+                    for key in [wanted, wanted.saturating_add(1), 0, u32::MAX] {
+                        let found = ladders[side].at_or_behind(&levels, sides[side], key);
+                        let next = oracle[side].range(key..).next().map(|(_, handle)| *handle);
+                        assert_eq!(found, next);
+                    }
                     let deep = expected.len() - ladders[side].count();
                     assert_eq!(ladders[side].has_deep, deep != 0);
                     assert!(deep == 0 || ladders[side].count() >= LOW);

@@ -251,6 +251,12 @@ impl Levels {
         })
     }
 
+    /// The first level of a list whose key is not before this one.
+    pub(super) fn at_or_behind(&self, list: &LevelList, side: Side, price_key: u32) -> Option<u32> {
+        let before = self.search(list, side, price_key);
+        Some(self.next(list, before[0], 0)).filter(|handle| *handle != NONE)
+    }
+
     /// For each height the last node before this key, [`NONE`] standing for the head.
     fn search(&self, list: &LevelList, side: Side, price_key: u32) -> [u32; HEIGHT_MAX] {
         let mut before = [NONE; HEIGHT_MAX];

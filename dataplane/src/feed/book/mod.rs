@@ -23,6 +23,7 @@ pub mod index;
 pub mod ladder;
 pub mod levels;
 pub mod orders;
+mod walk;
 
 use super::Symbol;
 use super::itch::Side;
@@ -33,6 +34,7 @@ use orders::Orders;
 pub use ahead::AHEAD_MAX;
 pub use levels::Level;
 pub use orders::Order;
+pub use walk::{Step, Walk};
 
 /// Stock locates are 16 bits.
 const LOCATES: usize = 1 << 16;

@@ -193,6 +193,16 @@ impl Orders {
         })
     }
 
+    /// Place of the order behind this one in its queue; [`NONE`] behind the last.
+    pub fn next(&self, place: u32) -> u32 {
+        self.nodes[place as usize].next
+    }
+
+    /// Place of the order before this one in its queue; [`NONE`] before the first.
+    pub fn previous(&self, place: u32) -> u32 {
+        self.nodes[place as usize].previous
+    }
+
     /// The orders before this place, from the nearest to the oldest.
     pub fn ahead_of(&self, place: u32) -> impl Iterator<Item = &Order> {
         let mut at = self.nodes[place as usize].previous;

@@ -1,9 +1,11 @@
 //! The part of a channel that gives out again what it has applied.
 
 use super::super::moldudp64::Session;
+use super::super::republish::show::{Show, ShowCounts, ShowStanding};
 use super::super::republish::{RepublishCounts, RepublishSpec, Republisher, Standing};
 use super::Channel;
 use crate::port::{Datagram, Transmit};
+use nautilus_shm::front_region::SnapshotMessage;
 
 impl Channel {
     /// The same channel, giving out again what it applies. Allocates what that needs.
@@ -39,6 +41,43 @@ impl Channel {
         if let Some(republisher) = &mut self.republisher {
             republisher.send(now_ns, &standing, tx);
         }
+    }
+
+    /// The same channel, showing its books to those who take snapshots of this node. Allocates what that needs.
+    pub fn showing(mut self) -> Self {
+        self.publisher.show = Some(Box::new(Show::new(self.spec.channel)));
+        self
+    }
+
+    /// The front wants the books, under this attempt of its own.
+    pub fn want_books(&mut self, attempt: u64) {
+        if let Some(show) = &mut self.publisher.show {
+            show.want(attempt);
+        }
+    }
+
+    /// Shows some of the books that the front wants; `push` hands over a piece or says that there is no room.
+    /// Bounded; to be called every turn of the loop. Returns whether somebody wants them.
+    #[inline]
+    pub fn show_books(&mut self, push: impl FnMut(&SnapshotMessage<'_>) -> bool) -> bool {
+        let Self { publisher, arbitration, .. } = self;
+        publisher.show(
+            || {
+                let sequencer = arbitration.sequencer();
+                let is_exact = sequencer.is_exact_so_far()
+                    && !sequencer.is_joining()
+                    && !sequencer.is_partial()
+                    && !arbitration.is_frozen();
+                let session = sequencer.session().filter(|_| is_exact);
+                ShowStanding { session, next_sequence: sequencer.expected() }
+            },
+            push,
+        )
+    }
+
+    /// What was shown; `None` where nothing is.
+    pub fn show_counts(&self) -> Option<ShowCounts> {
+        self.publisher.show.as_ref().map(|show| show.counts())
     }
 
     /// Another session begins.

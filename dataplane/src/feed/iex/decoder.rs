@@ -35,7 +35,12 @@ impl Decoder for Tops {
     }
 
     #[inline]
-    fn apply(publisher: &mut Publisher, message: &Message<'_>, sequence: u64) -> Option<Doubt> {
+    fn apply(
+        publisher: &mut Publisher,
+        message: &Message<'_>,
+        _bytes: &[u8],
+        sequence: u64,
+    ) -> Option<Doubt> {
         publisher.apply_tops(message, sequence)
     }
 }

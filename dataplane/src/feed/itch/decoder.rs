@@ -38,8 +38,13 @@ impl Decoder for Itch {
     }
 
     #[inline(always)]
-    fn apply(publisher: &mut Publisher, message: &Message<'_>, sequence: u64) -> Option<Doubt> {
-        publisher.apply_itch(message, sequence)
+    fn apply(
+        publisher: &mut Publisher,
+        message: &Message<'_>,
+        bytes: &[u8],
+        sequence: u64,
+    ) -> Option<Doubt> {
+        publisher.apply_itch(message, bytes, sequence)
     }
 }
 

@@ -19,6 +19,9 @@
 
 pub mod answers;
 mod parting;
+pub mod shadow;
+pub mod show;
+pub mod stocks;
 
 use super::history::History;
 use super::moldudp64::{COUNT_END_OF_SESSION, HEADER_BYTES, Packet, Session, write_header};

@@ -47,7 +47,8 @@ impl Parting {
             })?;
             self.sent += 1;
         }
-        (self.sent, _) = (0, self.lengths.clear());
+        self.lengths.clear();
+        self.sent = 0;
         Ok(())
     }
 }
