@@ -186,7 +186,7 @@ fn what_is_captured_allocates_nothing() {
         link: Link::default(),
     };
     let mut seen = 0;
-    for now_ns in 0..200 {
+    for number_ns in 0..200 {
         for number in 0..20u8 {
             world.borrow_mut().client_sends(&path, &[number; 900]);
         }
@@ -194,7 +194,7 @@ fn what_is_captured_allocates_nothing() {
         let (burst, _) = port.split();
         let before = touches();
         tap.burst(&burst, |tap, to| tap.wants_port(to.port));
-        tap.event(now_ns, 0, &Event::Housekeeping);
+        tap.event(number_ns, 0, &Event::Housekeeping);
         seen += touches() - before;
         port.release();
     }
