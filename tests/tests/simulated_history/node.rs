@@ -70,6 +70,10 @@ impl Snapshots for OneCache {
     fn take_snapshot(&mut self, channel: u8, _: u64, _: u64, _: SnapshotPiece<'_>) {
         panic!("a snapshot of channel {channel}");
     }
+
+    fn want_books(&mut self, channel: u8, _: u64) {
+        panic!("books of channel {channel}");
+    }
 }
 
 /// What the worker of a node with a cache and a front serves.
