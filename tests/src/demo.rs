@@ -1,5 +1,9 @@
-//! Parts of the demonstration: where its market data comes from, and who is told of it on the host.
+//! Parts of the demonstration: where its market data comes from, and who is told of it.
 
+mod network;
+
+use std::fmt;
+use std::net::{Ipv4Addr, UdpSocket};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,9 +12,10 @@ use std::time::Duration;
 
 use nautilus_client::{CacheReader, ReadError, VERSION_MISS, VERSION_SUSPECT, WaitError};
 
-use crate::lab::Service;
 use crate::lab::node_file::CACHE_ID;
-use crate::venue::RunningVenue;
+use crate::lab::{Address, Service};
+use crate::venue::{DISTRIBUTES_AT_PORT, RunningVenue};
+use network::{RemoteSubscriber, RemoteUpdates};
 
 /// Where the market data comes from.
 #[derive(Debug)]
@@ -54,25 +59,95 @@ impl Feed {
     }
 }
 
+/// A socket that is connected to where a lab's node distributes. To be called in the subscriber's namespace.
+pub fn distributor(node: Address) -> std::io::Result<UdpSocket> {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+    socket.connect((node.v4(), DISTRIBUTES_AT_PORT))?;
+    Ok(socket)
+}
+
+/// Who is told of what changes.
+#[derive(Debug)]
+pub struct Subscribers {
+    key: String,
+    host: Subscriber,
+    network: Option<RemoteSubscriber>,
+}
+
+/// What they saw.
+#[derive(Debug)]
+pub struct Seen {
+    key: String,
+    host: Updates,
+    network: Option<RemoteUpdates>,
+}
+
+impl Subscribers {
+    /// One on the host, in shared memory, and one behind the network, where the node distributes records:
+    /// `socket` is connected to where it does.
+    pub fn start(run_dir: &Path, key: &str, socket: Option<UdpSocket>) -> anyhow::Result<Self> {
+        Ok(Self {
+            key: key.to_owned(),
+            host: Subscriber::start(run_dir, key)?,
+            network: socket.map(RemoteSubscriber::start).transpose()?,
+        })
+    }
+
+    /// Ends both.
+    pub fn end(self) -> Seen {
+        Seen {
+            key: self.key,
+            host: self.host.end(),
+            network: self.network.map(RemoteSubscriber::end),
+        }
+    }
+}
+
+impl Seen {
+    /// Whether one of them saw nothing.
+    pub fn is_empty(&self) -> bool {
+        self.host.changes == 0 || self.network.is_some_and(|network| network.records == 0)
+    }
+}
+
+impl fmt::Display for Seen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Updates { changes, suspect } = self.host;
+        write!(
+            f,
+            "subscriber on the host: {changes} changes of {} seen in shared memory, {suspect} while it was \
+             suspect",
+            self.key
+        )?;
+        let Some(network) = &self.network else { return Ok(()) };
+        let RemoteUpdates { records, symbols, sessions, suspect } = network;
+        write!(
+            f,
+            "\nsubscriber behind the network: {records} best bids and offers of {symbols} symbols in \
+             {sessions} subscriptions, {suspect} times told that they are suspect"
+        )
+    }
+}
+
 /// What a subscriber saw.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Updates {
+struct Updates {
     /// Values other than the one before.
-    pub changes: u64,
+    changes: u64,
     /// Times the key turned suspect.
-    pub suspect: u64,
+    suspect: u64,
 }
 
 /// A program on the node's host that waits for one key to change, in shared memory.
 #[derive(Debug)]
-pub struct Subscriber {
+struct Subscriber {
     stop: Arc<AtomicBool>,
     thread: JoinHandle<Updates>,
 }
 
 impl Subscriber {
     /// Attaches to the cache of a node and waits in a thread of its own.
-    pub fn start(run_dir: &Path, key: &str) -> anyhow::Result<Self> {
+    fn start(run_dir: &Path, key: &str) -> anyhow::Result<Self> {
         let mut reader = CacheReader::attach(run_dir, CACHE_ID)?;
         let (stop, key) = (Arc::new(AtomicBool::new(false)), key.to_owned());
         let stopped = Arc::clone(&stop);
@@ -100,7 +175,7 @@ impl Subscriber {
     }
 
     /// Ends the wait; what was seen.
-    pub fn end(self) -> Updates {
+    fn end(self) -> Updates {
         self.stop.store(true, Ordering::Relaxed);
         self.thread.join().unwrap_or_default()
     }

@@ -15,6 +15,9 @@ use crate::lab::{Folder, NetNs, Process, RunId, VENUE, WireAt, binary};
 /// Group and port of the second line; the first is the lab's feed.
 const LINE_B: (Ipv4Addr, u16) = (Ipv4Addr::new(233, 54, 12, 112), 26_478);
 
+/// Where a node's subscribers ask for records.
+pub const DISTRIBUTES_AT_PORT: u16 = 26_700;
+
 /// Ports of the venue's servers, and of a node that asks for what it lacks.
 const REQUESTS_PORT: u16 = 26_500;
 const SNAPSHOTS_PORT: u16 = 26_600;
@@ -58,8 +61,8 @@ impl VenueSpec {
         Ok(texts.collect::<Result<_, _>>()?)
     }
 
-    /// What a node file says behind its feed, so that the node takes both lines and recovers from the venue
-    /// at `venue`.
+    /// What a node file says behind its feed, so that the node takes both lines, recovers from the venue at
+    /// `venue` and distributes its records.
     pub fn of_node(
         &self,
         folder: &Folder,
@@ -74,7 +77,9 @@ impl VenueSpec {
              [feed.recovery]\nservers = [\"{venue}:{REQUESTS_PORT}\"]\n\
              from = \"{node}:{ASKS_FROM_PORT}\"\nrequest_messages_max = 2000\n\
              [feed.recovery.snapshot]\nserver = \"{venue}:{SNAPSHOTS_PORT}\"\nuser = \"{USER}\"\n\
-             password_file = {password:?}\n"
+             password_file = {password:?}\n\
+             [feed.distribution]\nendpoint = \"{node}:{DISTRIBUTES_AT_PORT}\"\n\
+             entitled = [{{ prefix = \"198.18.0.0/15\" }}]\n"
         ))
     }
 

@@ -9,7 +9,7 @@ use nautilus_dataplane::feed::held::HeldLimits;
 use nautilus_dataplane::feed::itch::Message;
 use nautilus_dataplane::feed::moldudp64::Session;
 use nautilus_dataplane::feed::record::BboRecord;
-use nautilus_dataplane::feed::recovery::requests::Request;
+use nautilus_dataplane::feed::recovery::requests::{Request, TRIES_MAX};
 use nautilus_dataplane::feed::recovery::{Recovery, RecoveryCounts, RecoverySpec};
 use nautilus_dataplane::feed::session::Start;
 use nautilus_dataplane::net::Endpoint;
@@ -206,8 +206,9 @@ pub struct World<'a> {
     pub coming: BTreeMap<(u64, u64), Arrival>,
     pub arrivals: u64,
     pub random: Random,
-    /// Of 1,000 requests or replies.
+    /// Of 1,000 requests or replies; of one piece never so many in a row that it is given up.
     pub request_loss: u32,
+    lost_in_a_row: BTreeMap<u64, u32>,
     pub deaf_servers: BTreeSet<Endpoint>,
     pub asked: Vec<(Endpoint, Request)>,
     pub was_suspect: bool,
@@ -229,6 +230,7 @@ impl<'a> World<'a> {
             arrivals: 0,
             random: Random::new(11),
             request_loss: 0,
+            lost_in_a_row: BTreeMap::new(),
             deaf_servers: BTreeSet::new(),
             asked: Vec::new(),
             was_suspect: false,
@@ -294,7 +296,10 @@ impl<'a> World<'a> {
             assert_eq!(session, MONDAY);
             assert!((1..=32).contains(&request.count));
             self.asked.push((to, request));
-            if self.random.below(1_000) < self.request_loss || self.deaf_servers.contains(&to) {
+            let lost = self.lost_in_a_row.entry(request.sequence).or_default();
+            let is_lost = self.random.below(1_000) < self.request_loss && *lost < TRIES_MAX - 2;
+            *lost = if is_lost { *lost + 1 } else { 0 };
+            if is_lost || self.deaf_servers.contains(&to) {
                 continue;
             }
             let delay_ns = u64::from(self.random.below(150_000));

@@ -20,7 +20,7 @@ use nautilus_shm::cells::WorkerIdentity;
 use nautilus_shm::control_region::{ControlReader, HistogramId, SUPERVISOR_PROCESS, WORKERS_MAX};
 use nautilus_shm::metrics::labels::{FeedLine, HoleEnd, Recovery};
 use nautilus_shm::metrics::{Counter, Owner, table};
-use nautilus_tests::demo::{Feed, Subscriber};
+use nautilus_tests::demo::{Feed, Subscribers, distributor};
 use nautilus_tests::feed_source::FeedSource;
 use nautilus_tests::lab::node_file::FEED_VENUE;
 use nautilus_tests::lab::{
@@ -275,7 +275,9 @@ fn demonstrate(arguments: &Arguments, run: RunId, stop: &AtomicBool) -> anyhow::
     };
     let killed_at = OnceLock::new();
     let mut phases = Phases::default();
-    let subscriber = Subscriber::start(stage.run_dir(), &feed_keys[0])?;
+    let socket =
+        venue.as_ref().map(|_| stage.as_client(|| distributor(lab::node(1)))).transpose()?;
+    let subscribers = Subscribers::start(stage.run_dir(), &feed_keys[0], socket)?;
     let (own, read, killed) = std::thread::scope(|scope| {
         let own = scope.spawn(|| {
             stage.as_client(|| {
@@ -296,7 +298,7 @@ fn demonstrate(arguments: &Arguments, run: RunId, stop: &AtomicBool) -> anyhow::
         let killed = kill_worker(&stage, &feed, duration / 2, &killed_at, stop);
         (own.join(), read.join(), killed)
     });
-    let updates = subscriber.end();
+    let seen = subscribers.end();
     let panicked = |_| anyhow::anyhow!("a reader panicked");
     let (own, read) = (own.map_err(panicked)??, read.map_err(panicked)??);
     let Some(killed) = killed? else { return Ok(()) };
@@ -316,10 +318,7 @@ fn demonstrate(arguments: &Arguments, run: RunId, stop: &AtomicBool) -> anyhow::
     {
         print_lines(&report, &region);
     }
-    println!(
-        "subscriber on the host: {} changes of {} seen in shared memory, {} while it was suspect",
-        updates.changes, feed_keys[0], updates.suspect
-    );
+    println!("{seen}");
     print_node(&region);
     if own.wrong + read.wrong > 0 {
         bail!(
@@ -328,7 +327,7 @@ fn demonstrate(arguments: &Arguments, run: RunId, stop: &AtomicBool) -> anyhow::
             own.first_wrong.or(read.first_wrong)
         );
     }
-    if own.hits == 0 || read.hits == 0 || updates.changes == 0 {
+    if own.hits == 0 || read.hits == 0 || seen.is_empty() {
         bail!("no value was read");
     }
     if phases.suspect_for.is_none() {
