@@ -11,7 +11,7 @@ mod supervised;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use capture::{Capture, Running, tshark_agrees};
@@ -145,6 +145,8 @@ fn rebuild(port_kind: &str) {
     let relay = Relay::default();
     let ends = std::thread::scope(|scope| {
         let node: &Supervised = &node;
+        // Nothing is left running by a failed assertion.
+        let _ending = Ending(&relay.over);
         scope.spawn(|| relay.run(node));
         let venue = Venue::start(node, MESSAGES, 500, 20_000);
         let ends = [whole, lossy, late].map(Running::end);
@@ -188,4 +190,13 @@ fn rebuild(port_kind: &str) {
         println!("SKIPPED the part of tshark: tcpdump or tshark is not installed");
     }
     node.stop();
+}
+
+/// Sets it when it goes.
+struct Ending<'a>(&'a AtomicBool);
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
