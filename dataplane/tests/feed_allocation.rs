@@ -1,21 +1,18 @@
 //! Nothing is allocated after a channel has been made: counted by the allocator itself.
 
-use nautilus_dataplane::app::feed::{Feed, FeedSpec};
 use nautilus_dataplane::app::{ChannelState, Keyspace, PutError};
 use nautilus_dataplane::feed::book::BookLimits;
 use nautilus_dataplane::feed::channel::{Channel, ChannelSpec};
-use nautilus_dataplane::feed::distribution::wire::{Mode, Records, Reply, Request};
-use nautilus_dataplane::feed::distribution::{
-    Distribution, DistributionSpec, Entitlement, Entitlements, SlowPolicy,
-};
 use nautilus_dataplane::feed::iex::iextp::{Header, PROTOCOL_TOPS, VERSION};
 use nautilus_dataplane::feed::iex::tops::{QuoteUpdate, TradeReport};
 use nautilus_dataplane::feed::iex::wire::{Price, Timestamp};
 use nautilus_dataplane::feed::moldudp64::{HEADER_BYTES, Session};
+use nautilus_dataplane::feed::republish::RepublishSpec;
+use nautilus_dataplane::feed::request_server::{Request, RequestLimits};
 use nautilus_dataplane::feed::session::Start;
 use nautilus_dataplane::feed::{Protocol, Symbol, Venue};
 use nautilus_dataplane::net::Endpoint;
-use nautilus_dataplane::port::{Burst, Datagram, Filled, Link, Path, SendError, Transmit};
+use nautilus_dataplane::port::{Datagram, Filled, Link, Path, SendError, Transmit};
 use nautilus_dataplane::replay::generate::{Generator, GeneratorSpec};
 use nautilus_dataplane::replay::pack::Packer;
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -63,6 +60,28 @@ impl Keyspace for Sink {
     }
 }
 
+/// Takes what is given out, but for every tenth packet.
+struct Wire {
+    sent: u64,
+    buffer: [u8; 2_048],
+}
+
+impl Transmit for Wire {
+    fn send<F: Into<Filled>>(
+        &mut self,
+        _path: &Path,
+        write: impl FnOnce(&mut [u8]) -> F,
+    ) -> Result<(), SendError> {
+        self.sent += 1;
+        if self.sent.is_multiple_of(10) {
+            return Err(SendError::NoFrame);
+        }
+        let filled: Filled = write(&mut self.buffer[..1_472]).into();
+        assert!(filled.bytes <= 1_472);
+        Ok(())
+    }
+}
+
 /// The only test of this program, so that nothing else allocates meanwhile.
 #[test]
 fn nothing_is_allocated_after_start() {
@@ -86,7 +105,7 @@ fn nothing_is_allocated_after_start() {
     packets.insert(950, packets[940][..HEADER_BYTES + 5].to_vec());
     packets.remove(2_000);
 
-    let mut channel = Channel::new(ChannelSpec {
+    let channel = Channel::new(ChannelSpec {
         venue: Venue::new("nasdaq").unwrap(),
         protocol: Default::default(),
         channel: 1,
@@ -96,6 +115,19 @@ fn nothing_is_allocated_after_start() {
         hold_limit_ns: 5_000_000,
         books: BookLimits { orders_max: 1 << 14, levels_max: 1 << 14, hash_seed: 3 },
     });
+    let at = |port| Endpoint::v4([198, 18, 0, 1], port);
+    let mut channel = channel
+        .republishing(RepublishSpec {
+            group: Endpoint::v4([239, 1, 1, 1], 1),
+            from: at(2),
+            interface: 0,
+            flush_ns: 0,
+            history_bytes: 4 << 20,
+            requests: Some((at(3), RequestLimits::default())),
+            hash_seed: 1,
+        })
+        .showing();
+    let (mut wire, mut pieces) = (Wire { sent: 0, buffer: [0; 2_048] }, 0);
     let mut keyspace = Sink::default();
     let before = ALLOCATIONS.load(Ordering::Relaxed);
     channel.begin(&mut keyspace);
@@ -103,11 +135,31 @@ fn nothing_is_allocated_after_start() {
         let now_ns = index as u64 * 1_000_000;
         channel.handle(now_ns, packet, &mut keyspace);
         channel.housekeeping(now_ns, &mut keyspace);
+        let request =
+            Request { session: Session(*b"000000MON1"), sequence: 1 + index as u64, count: 20 };
+        channel.take_request(&Datagram {
+            source: Endpoint::v4([198, 18, 0, 9], 9),
+            destination: at(3),
+            link: Link::default(),
+            rx_ns: now_ns,
+            permissions: None,
+            payload: &request.encode(),
+        });
+        channel.republish(now_ns, &mut wire);
+        if index % 100 == 0 {
+            channel.want_books(index as u64);
+        }
+        channel.show_books(|_| {
+            pieces += 1;
+            index % 7 != 0
+        });
     }
     let after = ALLOCATIONS.load(Ordering::Relaxed);
     assert_eq!(after - before, 0);
     assert!(keyspace.puts > 10_000 && keyspace.live > 10, "{} {}", keyspace.puts, keyspace.live);
-    distributes_without_allocating(&packets);
+    let given_out = channel.republish_counts().unwrap();
+    assert!(given_out.messages > 70_000 && given_out.requests.answered > 1_000, "{given_out:?}");
+    assert!(pieces > 1_000 && channel.show_counts().unwrap().complete > 10, "{pieces}");
     let counters = channel.counters();
     assert_eq!((counters.sessions, counters.malformed_packets(), counters.gaps), (2, 1, 1));
     quotes_allocate_nothing();
@@ -166,112 +218,4 @@ fn segment(number: u32) -> Vec<u8> {
         ..Header::default()
     };
     [&header.encode()[..], &payload].concat()
-}
-
-/// Takes what is sent without keeping it.
-#[derive(Default)]
-struct Wire {
-    buffer: Vec<u8>,
-    sent: u64,
-    cookie: u64,
-}
-
-impl Transmit for Wire {
-    fn send<F: Into<Filled>>(
-        &mut self,
-        _: &Path,
-        write: impl FnOnce(&mut [u8]) -> F,
-    ) -> Result<(), SendError> {
-        self.sent += 1;
-        let Filled { bytes, .. } = write(&mut self.buffer).into();
-        if let Some(reply) = Reply::parse(&self.buffer[..bytes]) {
-            self.cookie = self.cookie.max(reply.cookie);
-        }
-        // A port that is full now and then.
-        if self.sent.is_multiple_of(50) { Err(SendError::NoFrame) } else { Ok(()) }
-    }
-}
-
-struct One<'a>(Datagram<'a>);
-
-impl Burst for One<'_> {
-    fn len(&self) -> usize {
-        1
-    }
-
-    fn get(&self, _: usize) -> Datagram<'_> {
-        self.0
-    }
-}
-
-/// The same with subscribers, who come, ask again, do not keep up and go.
-fn distributes_without_allocating(packets: &[Vec<u8>]) {
-    let line = Endpoint::v4([233, 54, 12, 111], 26_477);
-    let endpoint = Endpoint::v4([198, 18, 0, 1], 26_700);
-    let channel = ChannelSpec {
-        venue: Venue::new("nasdaq").unwrap(),
-        protocol: Protocol::NasdaqItch50,
-        channel: 1,
-        start: Start::Session,
-        silence_limit_ns: 3_000_000_000,
-        depth: 5,
-        hold_limit_ns: 5_000_000,
-        books: BookLimits { orders_max: 1 << 14, levels_max: 1 << 14, hash_seed: 3 },
-    };
-    let spec = DistributionSpec {
-        endpoint,
-        subscribers_max: 8,
-        history_bytes: 1 << 16,
-        lease_ns: 500_000_000,
-        slow: SlowPolicy::Conflate,
-        conflate_ns: 1_000_000,
-        depth: 5,
-        entitlements: Entitlements::new(vec![Entitlement {
-            prefix: "198.18.0.0/15".parse().unwrap(),
-            records: Records::ALL,
-            depth_max: 5,
-            subscriptions_max: 64,
-            symbols: None,
-        }]),
-    };
-    let feed = Feed::new(&[FeedSpec { lines: vec![line], channel, recovery: None }]);
-    let mut feed = feed.distributing(vec![Some(Distribution::new(spec))]);
-    let mut wire = Wire { buffer: vec![0; 1_400], ..Wire::default() };
-    let mut keyspace = Sink::default();
-    fn datagram(destination: Endpoint, rx_ns: u64, payload: &[u8]) -> One<'_> {
-        let source = Endpoint::v4([198, 18, 0, 2], 4_000);
-        let link = Link::default();
-        One(Datagram { source, destination, link, rx_ns, permissions: None, payload })
-    }
-    let ask = |number: u64, cookie| {
-        let mut request = Request::to_all(number, Records::ALL, 5);
-        request.cookie = cookie;
-        request.mode = if number.is_multiple_of(2) { Mode::Full } else { Mode::Conflated };
-        request.encode(&[])
-    };
-    let mut asked: Vec<Vec<u8>> = Vec::new();
-    for number in 0..9 {
-        feed.handle(&datagram(endpoint, 1, &ask(number, 0)), &mut keyspace);
-        wire.cookie = 0;
-        feed.send(1, &mut wire);
-        asked.push(ask(number, wire.cookie));
-    }
-    let mut again = [0; 20];
-    again[..10].copy_from_slice(b"0000000000");
-    let before = ALLOCATIONS.load(Ordering::Relaxed);
-    for (index, packet) in packets.iter().enumerate() {
-        let now_ns = 2 + index as u64 * 200_000;
-        feed.handle(&datagram(line, now_ns, packet), &mut keyspace);
-        if index % 100 < asked.len() {
-            feed.handle(&datagram(endpoint, now_ns, &asked[index % 100]), &mut keyspace);
-            feed.handle(&datagram(endpoint, now_ns, &again), &mut keyspace);
-        }
-        feed.send(now_ns, &mut wire);
-        feed.housekeeping(now_ns, &mut keyspace);
-        feed.send(now_ns, &mut wire);
-    }
-    assert_eq!(ALLOCATIONS.load(Ordering::Relaxed) - before, 0);
-    let counts = feed.distributions().next().unwrap().counts();
-    assert!(counts.begun == 8 && counts.messages > 10_000 && counts.slowed > 0, "{counts:?}");
-    assert!(counts.refused.iter().sum::<u64>() > 0 && counts.delayed_packets > 0, "{counts:?}");
 }

@@ -123,11 +123,12 @@ pub(super) fn check_republish(
         let text = format!("{group}:{} is a line that this node receives", line.port);
         return refuse(key(".group"), text);
     }
+    let mut earlier = config.feed.iter().take_while(|other| other.channel != feed.channel);
     let is_same = |other: &&Feed| {
         let other_line = other.republish.as_ref().map(|other| (other.group, other.port));
-        other.channel != feed.channel && other_line == Some((line.group, line.port))
+        other_line == Some((line.group, line.port))
     };
-    if let Some(other) = config.feed.iter().find(is_same) {
+    if let Some(other) = earlier.find(is_same) {
         let text = format!("{group}:{} is also that of {:?}", line.port, other.venue);
         return refuse(key(".group"), text);
     }
@@ -193,4 +194,117 @@ pub(super) fn check_republish(
         return refuse(key(".snapshot.listen"), text);
     }
     check_user(&snapshot.user, &snapshot.password_file, |name| key(&format!(".snapshot{name}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::parse;
+
+    /// What is said of a node with such keys in what its feed gives out, and such a front.
+    fn node(republish: &str, more: &str) -> Result<NodeConfig, String> {
+        let text = format!(
+            "{more}[echo]\nport = 7\n[cache]\nid = \"q\"\n\
+             [[interface]]\nname = \"a\"\naddresses = [\"198.18.0.1\"]\n\
+             [[feed]]\nvenue = \"psx\"\ngroup = \"233.54.12.9\"\nport = 8\nchannel = 2\n\
+             [feed.republish]\ngroup = \"239.1.1.9\"\nport = 70\nfrom = \"198.18.0.1:71\"\n\
+             [[feed]]\nvenue = \"nasdaq\"\ngroup = \"233.54.12.111\"\nport = 26477\nchannel = 1\n\
+             [feed.recovery]\nservers = [\"198.18.0.5:1\"]\nfrom = \"198.18.0.1:60\"\n\
+             [feed.republish]\n{republish}\n"
+        );
+        parse(&text, "n.toml").map_err(|error| error.to_string())
+    }
+
+    const LINE: &str = "group = \"239.1.1.1\"\nport = 80\nfrom = \"198.18.0.1:81\"\n";
+    const SNAPSHOT: &str = "[feed.republish.snapshot]\nlisten = \"198.18.0.1:83\"\nuser = \"NODE01\"\n\
+        password_file = \"/p\"\n";
+
+    #[test]
+    fn a_line_needs_little_and_may_have_servers() {
+        let plain = node(LINE, "").unwrap();
+        let republish = plain.feed[1].republish.as_ref().unwrap();
+        assert_eq!((republish.flush_us, republish.history_mb), (0, 64));
+        assert_eq!(republish.limits(), RequestLimits::default());
+        assert_eq!(republish.ports().collect::<Vec<_>>(), [81]);
+        assert!(!plain.feed[1].shows_books() && plain.feed[1].is_on_port(81));
+        for (requests, ports) in [(81, [81, 83]), (82, [82, 83])] {
+            let more = format!("requests = \"198.18.0.1:{requests}\"\nhistory_mb = 4\n");
+            let whole = node(&[LINE, &more, SNAPSHOT].concat(), "").unwrap();
+            let republish = whole.feed[1].republish.as_ref().unwrap();
+            assert_eq!(republish.service_ports().collect::<Vec<_>>(), ports);
+            assert!(whole.feed[1].shows_books() && whole.feed[1].is_on_port(83));
+        }
+        let anywhere = SNAPSHOT.replace("198.18.0.1:83", "0.0.0.0:83");
+        assert!(node(&[LINE, &anywhere].concat(), "").is_ok());
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused_by_its_key() {
+        let line = |from: &str, to: &str| LINE.replace(from, to);
+        let requests = |at: &str| [LINE, &format!("requests = \"{at}\"")].concat();
+        let more = |key: &str| [LINE, key].concat();
+        let snapshot = |from: &str, to: &str| [LINE, &SNAPSHOT.replace(from, to)].concat();
+        let no_front = "[front]\nenabled = false\n";
+        for (republish, rest, expected) in [
+            (line("239.1.1.1", "10.0.0.1"), "", "republish.group: 10.0.0.1 is not a multicast"),
+            (line("port = 80", "port = 0"), "", "republish.port: 0 is not a port"),
+            (
+                line("239.1.1.1\"\nport = 80", "233.54.12.9\"\nport = 8"),
+                "",
+                "republish.group: 233.54.12.9:8 is a line",
+            ),
+            (
+                line("239.1.1.1\"\nport = 80", "239.1.1.9\"\nport = 70"),
+                "",
+                "republish.group: 239.1.1.9:70 is also that of \"psx\"",
+            ),
+            (
+                line("198.18.0.1:81", "[fd00::1]:81"),
+                "",
+                "republish.from: fd00::1 is not of the family",
+            ),
+            (line("198.18.0.1:81", "198.18.2.1:81"), "", "republish.from: 198.18.2.1 is not among"),
+            (line("198.18.0.1:81", "198.18.0.1:7"), "", "republish.from: port 7 is also echo.port"),
+            (
+                line("198.18.0.1:81", "198.18.0.1:60"),
+                "",
+                "republish.from: port 60 is also recovery.from",
+            ),
+            (
+                line("198.18.0.1:81", "198.18.0.1:71"),
+                "",
+                "republish.from: port 71 is also of the feed",
+            ),
+            (requests("198.18.0.1:60"), "", "republish.requests: port 60 is also recovery.from"),
+            (requests("198.18.0.1:8"), "", "republish.requests: port 8 is also of the feed"),
+            (
+                requests("198.18.0.1:26477"),
+                "",
+                "republish.requests: port 26477 is also that of a line",
+            ),
+            (requests("198.18.0.9:82"), "", "republish.requests: 198.18.0.9 is not among"),
+            (more("interface = \"b\""), "", "republish.interface: \"b\" is no [[interface]]"),
+            (more("flush_us = 100001"), "", "republish.flush_us: 100001 is not 0..=100000"),
+            (more("history_mb = 3"), "", "republish.history_mb: 3 is not 4..=16384"),
+            (more("request_burst = 0"), "", "republish.request_burst: 0 is not"),
+            (more("flush = 1"), "", "republish.flush: unknown field"),
+            (snapshot("/p", "p"), "", "republish.snapshot.password_file: p is not absolute"),
+            (snapshot("NODE01", "NODE001"), "", "republish.snapshot.user: \"NODE001\" is not"),
+            (snapshot(":83", ":81"), "", "republish.snapshot.listen: port 81 is taken by a feed"),
+            (
+                snapshot("198.18.0.1:83", "0.0.0.0:11211"),
+                "",
+                "republish.snapshot.listen: port 11211 is also cache",
+            ),
+            (
+                snapshot("198.18.0.1:83", "0.0.0.0:71"),
+                "",
+                "republish.from: port 71 is also of the feed of",
+            ),
+            (snapshot("", ""), no_front, "republish.snapshot: is served by the front"),
+        ] {
+            let said = node(&republish, rest).expect_err(&republish);
+            assert!(said.contains(expected), "{republish}\n  gave {said}\n  not  {expected}");
+        }
+    }
 }
