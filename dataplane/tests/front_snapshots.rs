@@ -267,6 +267,25 @@ fn clients_at_once_share_books_that_are_exact_while_they_change() {
 }
 
 #[test]
+fn books_that_are_told_in_one_go_are_as_good() {
+    let region = FrontRegion::create(c"nautilus-front").unwrap();
+    let mut front = Front::new(&region, 1 << 12);
+    let mut worker = Worker::new(&region, 1, channel(Setting::default()).showing());
+    let day = Day::new(3, 1_500);
+    worker.receive(MONDAY, 1, &day.messages[..800]);
+    for round in 1..4 {
+        let mut client = Client::connect(front.at, "secret", ANY_SESSION);
+        run(&mut front, &mut worker, &mut [&mut client], |worker, clients| {
+            // All of a walk between two looks of the front.
+            (0..100).for_each(|_| worker.turn());
+            clients[0].is_closed
+        });
+        assert_eq!(client.reader.next_sequence(), Some(801));
+        assert_eq!(front.ended(ServedSnapshot::Sent), round);
+    }
+}
+
+#[test]
 fn a_worker_that_dies_at_any_piece_leaves_no_snapshot_or_a_right_one() {
     let day = Day::new(5, 1_500);
     let (mut whole, mut void) = (0, 0);

@@ -27,6 +27,7 @@ use super::link::Heard;
 use super::links::Links;
 use crate::access::AccessList;
 use crate::config::{Feed, NodeConfig};
+use crate::feed::moldudp64::Session;
 use crate::feed::republish::shadow::{Shadow, ShadowState, Writing};
 use crate::feed::soupbintcp::{Credentials, LoginRequest, RejectReason};
 use client::{Client, Stage};
@@ -208,7 +209,7 @@ impl Service {
 
     fn turn(&mut self, now_ns: u64, links: &mut Links<'_>, scratch: &mut [u8], ended: &mut [u64]) {
         self.move_clients(now_ns, scratch, ended);
-        self.let_in(now_ns);
+        self.judge(now_ns);
         self.ask(now_ns, links);
         self.write(now_ns);
     }
@@ -233,8 +234,8 @@ impl Service {
         });
     }
 
-    /// Judges who wants in, and lets those in whose books are being told.
-    fn let_in(&mut self, now_ns: u64) {
+    /// Judges who wants in.
+    fn judge(&mut self, now_ns: u64) {
         for index in 0..self.clients.len() {
             if let Stage::Knocking(request) = self.clients[index].stage {
                 let is_admitted = self.admits(&request);
@@ -243,9 +244,6 @@ impl Service {
                     true => client.stage = Stage::Asking(request),
                     false => client.reject(RejectReason::NotAuthorized, End::Rejected, now_ns),
                 }
-            }
-            if let ShadowState::Loading(session) = self.shadow.state() {
-                self.clients[index].admit(session, now_ns);
             }
         }
     }
@@ -296,6 +294,10 @@ impl Service {
         self.asked = Asked::Waiting { heard_ns: now_ns };
         if self.shadow.take(&piece.content).is_err() {
             return self.fail(now_ns);
+        }
+        if let SnapshotContent::Begin(session) = piece.content {
+            // At once: all of it may have come together.
+            self.clients.iter_mut().for_each(|client| client.admit(Session(session), now_ns));
         }
         if let SnapshotContent::End(_) = piece.content {
             // With both tapes in use the books wait; nobody changes them.
