@@ -181,6 +181,6 @@ fn distributing_allocates_nothing_after_start() {
     }
     assert_eq!(ALLOCATIONS.load(Ordering::Relaxed) - before, 0);
     let counts = feed.distributions().next().unwrap().counts();
-    assert!(counts.begun == 8 && counts.messages > 10_000 && counts.slowed > 0, "{counts:?}");
+    assert!(counts.begun > 8 && counts.messages > 10_000 && counts.slowed > 0, "{counts:?}");
     assert!(counts.refused.iter().sum::<u64>() > 0 && counts.delayed_packets > 0, "{counts:?}");
 }
