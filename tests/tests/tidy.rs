@@ -43,6 +43,7 @@ const UNSAFE_ALLOWED: &[(&str, &str)] = &[
     ("dataplane/src/port/mmsg.rs", "recvmmsg and sendmmsg have no safe wrapper"),
     ("ebpf/", "mirrors of the C layouts, casts of map values"),
     ("dataplane/tests/feed_allocation.rs", "an allocator that counts"),
+    ("dataplane/tests/feed_distribution_allocation.rs", "an allocator that counts"),
     ("control/src/attach.rs", "descriptors received from a supervisor"),
     ("dataplane/client/src/attach.rs", "descriptors received from a supervisor"),
     ("dataplane/client/src/ffi.rs", "the C ABI: pointers of its caller"),
