@@ -1,6 +1,8 @@
 //! The document of `GET /api/v1/edge/nodes/{node_id}/health`: one node, judged.
 
 use nautilus_shm::control_region::HistogramId;
+use nautilus_shm::metrics::labels::FeedError;
+use nautilus_shm::metrics::{MetricSnapshot, table};
 use serde::Serialize;
 
 use crate::link::{Attachment, HEARTBEAT_MAX_NS};
@@ -111,5 +113,25 @@ fn checks(node: &NodeView) -> Vec<Check> {
         }
     };
     checks.push(check);
+    checks.extend(feed_memory(&snapshot.worker_metrics()));
     checks
+}
+
+/// Whether the books of the node's feeds had room for their day; nothing for a node without feeds.
+fn feed_memory(metrics: &MetricSnapshot) -> Option<Check> {
+    if metrics.gauge(table::FEED_CHANNELS) == 0 {
+        return None;
+    }
+    let refused = metrics.counter(table::FEED_ERRORS.of(FeedError::Capacity));
+    let orders = metrics.gauge(table::FEED_ORDERS);
+    // Books of another session may fit again.
+    let holds = refused == 0 || metrics.gauge(table::FEED_SUSPECT_CHANNELS) == 0;
+    let detail = match holds {
+        true => format!("{orders} open orders"),
+        false => format!(
+            "{refused} messages found no room in the books, which are suspect since: give the feed more \
+             max_orders in the node file, and start the node anew"
+        ),
+    };
+    Some(Check::new("feed_memory", holds, detail))
 }

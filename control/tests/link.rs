@@ -14,7 +14,8 @@ use nautilus_control::status::{Lifecycle, StatusDocument};
 use nautilus_control::view::NodeView;
 use nautilus_control::{prometheus, watcher};
 use nautilus_shm::clock::monotonic_ns;
-use nautilus_shm::metrics::table::RX_PACKETS;
+use nautilus_shm::metrics::labels::FeedError;
+use nautilus_shm::metrics::table::{self, RX_PACKETS};
 use nautilus_shm::region::REGION_HEADER_BYTES;
 use support::{hand_out, keep_beating, region, reply};
 
@@ -49,6 +50,37 @@ fn a_node_is_attached_judged_and_read() {
     assert!((packets - 500.0).abs() < 1.0, "{rates:?}");
     assert!(rates.drops.iter().any(|d| d.reason == "udp_checksum" && d.total == 3), "{rates:?}");
     assert!(rates.drops.iter().any(|d| d.reason == "drop/source_unlisted" && d.total == 5));
+}
+
+#[test]
+fn books_without_room_for_a_day_are_named_with_what_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let region = region("node-1");
+    hand_out(folder.path(), region.clone(), || reply(1, &[]));
+    let mut link = Link::new(spec(folder.path()));
+    link.look();
+    keep_beating(&region);
+    let judged = || {
+        let checks = HealthDocument::of(&NodeView::of(&link)).checks;
+        let check = checks.into_iter().find(|check| check.name == "feed_memory");
+        check.map(|check| (check.holds, check.detail))
+    };
+    assert_eq!(judged(), None, "there is no feed");
+    let bank = region.metrics(0);
+    bank.set(table::FEED_CHANNELS, 1);
+    bank.set(table::FEED_ORDERS, 7);
+    assert_eq!(judged(), Some((Some(true), "7 open orders".into())));
+    bank.add(table::FEED_ERRORS.of(FeedError::Capacity), 3);
+    bank.set(table::FEED_SUSPECT_CHANNELS, 1);
+    let (holds, detail) = judged().unwrap();
+    assert_eq!(holds, Some(false));
+    assert!(
+        detail.starts_with("3 messages found no room") && detail.contains("max_orders"),
+        "{detail}"
+    );
+    // Another session fits.
+    bank.set(table::FEED_SUSPECT_CHANNELS, 0);
+    assert_eq!(judged().unwrap().0, Some(true));
 }
 
 #[test]
