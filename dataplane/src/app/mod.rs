@@ -3,6 +3,7 @@
 pub mod cache;
 pub mod echo;
 pub mod feed;
+pub mod feed_memory;
 pub mod feed_specs;
 pub mod keyspace;
 

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
+use nautilus_dataplane::app::feed_memory::FeedMemory;
 use nautilus_dataplane::config::PortKind;
 use nautilus_dataplane::supervisor::explain::without_node;
 use nautilus_dataplane::supervisor::host::Host;
@@ -57,7 +58,8 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
             writeln!(std::io::stdout(), "{}", capture.describe(&resolved.config))?;
         }
         for feed in &resolved.config.feed {
-            writeln!(std::io::stdout(), "feed of {:?}: {}", feed.venue, feed.protocol.name())?;
+            let (protocol, memory) = (feed.protocol.name(), FeedMemory::of(feed));
+            writeln!(std::io::stdout(), "feed of {:?}: {protocol}; {memory}", feed.venue)?;
         }
         if resolved.config.port.kind == PortKind::Xdp {
             match Host::probe() {

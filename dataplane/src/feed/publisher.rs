@@ -13,9 +13,10 @@ mod publication;
 mod tops;
 mod write;
 
-use super::book::{AHEAD_MAX, Books};
+use super::book::{AHEAD_MAX, BookLimits, Books};
 use super::channel::{ChannelSpec, LEASE_NS};
 use super::counters::Counters;
+use super::iex::Quotes;
 use super::iex::Tops;
 use super::itch::{DecodeError, Itch, Message};
 use super::moldudp64::{Packet, Session};
@@ -100,6 +101,16 @@ impl Publisher {
             counters: Counters::default(),
             spec,
         }
+    }
+
+    /// Bytes that it takes of these: books or quotes, and what is published of them.
+    pub fn memory_bytes(protocol: Protocol, books: &BookLimits) -> u64 {
+        let of_books = match protocol {
+            Protocol::NasdaqItch50 => Books::memory_bytes(books),
+            Protocol::IexTops16 => Quotes::BYTES,
+        };
+        let lists = 3 * size_of::<u16>();
+        of_books + Facts::BYTES + ((size_of::<Publication>() + lists) << 16) as u64
     }
 
     /// The books; none where the protocol has no orders.

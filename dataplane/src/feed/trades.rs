@@ -44,6 +44,11 @@ impl RecentTrades {
         Self { slots: vec![slot; trades.next_power_of_two() as usize].into_boxed_slice(), epoch: 1 }
     }
 
+    /// Bytes that so many trades take.
+    pub const fn memory_bytes(trades: u32) -> u64 {
+        trades.next_power_of_two() as u64 * size_of::<Slot>() as u64
+    }
+
     /// Forgets every trade.
     pub fn clear(&mut self) {
         self.epoch += 1;

@@ -85,6 +85,11 @@ impl Levels {
         }
     }
 
+    /// Bytes that so many levels take.
+    pub const fn memory_bytes(capacity: u32) -> u64 {
+        capacity as u64 * (size_of::<Node>() + size_of::<[u32; HEIGHT_MAX]>()) as u64
+    }
+
     /// Levels in use, over all books.
     pub fn len(&self) -> u32 {
         self.used

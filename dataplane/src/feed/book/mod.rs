@@ -209,6 +209,14 @@ impl Books {
         }
     }
 
+    /// Bytes that books of these limits take.
+    pub const fn memory_bytes(limits: &BookLimits) -> u64 {
+        let of_stocks = LOCATES * (size_of::<Book>() + size_of::<Option<LastTrade>>());
+        Orders::memory_bytes(limits.orders_max)
+            + Levels::memory_bytes(limits.levels_max)
+            + of_stocks as u64
+    }
+
     /// Forgets everything: a new session begins. Takes no time that depends on the books' size.
     pub fn clear(&mut self) {
         self.orders.clear();

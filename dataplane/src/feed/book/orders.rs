@@ -99,6 +99,12 @@ impl Orders {
         Self { index: Index::new(capacity, seed), nodes, len: 0, fresh: 0, free: NONE }
     }
 
+    /// Bytes that so many orders take, with their index.
+    pub const fn memory_bytes(capacity: u32) -> u64 {
+        (Index::entries_for(capacity) * size_of::<u32>()) as u64
+            + capacity as u64 * size_of::<Node>() as u64
+    }
+
     /// How many orders there are.
     pub fn len(&self) -> u32 {
         self.len

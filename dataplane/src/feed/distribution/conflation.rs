@@ -32,6 +32,9 @@ pub(super) struct Changes {
 }
 
 impl Changes {
+    /// Bytes taken at start.
+    pub const BYTES: usize = LOCATES * (size_of::<u32>() + size_of::<u16>());
+
     pub fn new() -> Self {
         // Written, not only reserved: the run loop must not fault pages in.
         let mut words = vec![1; LOCATES].into_boxed_slice();

@@ -19,6 +19,9 @@ pub(super) struct Interest {
 }
 
 impl Interest {
+    /// Bytes taken at start.
+    pub const BYTES: usize = size_of::<Row>() << 16;
+
     pub fn new() -> Self {
         // Not zero, so that the pages are written here and not faulted in by the run loop.
         let rows = vec![Row { epoch: u32::MAX, wanted_by: 0 }; 1 << 16].into_boxed_slice();

@@ -28,6 +28,7 @@ use super::record::{About, Value};
 use crate::app::ChannelState;
 use crate::net::Endpoint;
 use crate::port::Path;
+use conflation::Changes;
 use interest::Interest;
 use std::collections::VecDeque;
 use std::hash::RandomState;
@@ -112,6 +113,12 @@ impl Distribution {
             now_ns: 0,
             counts: DistributionCounts::default(),
         }
+    }
+
+    /// Bytes that so many subscribers take, with a history of so many each.
+    pub const fn memory_bytes(subscribers_max: usize, history_bytes: usize) -> u64 {
+        let each = history_bytes + Changes::BYTES;
+        (subscribers_max * each + Interest::BYTES) as u64
     }
 
     /// Where subscribers ask.

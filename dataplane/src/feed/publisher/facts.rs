@@ -28,6 +28,9 @@ impl Facts {
         }
     }
 
+    /// Bytes taken at start.
+    pub const BYTES: u64 = Statuses::BYTES + RecentTrades::memory_bytes(RECENT_TRADES);
+
     /// Forgets everything.
     pub fn clear(&mut self) {
         self.statuses.clear();
