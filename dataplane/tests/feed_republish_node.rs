@@ -29,10 +29,10 @@ const OWN_REQUESTS: u16 = 26_800;
 const OWN_SNAPSHOTS: u16 = 26_900;
 const MESSAGES: u32 = 40_000;
 
-fn node_file(folder: &Path, port_kind: &str) -> String {
+fn node_file(folder: &Path, port_kind: &str, workers: u32) -> String {
     let password = folder.join("password");
     format!(
-        "queues = [0]\n[port]\nkind = \"{port_kind}\"\nframes = 1024\n\
+        "queues = [{}]\n[worker]\ncount = {workers}\n[port]\nkind = \"{port_kind}\"\nframes = 1024\n\
          [cache]\nid = \"q\"\nmax_memory_mb = 64\n\
          [[feed]]\nvenue = \"nasdaq\"\ngroup = \"233.54.12.111\"\nport = 26477\n\
          lines = [{{ group = \"233.54.12.112\", port = 26478 }}]\nchannel = 1\nmax_orders = 32768\n\
@@ -43,7 +43,8 @@ fn node_file(folder: &Path, port_kind: &str) -> String {
          [feed.republish]\ngroup = \"{GROUP}\"\nport = {LINE}\nfrom = \"{SERVER}:26701\"\n\
          requests = \"{SERVER}:{OWN_REQUESTS}\"\nhistory_mb = 16\n\
          [feed.republish.snapshot]\nlisten = \"{SERVER}:{OWN_SNAPSHOTS}\"\nuser = \"DOWN\"\n\
-         password_file = {password:?}\n"
+         password_file = {password:?}\n",
+        if workers == 1 { "0" } else { "0, 1" },
     )
 }
 
@@ -110,7 +111,7 @@ fn a_subscriber_of_the_node_rebuilds_the_venues_books() {
     if !can_run("a_subscriber_of_the_node_rebuilds_the_venues_books") {
         return;
     }
-    rebuild("xdp");
+    rebuild("xdp", 1);
 }
 
 #[test]
@@ -119,19 +120,32 @@ fn a_subscriber_of_a_node_with_kernel_sockets_does_too() {
     if !can_run("a_subscriber_of_a_node_with_kernel_sockets_does_too") {
         return;
     }
-    rebuild("socket");
+    rebuild("socket", 1);
 }
 
-fn rebuild(port_kind: &str) {
+#[test]
+#[ignore = "privileged: makes network namespaces and a node"]
+fn the_owner_of_a_feed_gives_it_out_by_way_of_another_worker() {
+    if !can_run("the_owner_of_a_feed_gives_it_out_by_way_of_another_worker") {
+        return;
+    }
+    rebuild("xdp", 2);
+}
+
+fn rebuild(port_kind: &str, workers: u32) {
     let folder = readable_folder();
     let folder = folder.path();
-    let mut node = Supervised::new(&node_file(folder, port_kind));
+    let mut node = Supervised::new(&node_file(folder, port_kind, workers));
+    if workers > 1 {
+        ip(&format!("-n {} link del s0", node.server_ns));
+        node.make_link(0, workers);
+    }
     ip(&format!("-n {} route add 224.0.0.0/4 dev c0", node.client_ns));
     // The echo port of these nodes is one of root's.
     let allow = "sysctl -q -w net.ipv4.ip_unprivileged_port_start=0";
     ip(&format!("netns exec {} {allow}", node.server_ns));
     node.start();
-    node.await_workers(1);
+    node.await_workers(workers as usize);
     let mut tcpdump = Command::new("ip");
     tcpdump.args(["netns", "exec", &node.client_ns, "tcpdump"]);
     let capture = Capture::start(tcpdump, "c0", folder);

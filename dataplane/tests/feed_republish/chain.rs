@@ -8,6 +8,7 @@ use nautilus_dataplane::feed::itch::Side;
 use nautilus_dataplane::feed::moldudp64::{Packet, Session};
 use nautilus_dataplane::feed::republish::RepublishSpec;
 use nautilus_dataplane::feed::request_server::RequestLimits;
+use nautilus_dataplane::limits::REPLY_PAYLOAD_BYTES_MAX;
 use nautilus_dataplane::net::Endpoint;
 use nautilus_dataplane::port::{Datagram, Filled, Link, Path, SendError, Transmit};
 use nautilus_dataplane::replay::random::Random;
@@ -19,6 +20,9 @@ pub const PACE_NS: u64 = world::PACE_NS;
 
 const GROUP: Endpoint = Endpoint::v4([239, 1, 2, 3], 26_700);
 const FROM: Endpoint = Endpoint::v4([198, 18, 0, 10], 26_701);
+
+/// What is published when everything before a number is applied.
+pub type Truth = BTreeMap<u64, BTreeMap<Vec<u8>, String>>;
 
 /// A channel and its keyspace.
 pub struct Node {
@@ -41,6 +45,8 @@ impl Node {
 struct Wire<'a> {
     sent: Vec<(Path, Vec<u8>)>,
     random: &'a mut Random,
+    /// Room for a payload: the least there is.
+    room: usize,
     /// Of 1,000 sends.
     full_port: u32,
 }
@@ -54,7 +60,7 @@ impl Transmit for Wire<'_> {
         if self.random.below(1_000) < self.full_port {
             return Err(SendError::NoFrame);
         }
-        let mut payload = vec![0; 1472];
+        let mut payload = vec![0; self.room];
         let filled: Filled = write(&mut payload).into();
         payload.truncate(filled.bytes);
         self.sent.push((*path, payload));
@@ -62,12 +68,9 @@ impl Transmit for Wire<'_> {
     }
 }
 
-/// The records of all books as of a message, by its number.
-pub type BooksByNumber = BTreeMap<u64, BTreeMap<Vec<u8>, String>>;
-
 /// All of it, and its clock.
 pub struct Chain<'a> {
-    day: Option<(Session, &'a Day, &'a BooksByNumber)>,
+    day: Option<(Session, &'a Day, &'a Truth)>,
     pub node: Node,
     pub receiver: Node,
     pub now_ns: u64,
@@ -107,7 +110,7 @@ impl<'a> Chain<'a> {
     }
 
     /// The venue's day from here on, and what is true of it after each number; empty where that is not looked at.
-    pub fn begin(&mut self, session: Session, day: &'a Day, truth: &'a BooksByNumber) {
+    pub fn begin(&mut self, session: Session, day: &'a Day, truth: &'a Truth) {
         self.day = Some((session, day, truth));
         self.was_live = 0;
     }
@@ -184,8 +187,12 @@ impl<'a> Chain<'a> {
 
     /// What the node has to send reaches the receiver, or is lost.
     fn send(&mut self) {
-        let mut wire =
-            Wire { sent: Vec::new(), random: &mut self.random, full_port: self.full_port };
+        let mut wire = Wire {
+            sent: Vec::new(),
+            room: REPLY_PAYLOAD_BYTES_MAX,
+            random: &mut self.random,
+            full_port: self.full_port,
+        };
         self.node.channel.republish(self.now_ns, &mut wire);
         for (path, payload) in wire.sent {
             let is_reply = path.to != GROUP;

@@ -15,13 +15,16 @@ use nautilus_dataplane::feed::republish::shadow::{Shadow, ShadowError, ShadowSta
 use nautilus_dataplane::feed::republish::show::{Show, ShowStanding};
 use nautilus_dataplane::feed::soupbintcp::{Frames, ServerPacket};
 use nautilus_dataplane::replay::random::Random;
+use nautilus_dataplane::venue::day::Day as VenueDay;
+use nautilus_dataplane::venue::engine::Tape;
+use nautilus_dataplane::venue::flow::FlowSpec;
 use nautilus_shm::front_region::{SnapshotContent, SnapshotMessage};
 use proptest::prelude::*;
 
 use crate::chain::books_of;
 use crate::world::{Day, MONDAY, TUESDAY};
 
-const LIMITS: BookLimits = BookLimits { orders_max: 1 << 12, levels_max: 1 << 12, hash_seed: 3 };
+const LIMITS: BookLimits = BookLimits { orders_max: 1 << 14, levels_max: 1 << 14, hash_seed: 3 };
 
 /// A worker's books, what shows them, and the front's.
 struct Told {
@@ -234,6 +237,47 @@ fn compare_snapshot(shadow: &Shadow, next: u64, seed: u64) {
     let place =
         |kind: &u8| [b"S" as &[u8], b"R", b"HY", b"A"].iter().position(|one| one.contains(kind));
     assert!(kinds.iter().map(|kind| place(kind).unwrap()).is_sorted(), "{kinds:?}");
+}
+
+/// A day of the venue's, with every message that it has, at the pace of a node and in its bursts.
+#[test]
+fn books_of_a_venues_day_are_told_as_they_are() {
+    for seed in 0..6 {
+        let spec = FlowSpec { seed, symbols: 24, messages: 40_000, rate: 8_000 };
+        let (mut day, mut tape) = (VenueDay::new(spec).unwrap(), Tape::default());
+        let mut messages: Vec<Vec<u8>> = Vec::new();
+        while day.step(&mut tape) {
+            messages.extend(tape.messages().map(<[u8]>::to_vec));
+        }
+        let mut told = Told::new(seed, 64);
+        let mut random = Random::new(seed);
+        let (mut compared, mut at) = (0, 2_000);
+        messages[..at].iter().for_each(|message| told.apply(message));
+        while at + 10_000 < messages.len() {
+            told.shadow.forget();
+            told.show.want(77);
+            loop {
+                told.turn();
+                // The front looks less often than the worker turns.
+                if random.below(3) == 0 && told.take() {
+                    break;
+                }
+                for _ in 0..random.below(100) {
+                    told.apply(&messages[at]);
+                    at += 1;
+                }
+            }
+            let ShadowState::Whole(MONDAY, next_sequence) = told.shadow.state() else { panic!() };
+            let mut books = Books::new(LIMITS);
+            for message in &messages[..next_sequence as usize - 1] {
+                books.apply(&Message::decode(message).unwrap());
+            }
+            assert_eq!(books_of(told.shadow.books()), books_of(&books), "{seed} {next_sequence}");
+            compare_snapshot(&told.shadow, next_sequence, seed);
+            compared += 1;
+        }
+        assert!(compared > 1);
+    }
 }
 
 #[test]

@@ -6,6 +6,7 @@ use crate::feed::moldudp64::Session;
 use crate::feed::request_server::{
     REQUEST_BYTES, Refusal, RequestCounts, RequestLimits, RequestServer,
 };
+use crate::limits::REPLY_PAYLOAD_BYTES_MAX;
 use crate::net::Endpoint;
 use crate::port::{Datagram, Path, Transmit};
 
@@ -15,6 +16,11 @@ const WAITING_MAX: usize = 64;
 
 /// Before any session there is nothing to ask for.
 const NO_SESSION: Session = Session([0; 10]);
+
+/// An answer leaves whole: it has no more than every way out has room for.
+fn most(payload_bytes_max: usize) -> usize {
+    payload_bytes_max.min(REPLY_PAYLOAD_BYTES_MAX)
+}
 
 /// A request as it came; a datagram that is longer than a request is cut one byte behind that.
 #[derive(Clone, Copy)]
@@ -45,7 +51,7 @@ impl Answers {
     ) -> Self {
         Self {
             at,
-            server: RequestServer::new(NO_SESSION, payload_bytes_max, limits, hash_seed),
+            server: RequestServer::new(NO_SESSION, most(payload_bytes_max), limits, hash_seed),
             waiting: Vec::with_capacity(WAITING_MAX),
             flooded: 0,
             unsent: 0,
@@ -60,7 +66,7 @@ impl Answers {
 
     /// Makes answers no longer than this.
     pub fn limit(&mut self, payload_bytes_max: usize) {
-        self.server.limit(payload_bytes_max);
+        self.server.limit(most(payload_bytes_max));
     }
 
     /// What was answered and refused, and how many answers the port did not take.

@@ -27,6 +27,7 @@ use super::history::History;
 use super::moldudp64::{COUNT_END_OF_SESSION, HEADER_BYTES, Packet, Session, write_header};
 use super::pack::{BLOCK_OVERHEAD_BYTES, HEARTBEAT_NS, MESSAGES_MAX, PAYLOAD_BYTES_MAX};
 use super::request_server::{RequestCounts, RequestLimits};
+use crate::limits::REPLY_PAYLOAD_BYTES_MAX;
 use crate::net::Endpoint;
 use crate::port::{Datagram, Link, Path, SendError, Transmit};
 use answers::Answers;
@@ -203,7 +204,7 @@ impl Republisher {
         let Some(session) = self.session else { return };
         while self.is_waiting() {
             let (history, sequence) = (&self.history, self.cursor);
-            let bytes_max = self.payload_bytes_max;
+            let bytes_max = self.payload_bytes_max.min(REPLY_PAYLOAD_BYTES_MAX);
             let filled = self.parting.push(|out| {
                 let (count, bytes) = packet(history, session, sequence, &mut out[..bytes_max]);
                 (count > 0).then_some((count, bytes))
@@ -362,7 +363,11 @@ impl Republisher {
             }
         }
         sent?;
-        self.sent(count);
+        match count {
+            // The way has less room than a packet may have; what was sent says nothing but the number.
+            0 => self.leave_out(),
+            count => self.sent(count),
+        }
         Ok(())
     }
 
