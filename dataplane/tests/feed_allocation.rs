@@ -149,7 +149,7 @@ fn nothing_is_allocated_after_start() {
             permissions: None,
             payload: &request.encode(),
         });
-        channel.republish(now_ns, &mut wire);
+        let _ = channel.republish(now_ns, &mut wire);
         if index % 100 == 0 {
             channel.want_books(index as u64);
         }

@@ -19,7 +19,7 @@ use crate::feed::recovery::requests::{REQUEST_BYTES, WINDOW_PIECES};
 use crate::feed::recovery::{Recovery, RecoverySpec};
 use crate::feed::republish::RepublishSpec;
 use crate::net::Endpoint;
-use crate::port::{Burst, Datagram, Link, Path, Transmit};
+use crate::port::{Burst, Datagram, Link, Path, SendError, Transmit};
 use nautilus_shm::front_region::SnapshotMessage;
 
 /// A channel and the multicast groups and ports it is received on.
@@ -248,27 +248,29 @@ impl Feed {
         count
     }
 
-    /// Sends what is due: to subscribers, and requests.
+    /// Sends what is due: what is given out, and requests.
     pub fn send(&mut self, now_ns: u64, tx: &mut impl Transmit) {
-        self.distribute(now_ns, tx);
+        self.give_out(now_ns, tx);
         self.ask(now_ns, tx);
     }
 
-    /// Gives out again what was applied, and sends subscribers what is due.
-    pub fn distribute(&mut self, now_ns: u64, tx: &mut impl Transmit) {
+    /// Sends what is due of what is given out again, and to subscribers; `false` when the port has no way for it.
+    #[inline]
+    pub fn give_out(&mut self, now_ns: u64, tx: &mut impl Transmit) -> bool {
+        let mut has_way = true;
         for (channel, distribution) in self.channels.iter_mut().zip(&mut self.distributions) {
-            channel.republish(now_ns, tx);
+            has_way &= channel.republish(now_ns, tx) != Err(SendError::NoNeighbour);
             if let Some(distribution) = distribution {
-                distribution.pump(now_ns, channel, tx);
+                has_way &= distribution.pump(now_ns, channel, tx);
             }
         }
+        has_way
     }
 
-    /// Asks request servers for what is missing, as far as it is time to, and sends what is given out again. A
-    /// request that the port does not take is asked again like one that was lost.
+    /// Asks request servers for what is missing, as far as it is time to. A request that the port does not
+    /// take is asked again like one that was lost.
     pub fn ask(&mut self, now_ns: u64, tx: &mut impl Transmit) {
         for channel in &mut self.channels {
-            channel.republish(now_ns, tx);
             let Some(&RecoverySpec { from, interface, .. }) = channel.recovery_spec() else {
                 continue;
             };

@@ -30,6 +30,10 @@ use crate::worker::{Apps, Clock, Forwarded, Peers, Received};
 /// How often counts go into the metric bank.
 const PUBLISH_NS: u64 = 10_000_000;
 
+/// How long what feeds give out leaves by another worker before the own port is tried again. Too low: packets are
+/// refused for nothing. Too high: after an interface was away it takes the longer way for longer.
+const OUT_BY_PEER_NS: u64 = 1_000_000_000;
+
 /// How often the wall clock is compared, for absolute expiry times of later writes.
 const WALL_CLOCK_NS: u64 = 250_000_000;
 
@@ -104,6 +108,8 @@ impl Prepared {
             echoed_published: 0,
             has_feeds,
             feed_peer: None,
+            out_peer: None,
+            out_by_peer_until_ns: 0,
             caches,
             changes: None,
             feed_metrics: FeedMetrics::default(),
@@ -135,6 +141,10 @@ pub(super) struct NodeApps {
     has_feeds: bool,
     /// The worker that the last packet of a feed came by, if it was another.
     feed_peer: Option<usize>,
+    /// The last other worker that one came by.
+    out_peer: Option<usize>,
+    /// What feeds give out again leaves by that worker until then.
+    out_by_peer_until_ns: u64,
     feed_metrics: FeedMetrics,
     front: Option<Forwarded>,
     peers: Option<Peers>,
@@ -177,7 +187,8 @@ impl Apps for NodeApps {
             _ => {
                 self.feed(app - FEEDS, burst);
                 self.feed_peer = None;
-                self.send(now_ns, tx);
+                self.give_out(now_ns, tx);
+                self.ask(now_ns, tx);
             }
         }
     }
@@ -199,7 +210,8 @@ impl Apps for NodeApps {
             self.caches.keep_feeds(place, now_ns);
         }
         if self.has_feeds {
-            self.send(now_ns, tx);
+            self.give_out(now_ns, tx);
+            self.ask(now_ns, tx);
             self.want_snapshots();
         }
         if now_ns.saturating_sub(self.published_ns) < PUBLISH_NS {
@@ -237,6 +249,9 @@ impl Apps for NodeApps {
         }
         if self.peers.is_some() {
             count += self.take_on(clock, tx);
+        }
+        if self.has_feeds && count > 0 {
+            self.give_out(clock.now_ns(), tx);
         }
         count
     }
@@ -288,15 +303,37 @@ impl NodeApps {
         }
     }
 
-    /// Sends what feeds have to send, by way of the worker that the last packet of a feed came by: only that
-    /// one is certain to have a socket of an interface.
-    fn send(&mut self, now_ns: u64, tx: &mut impl Transmit) {
+    /// Asks request servers for what feeds miss, by way of the worker that the last packet of a feed came
+    /// by: only that one is certain to have a socket of an interface.
+    fn ask(&mut self, now_ns: u64, tx: &mut impl Transmit) {
         let Self { caches, peers, feed_peer, .. } = self;
         match (*feed_peer, peers.as_mut()) {
-            (Some(peer), Some(peers)) => caches.send(now_ns, &mut peers.answers(peer)),
-            _ => caches.send(now_ns, tx),
+            (Some(peer), Some(peers)) => caches.ask(now_ns, &mut peers.answers(peer)),
+            _ => caches.ask(now_ns, tx),
         }
         if let (Some(_), Some(peers)) = (feed_peer, peers) {
+            peers.wake();
+        }
+    }
+
+    /// Sends what feeds give out again, and what their subscribers get, by the own port, so that it leaves in order; where that has no socket of the
+    /// interface, by the last other worker that a packet of a feed came by.
+    fn give_out(&mut self, now_ns: u64, tx: &mut impl Transmit) {
+        let Self { caches, peers, out_peer, out_by_peer_until_ns, .. } = self;
+        let has_way = now_ns >= *out_by_peer_until_ns;
+        for (feed, _) in caches.feeds_mut() {
+            match (*out_peer, peers.as_mut()) {
+                (Some(peer), Some(peers)) if !has_way => {
+                    feed.give_out(now_ns, &mut peers.answers(peer));
+                }
+                _ => {
+                    if !feed.give_out(now_ns, tx) {
+                        *out_by_peer_until_ns = now_ns + OUT_BY_PEER_NS;
+                    }
+                }
+            }
+        }
+        if let (false, Some(peers)) = (has_way, peers) {
             peers.wake();
         }
     }
@@ -361,8 +398,8 @@ impl NodeApps {
             Some(app) => {
                 self.caches.see_sent_on(&datagram, from);
                 self.feed(app - FEEDS, &One(datagram));
-                self.feed_peer = Some(from);
-                self.caches.send(now_ns, &mut peers.answers(from));
+                (self.feed_peer, self.out_peer) = (Some(from), Some(from));
+                self.caches.ask(now_ns, &mut peers.answers(from));
             }
         }
     }

@@ -121,14 +121,8 @@ impl ServedCaches {
         }
     }
 
-    /// Sends what feeds have to send.
-    pub fn send(&mut self, now_ns: u64, tx: &mut impl Transmit) {
-        self.feeds_mut().for_each(|(feed, _)| feed.distribute(now_ns, tx));
-        self.ask(now_ns, tx);
-    }
-
     /// [`Feed::ask`] of every feed.
-    fn ask(&mut self, now_ns: u64, tx: &mut impl Transmit) {
+    pub fn ask(&mut self, now_ns: u64, tx: &mut impl Transmit) {
         let Some(tap) = &mut self.tap else {
             return self.feeds_mut().for_each(|(feed, _)| feed.ask(now_ns, tx));
         };

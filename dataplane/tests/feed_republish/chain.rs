@@ -193,7 +193,7 @@ impl<'a> Chain<'a> {
             random: &mut self.random,
             full_port: self.full_port,
         };
-        self.node.channel.republish(self.now_ns, &mut wire);
+        let _ = self.node.channel.republish(self.now_ns, &mut wire);
         for (path, payload) in wire.sent {
             let is_reply = path.to != GROUP;
             if is_reply {

@@ -4,7 +4,7 @@ use super::super::moldudp64::Session;
 use super::super::republish::show::{Show, ShowCounts, ShowStanding};
 use super::super::republish::{RepublishCounts, RepublishSpec, Republisher, Standing};
 use super::Channel;
-use crate::port::{Datagram, Transmit};
+use crate::port::{Datagram, SendError, Transmit};
 use nautilus_shm::front_region::SnapshotMessage;
 
 impl Channel {
@@ -31,16 +31,14 @@ impl Channel {
     }
 
     /// Sends what is due of what was applied, and answers requests for it. Bounded; to be called after each burst
-    /// and at housekeeping.
+    /// and at housekeeping. The error is what the port said of a packet, which is tried again.
     #[inline]
-    pub fn republish(&mut self, now_ns: u64, tx: &mut impl Transmit) {
+    pub fn republish(&mut self, now_ns: u64, tx: &mut impl Transmit) -> Result<(), SendError> {
         if self.republisher.is_none() {
-            return;
+            return Ok(());
         }
         let standing = self.standing(now_ns);
-        if let Some(republisher) = &mut self.republisher {
-            republisher.send(now_ns, &standing, tx);
-        }
+        self.republisher.as_mut().map_or(Ok(()), |own| own.send(now_ns, &standing, tx))
     }
 
     /// The same channel, showing its books to those who take snapshots of this node. Allocates what that needs.

@@ -88,6 +88,8 @@ pub struct Distribution {
     /// What subscribers were told.
     is_live: bool,
     replies: VecDeque<(Path, [u8; REPLY_BYTES])>,
+    /// Whether the port had a way to every receiver when something was sent last.
+    has_way: bool,
     cookies: RandomState,
     last_session: u64,
     now_ns: u64,
@@ -108,6 +110,7 @@ impl Distribution {
             live_until_ns: 0,
             is_live: false,
             replies: VecDeque::with_capacity(REPLIES_MAX),
+            has_way: true,
             cookies: RandomState::new(),
             last_session: 0,
             now_ns: 0,

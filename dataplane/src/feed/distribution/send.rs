@@ -39,12 +39,14 @@ const WALK_RECORDS: usize = 32;
 const ROUND_STOCKS: usize = 32;
 
 impl Distribution {
-    /// Sends what is due, as far as the port takes it. To be called every turn; bounded.
-    pub fn pump(&mut self, now_ns: u64, channel: &Channel, tx: &mut impl Transmit) {
+    /// Sends what is due, as far as the port takes it; `false` when that has no way to a subscriber. To be called
+    /// every turn; bounded.
+    pub fn pump(&mut self, now_ns: u64, channel: &Channel, tx: &mut impl Transmit) -> bool {
         self.look(now_ns);
+        self.has_way = true;
         self.send_replies(tx);
         if self.active == 0 {
-            return;
+            return self.has_way;
         }
         // In turns from another one on: who is last finds least room.
         self.first = (self.first + 1) % self.subscriptions.len();
@@ -52,6 +54,7 @@ impl Distribution {
         for place in bits(later).chain(bits(self.active & !later)) {
             self.serve(place, now_ns, channel, tx);
         }
+        self.has_way
     }
 
     fn send_replies(&mut self, tx: &mut impl Transmit) {
@@ -64,6 +67,7 @@ impl Distribution {
             if sent == Err(SendError::NoFrame) {
                 return;
             }
+            self.has_way &= sent != Err(SendError::NoNeighbour);
             self.replies.pop_front();
         }
     }
@@ -191,7 +195,7 @@ impl Distribution {
 
     /// Sends messages that were asked for again, new ones, or a heartbeat.
     fn send(&mut self, place: usize, now_ns: u64, tx: &mut impl Transmit) {
-        let Self { subscriptions, counts, .. } = self;
+        let Self { subscriptions, counts, has_way, .. } = self;
         let subscription = &mut subscriptions[place];
         let (path, session) = (subscription.path, subscription.session);
         while let Some(Resend { sequence, count }) = subscription.next_resend() {
@@ -207,7 +211,8 @@ impl Distribution {
                 sent = packed.count;
                 packed.bytes
             });
-            if result == Err(SendError::NoFrame) {
+            if let Err(error) = result {
+                *has_way &= error != SendError::NoNeighbour;
                 counts.delayed_packets += 1;
                 return;
             }
@@ -226,7 +231,8 @@ impl Distribution {
                 sent = packed.count;
                 packed.bytes
             });
-            if result.is_err() {
+            if let Err(error) = result {
+                *has_way &= error != SendError::NoNeighbour;
                 counts.delayed_packets += 1;
                 return;
             }

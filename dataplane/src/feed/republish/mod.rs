@@ -281,15 +281,23 @@ impl Republisher {
     }
 
     /// Sends what is due: messages, a heartbeat, answers. Bounded. What the port does not take is tried again, an
-    /// answer is not.
-    pub fn send(&mut self, now_ns: u64, standing: &Standing, tx: &mut impl Transmit) {
-        let Some(session) = self.session else { return };
-        if self.try_send(now_ns, session, standing, tx).is_err() {
-            self.counts.refused_packets += 1;
-        }
-        if let Some(answers) = &mut self.answers {
+    /// answer is not. The error is what the port said of a packet.
+    pub fn send(
+        &mut self,
+        now_ns: u64,
+        standing: &Standing,
+        tx: &mut impl Transmit,
+    ) -> Result<(), SendError> {
+        let Some(session) = self.session else { return Ok(()) };
+        let sent = self.try_send(now_ns, session, standing, tx);
+        self.counts.refused_packets += u64::from(sent.is_err());
+        // Where a packet has no way, an answer has none either.
+        if sent != Err(SendError::NoNeighbour)
+            && let Some(answers) = &mut self.answers
+        {
             answers.send(now_ns, &self.history, tx);
         }
+        sent
     }
 
     fn try_send(
