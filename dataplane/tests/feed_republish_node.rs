@@ -125,8 +125,8 @@ fn a_subscriber_of_a_node_with_kernel_sockets_does_too() {
 
 #[test]
 #[ignore = "privileged: makes network namespaces and a node"]
-fn the_owner_of_a_feed_gives_it_out_by_way_of_another_worker() {
-    if !can_run("the_owner_of_a_feed_gives_it_out_by_way_of_another_worker") {
+fn a_node_of_two_workers_gives_out_one_line_in_order() {
+    if !can_run("a_node_of_two_workers_gives_out_one_line_in_order") {
         return;
     }
     rebuild("xdp", 2);
