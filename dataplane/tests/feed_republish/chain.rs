@@ -6,6 +6,7 @@ use nautilus_dataplane::feed::book::Books;
 use nautilus_dataplane::feed::channel::{Channel, SnapshotPiece};
 use nautilus_dataplane::feed::itch::Side;
 use nautilus_dataplane::feed::moldudp64::{Packet, Session};
+use nautilus_dataplane::feed::recovery::requests::TRIES_MAX;
 use nautilus_dataplane::feed::republish::RepublishSpec;
 use nautilus_dataplane::feed::request_server::RequestLimits;
 use nautilus_dataplane::limits::REPLY_PAYLOAD_BYTES_MAX;
@@ -74,8 +75,10 @@ pub struct Chain<'a> {
     pub node: Node,
     pub receiver: Node,
     pub now_ns: u64,
-    /// Of 1,000 packets on each way.
+    /// Of 1,000 packets on each way; of one piece that is asked for never so many that it is given up.
     pub loss: u32,
+    /// How often pieces were asked for, by the node and by the receiver.
+    asked: [BTreeMap<u64, u32>; 2],
     /// Of 1,000 packets that the node wants to send.
     pub full_port: u32,
     random: Random,
@@ -102,6 +105,7 @@ impl<'a> Chain<'a> {
             receiver: Node::new(channel(receiver)),
             now_ns: 1_000_000_000,
             loss: 0,
+            asked: [BTreeMap::new(), BTreeMap::new()],
             full_port: 0,
             random: Random::new(seed),
             sent: Vec::new(),
@@ -112,11 +116,17 @@ impl<'a> Chain<'a> {
     /// The venue's day from here on, and what is true of it after each number; empty where that is not looked at.
     pub fn begin(&mut self, session: Session, day: &'a Day, truth: &'a Truth) {
         self.day = Some((session, day, truth));
+        self.asked = Default::default();
         self.was_live = 0;
     }
 
     fn loses(&mut self) -> bool {
         self.random.below(1_000) < self.loss
+    }
+
+    /// Whether a piece has been asked for so often that neither request nor reply may be lost.
+    fn is_due(&self, who: usize, sequence: u64) -> bool {
+        self.asked[who].get(&sequence).is_some_and(|times| *times >= TRIES_MAX - 1)
     }
 
     /// One packet of the venue over both lines.
@@ -162,14 +172,17 @@ impl<'a> Chain<'a> {
     fn ask(&mut self) {
         let Some((of, day, _)) = self.day else { return };
         while let Some((to, session, request)) = self.node.channel.next_request(self.now_ns) {
-            if session == of && !self.loses() && !self.loses() {
+            *self.asked[0].entry(request.sequence).or_default() += 1;
+            let is_lost = self.loses() | self.loses();
+            if session == of && (!is_lost || self.is_due(0, request.sequence)) {
                 let reply = day.reply(session, &request);
                 let Node { channel, keyspace, .. } = &mut self.node;
                 channel.handle_reply(&to, self.now_ns, &reply, keyspace);
             }
         }
         while let Some((to, session, request)) = self.receiver.channel.next_request(self.now_ns) {
-            if self.loses() {
+            *self.asked[1].entry(request.sequence).or_default() += 1;
+            if self.loses() && !self.is_due(1, request.sequence) {
                 continue;
             }
             let from = self.receiver.channel.recovery_spec().unwrap().from;
@@ -203,7 +216,7 @@ impl<'a> Chain<'a> {
                 self.sent.push(payload.clone());
             }
             self.compare(&payload);
-            if self.loses() {
+            if self.loses() && !(is_reply && self.is_due(1, packet_of(&payload).sequence)) {
                 continue;
             }
             let Node { channel, keyspace, .. } = &mut self.receiver;
