@@ -18,5 +18,6 @@ pub mod rates;
 pub mod replay;
 pub mod snapshot;
 pub mod status;
+pub mod store;
 pub mod view;
 pub mod watcher;
