@@ -4,6 +4,7 @@
 
 pub mod attach;
 pub mod caches;
+pub mod catalogue;
 pub mod config;
 pub mod explain;
 pub mod health;
