@@ -149,7 +149,7 @@ fn a_full_disk_is_said_and_survived() {
     let out = BufReader::new(child.stdout.take().unwrap());
     let lines: Vec<String> = out.lines().map_while(Result::ok).collect();
     assert!(child.wait().unwrap().success(), "{lines:#?}");
-    let last = lines.iter().filter_map(|line| acknowledged(line)).last().unwrap();
+    let last = lines.iter().rev().find_map(|line| acknowledged(line)).unwrap();
     assert!(lines.iter().any(|line| line.contains("no space left")), "{lines:#?}");
     let store = open(&path).unwrap();
     let found = number_in(&store);

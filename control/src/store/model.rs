@@ -7,6 +7,9 @@ use super::{
     Change, Changes, Compare, KeyValue, LeaseId, Operation, Outcome, Revision, Transaction,
 };
 
+/// What becomes of a key: bytes and a lease, or nothing.
+type Wanted = Option<(Vec<u8>, Option<LeaseId>)>;
+
 /// A store's meaning, without waits and files.
 #[derive(Clone, Debug, Default)]
 pub struct Model {
@@ -53,7 +56,7 @@ impl Model {
             let current = transaction.conditions.iter().map(|c| now(&c.key).cloned()).collect();
             return Some(Outcome::Refused { revision: self.revision, current });
         }
-        let mut changes: BTreeMap<String, Option<(Vec<u8>, Option<LeaseId>)>> = BTreeMap::new();
+        let mut changes: BTreeMap<String, Wanted> = BTreeMap::new();
         for operation in &transaction.operations {
             match operation {
                 Operation::Put { key, value, lease } => {
@@ -85,7 +88,7 @@ impl Model {
         under.filter(|changes| !changes.changes.is_empty()).collect()
     }
 
-    fn change(&mut self, wanted: BTreeMap<String, Option<(Vec<u8>, Option<LeaseId>)>>) {
+    fn change(&mut self, wanted: BTreeMap<String, Wanted>) {
         if wanted.is_empty() {
             return;
         }
