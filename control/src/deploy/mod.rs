@@ -11,11 +11,15 @@
 //! The planner decides everything and touches nothing; the reconciler decides nothing but whether a step
 //! went well.
 
+pub mod actuator;
 pub mod fields;
 pub mod lifecycle;
 pub mod plan;
 pub mod planner;
+pub mod reconciler;
+mod records;
 pub mod spec;
+pub mod supervisors;
 pub mod tier;
 
 pub use lifecycle::NodeState;

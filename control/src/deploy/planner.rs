@@ -277,17 +277,18 @@ impl Draft<'_> {
     fn finish(self) -> Plan {
         let mut rollback = Vec::new();
         for (node_id, change) in self.nodes.iter().rev() {
-            use Action::{Admit, Drain, Judge, Provision, Retire, Tune, Warm};
+            use Action::{Admit, Drain, Provision, Retire, Tune, Warm};
             let actions: &[Action] = match change.before.as_ref().map(|record| record.state) {
                 None | Some(NodeState::Planned | NodeState::Retired) => &[Drain, Retire],
-                // Which of the first two applies depends on how far the node has come.
-                Some(NodeState::Active) => &[Drain, Provision, Tune, Warm, Judge, Admit],
+                // Which of the first two applies depends on how far the node has come. It is not judged:
+                // it served before, and out of service it serves nobody.
+                Some(NodeState::Active) => &[Drain, Provision, Tune, Warm, Admit],
                 // It did not serve before either: left aside, for the next plan.
                 Some(_) => &[Drain],
             };
             let mut after = Vec::new();
             for action in actions {
-                let step = step(node_id, *action, self.circumstances.judge_ms, after);
+                let step = step(node_id, *action, 0, after);
                 after = vec![step.id.clone()];
                 rollback.push(step);
             }

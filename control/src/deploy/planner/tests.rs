@@ -223,7 +223,7 @@ fn a_dry_run_prints_each_step_and_the_way_back() {
     for part in ["5 steps on 1 nodes", "judge      node-0 for 10000 ms", "after node-0.drain"] {
         assert!(text.contains(part), "{part}:\n{text}");
     }
-    assert_eq!(text.lines().count(), 1 + 5 + 1 + 6);
+    assert_eq!(text.lines().count(), 1 + 5 + 1 + 5);
     let json = serde_json::to_string(&made).unwrap();
     assert_eq!(serde_json::from_str::<Plan>(&json).unwrap(), made);
 }
