@@ -32,7 +32,10 @@ fn desired(scenario: &str) -> EdgeDeploymentConfig {
     match scenario {
         "rolling" => deployment(DeploymentStrategy::Rolling, all("2")),
         "blue_green" => deployment(DeploymentStrategy::BlueGreen, vec![spec(3, "2"), spec(4, "2")]),
-        "canary" => deployment(DeploymentStrategy::Canary, all(BAD_RELEASE)),
+        "canary" => {
+            let changed = vec![spec(0, BAD_RELEASE), spec(1, BAD_RELEASE)];
+            deployment(DeploymentStrategy::Canary, changed)
+        }
         other => panic!("no scenario is called {other}"),
     }
 }

@@ -1,6 +1,6 @@
 //! A plan: what will be done to which node, in which order, and the way back. Once made it is not changed.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -11,7 +11,6 @@ use crate::spelling::spelled_enum;
 
 /// A node as the store has it: what it belongs to, what it was last given, where it is in its life.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct NodeRecord {
     /// Its deployment.
     pub deployment_id: String,
@@ -167,15 +166,6 @@ impl Plan {
             inventory.insert(step.node_id.clone(), record);
         }
         Some(inventory)
-    }
-
-    /// Nodes that were serving and are to serve on.
-    pub fn kept_nodes(&self) -> BTreeSet<&str> {
-        let is_kept = |change: &NodeChange| {
-            let was_active = change.before.as_ref().is_some_and(|b| b.state == NodeState::Active);
-            was_active && change.wanted.is_some()
-        };
-        self.nodes.iter().filter(|(_, c)| is_kept(c)).map(|(id, _)| id.as_str()).collect()
     }
 }
 

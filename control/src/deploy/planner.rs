@@ -1,12 +1,13 @@
 //! Makes plans. A pure function: the same input gives the same plan, and nothing is touched.
 //!
-//! | strategy | order | nodes that served and do not, at most |
+//! | strategy | order | nodes out of service, at most |
 //! | --- | --- | --- |
 //! | rolling | new nodes, then changed ones in place | `max_unavailable` |
-//! | canary | the first `canary_nodes` of the changed (else new) nodes, then as rolling | `max_unavailable` |
+//! | canary | the first `canary_nodes` of the new (then the changed) nodes, then as rolling | `max_unavailable` |
 //! | blue/green | all new nodes, then the old ones go; a changed node needs a new id | 0 |
 //! | all at once | everything | all |
 //!
+//! Counted are nodes that ran and are wanted. Where more of them are out at the beginning, no more than those.
 //! In each of them nodes that are no longer wanted go last.
 
 use std::collections::BTreeMap;
@@ -159,8 +160,9 @@ impl Draft<'_> {
             }
             DeploymentStrategy::Canary => {
                 let count = usize::try_from(deployment.canary_nodes).unwrap_or(usize::MAX);
+                // Those that do not serve come first: a canary that fails then costs no capacity.
                 let canaries: Vec<&EdgeNodeSpec> =
-                    changed.iter().chain(&new).take(count).copied().collect();
+                    new.iter().chain(&changed).take(count).copied().collect();
                 let is_other = |spec: &&EdgeNodeSpec| !canaries.contains(spec);
                 new.retain(is_other);
                 changed.retain(is_other);
