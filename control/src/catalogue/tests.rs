@@ -123,3 +123,30 @@ fn buildings_and_calendars_agree_with_what_others_measured() {
         assert!(Catalogue::built_in().regions().iter().any(holds), "{venue} stands nowhere");
     }
 }
+
+#[test]
+fn no_measured_round_trip_is_faster_than_light_between_the_regions() {
+    let Some(data) = std::env::var_os("NAUTILUS_DATA").map(PathBuf::from) else {
+        println!("skipped: NAUTILUS_DATA is not set");
+        return;
+    };
+    let mut pairs = 0;
+    for from in Catalogue::built_in().regions().iter().filter(|region| region.provider == "AWS") {
+        let path = data.join(format!("latency/aws-2020-06-05/{}.dat", from.aliases[0]));
+        let Ok(text) = std::fs::read_to_string(&path) else {
+            println!("skipped: there is no {}", path.display());
+            continue;
+        };
+        for line in text.lines() {
+            let (times, name) = line.split_once(':').unwrap();
+            let Some(to) = Catalogue::built_in().region(name) else { continue };
+            let least_ms: f64 = times.split('/').next().unwrap().parse().unwrap();
+            let floor_ms = 2.0 * from.floor_us(to) / 1e3;
+            assert!(least_ms >= floor_ms, "{} to {name}: {least_ms} ms, not {floor_ms}", from.id);
+            // Not absurdly far either: fibre is slower and longer, not ten times.
+            assert!(least_ms <= 5.0 * floor_ms + 20.0, "{} to {name}: {least_ms}", from.id);
+            pairs += 1;
+        }
+    }
+    println!("{pairs} pairs of regions measured by others");
+}
