@@ -4,7 +4,9 @@
 
 pub mod attach;
 pub mod caches;
+pub mod catalogue;
 pub mod config;
+pub mod deploy;
 pub mod explain;
 pub mod health;
 pub mod host;
@@ -17,6 +19,8 @@ pub mod prometheus;
 pub mod rates;
 pub mod replay;
 pub mod snapshot;
+mod spelling;
 pub mod status;
+pub mod store;
 pub mod view;
 pub mod watcher;

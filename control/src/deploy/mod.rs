@@ -1,0 +1,27 @@
+//! The edge node manager: what nodes are wanted, what has to be done for it, and doing it.
+//!
+//! ```text
+//!   EdgeDeploymentConfig --check--.                     .--> dry run: printed
+//!   inventory of nodes ------------+--> planner (pure) --> Plan --> Reconciler --> NodeActuator
+//!   session state -----------------'                              |  each step before and after
+//!                                                                 v
+//!                                                               store: plan, progress, node records
+//! ```
+//!
+//! The planner decides everything and touches nothing; the reconciler decides nothing but whether a step
+//! went well.
+
+pub mod actuator;
+pub mod fields;
+pub mod lifecycle;
+pub mod plan;
+pub mod planner;
+pub mod reconciler;
+mod records;
+pub mod spec;
+pub mod supervisors;
+pub mod tier;
+
+pub use lifecycle::NodeState;
+pub use spec::{DeploymentStrategy, EdgeDeploymentConfig, EdgeNodeSpec, SpecErrors};
+pub use tier::EdgeNodeType;

@@ -1,0 +1,246 @@
+//! Deployments carried out: by a simulated fleet, and by real supervisors' regions as far as these have verbs.
+
+mod fleet;
+mod support;
+
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use fleet::{BAD_RELEASE, Fleet, closed, deployment, spec};
+use nautilus_control::deploy::actuator::{ActuatorError, NodeActuator, Order};
+use nautilus_control::deploy::plan::Action;
+use nautilus_control::deploy::planner::plan;
+use nautilus_control::deploy::reconciler::{Phase, ReconcileError, Reconciler};
+use nautilus_control::deploy::supervisors::Supervisors;
+use nautilus_control::deploy::tier::Measurement;
+use nautilus_control::deploy::{DeploymentStrategy, EdgeDeploymentConfig, EdgeNodeType, NodeState};
+use nautilus_control::store::embedded::{Embedded, Options};
+use nautilus_control::store::{Compare, Condition, Revision, Store, Transaction, Watched};
+use nautilus_shm::control_region::HistogramId;
+use support::{hand_out, keep_beating, region, reply};
+
+fn store(folder: &tempfile::TempDir) -> Embedded {
+    Embedded::open(&folder.path().join("store.redb"), Options::default()).unwrap()
+}
+
+fn fleet(folder: &tempfile::TempDir) -> Fleet {
+    Fleet::open(&folder.path().join("effects"), || ())
+}
+
+/// Plans and carries out; where it ended.
+fn deploy(reconciler: &Reconciler<'_>, config: &EdgeDeploymentConfig) -> Phase {
+    let inventory = reconciler.inventory().unwrap();
+    let made = plan(std::slice::from_ref(config), &inventory, &closed()).unwrap();
+    reconciler.submit(&made).unwrap();
+    reconciler.run().unwrap().unwrap().phase
+}
+
+#[test]
+fn ten_nodes_are_deployed_in_seconds_and_rolled() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, fleet) = (store(&folder), fleet(&folder));
+    let reconciler = Reconciler::new(&store, &fleet);
+    let nodes = |release: &str| (0..10).map(|number| spec(number, release)).collect();
+    let begun = Instant::now();
+    let config = deployment(DeploymentStrategy::AllAtOnce, nodes("1"));
+    assert_eq!(deploy(&reconciler, &config), Phase::Done);
+    println!("ten nodes, without what the nodes themselves take: {:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(10));
+    assert!(fleet.nodes().values().all(|node| node.serves));
+    let config = deployment(DeploymentStrategy::Rolling, nodes("2"));
+    let mut watch = store.watch("deploy/phase", Revision(1)).unwrap();
+    assert_eq!(deploy(&reconciler, &config), Phase::Done);
+    assert!(fleet.nodes().values().all(|node| node.serves && node.release.as_deref() == Some("2")));
+    // A reader of progress sees each phase of both plans.
+    let mut phases = 0;
+    while let Watched::Changes(_) = watch.next(Duration::ZERO).unwrap() {
+        phases += 1;
+    }
+    assert_eq!(phases, 4);
+    assert_eq!(deploy(&reconciler, &config), Phase::Done, "nothing to do is done at once");
+}
+
+#[test]
+fn a_bad_canary_takes_only_itself_out_and_the_reason_is_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, fleet) = (store(&folder), fleet(&folder));
+    let reconciler = Reconciler::new(&store, &fleet);
+    let nodes = |release: &str| (0..4).map(|number| spec(number, release)).collect();
+    deploy(&reconciler, &deployment(DeploymentStrategy::AllAtOnce, nodes("1")));
+    let config = deployment(DeploymentStrategy::Canary, nodes(BAD_RELEASE));
+    assert_eq!(deploy(&reconciler, &config), Phase::RolledBack);
+    let progress = reconciler.progress().unwrap().unwrap();
+    assert!(progress.phase.reason.starts_with("node-0.judge: p99 900.0 us"), "{progress:?}");
+    assert!(fleet.nodes().values().all(|node| node.serves && node.release.as_deref() == Some("1")));
+    let tuned = fleet::replay(&folder.path().join("effects"));
+    let tuned = tuned.iter().filter(|(_, line)| line.contains(&format!("tune {BAD_RELEASE}")));
+    assert_eq!(tuned.count(), 1, "no other node was touched");
+}
+
+#[test]
+fn new_nodes_that_fail_are_retired_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, fleet) = (store(&folder), fleet(&folder));
+    let reconciler = Reconciler::new(&store, &fleet);
+    let config =
+        deployment(DeploymentStrategy::AllAtOnce, vec![spec(0, "1"), spec(1, BAD_RELEASE)]);
+    assert_eq!(deploy(&reconciler, &config), Phase::RolledBack);
+    let inventory = reconciler.inventory().unwrap();
+    assert!(inventory.values().all(|record| record.state == NodeState::Retired), "{inventory:?}");
+    assert!(fleet.nodes().values().all(|node| node.is_retired));
+}
+
+/// A fleet in which some orders fail: always, or so many times.
+struct Failing<'a> {
+    fleet: &'a Fleet,
+    action: Action,
+    error: ActuatorError,
+    left: Mutex<u32>,
+}
+
+impl NodeActuator for Failing<'_> {
+    fn perform(&self, order: &Order<'_>) -> Result<(), ActuatorError> {
+        let mut left = self.left.lock().unwrap();
+        if order.action == self.action && *left > 0 {
+            *left -= 1;
+            return Err(self.error.clone());
+        }
+        drop(left);
+        self.fleet.perform(order)
+    }
+
+    fn measure(&self, node_id: &str, period: Duration) -> Result<Measurement, ActuatorError> {
+        self.fleet.measure(node_id, period)
+    }
+}
+
+#[test]
+fn what_is_worth_a_try_is_tried_again_and_the_rest_turns_back() {
+    let away = ActuatorError::NotNow("away".into());
+    let no = ActuatorError::Refused("no".into());
+    for (action, error, times, expected) in [
+        (Action::Warm, away.clone(), 2, Phase::Done),
+        (Action::Warm, away, 3, Phase::RolledBack),
+        (Action::Warm, no.clone(), 1, Phase::RolledBack),
+        // Neither forward nor back: somebody has to look.
+        (Action::Tune, no, 99, Phase::RollbackIncomplete),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let (store, fleet) = (store(&folder), fleet(&folder));
+        let first = Reconciler::new(&store, &fleet);
+        deploy(&first, &deployment(DeploymentStrategy::AllAtOnce, vec![spec(0, "1")]));
+        let failing = Failing { fleet: &fleet, action, error, left: Mutex::new(times) };
+        let pause = Duration::from_millis(1);
+        let reconciler = Reconciler { pause, ..Reconciler::new(&store, &failing) };
+        let config = deployment(DeploymentStrategy::Rolling, vec![spec(0, "2")]);
+        assert_eq!(deploy(&reconciler, &config), expected, "{action} {times}");
+        let state = reconciler.inventory().unwrap()["node-0"].state;
+        let is_left = expected == Phase::RollbackIncomplete;
+        assert_eq!(state, if is_left { NodeState::Failed } else { NodeState::Active });
+        // The next plan brings up what was left.
+        assert_eq!(deploy(&first, &config), Phase::Done);
+        assert_eq!(fleet.nodes()["node-0"].release.as_deref(), Some("2"));
+    }
+}
+
+#[test]
+fn one_plan_at_a_time_and_only_for_the_nodes_it_was_made_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, fleet) = (store(&folder), fleet(&folder));
+    let reconciler = Reconciler::new(&store, &fleet);
+    let of = |release: &str| {
+        let config = deployment(DeploymentStrategy::AllAtOnce, vec![spec(0, release)]);
+        plan(&[config], &reconciler.inventory().unwrap(), &closed()).unwrap()
+    };
+    let (first, second) = (of("1"), of("2"));
+    reconciler.submit(&first).unwrap();
+    reconciler.submit(&first).expect("again is fine");
+    assert!(matches!(reconciler.submit(&second), Err(ReconcileError::Busy { .. })));
+    reconciler.abort("an operator asked").unwrap();
+    assert_eq!(reconciler.run().unwrap().unwrap().phase, Phase::RolledBack);
+    assert!(fleet.nodes().is_empty(), "nothing was begun");
+    reconciler.submit(&first).unwrap();
+    assert_eq!(reconciler.run().unwrap().unwrap().phase, Phase::Done);
+    assert!(
+        matches!(reconciler.submit(&second), Err(ReconcileError::Stale(node)) if node == "node-0")
+    );
+    assert!(matches!(reconciler.abort("late"), Err(ReconcileError::Superseded)));
+}
+
+#[test]
+fn a_control_that_leads_no_more_writes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, fleet) = (store(&folder), fleet(&folder));
+    let lease = store.grant(Duration::from_secs(60)).unwrap().id;
+    store.commit(&Transaction::new().put_under(lease, "leader", "a")).unwrap();
+    let at = store.get("leader").unwrap().unwrap().create_revision;
+    let fence = vec![Condition { key: "leader".into(), compare: Compare::CreatedAt(at) }];
+    let reconciler = Reconciler { fence, ..Reconciler::new(&store, &fleet) };
+    let config = deployment(DeploymentStrategy::AllAtOnce, vec![spec(0, "1")]);
+    let made = plan(&[config], &reconciler.inventory().unwrap(), &closed()).unwrap();
+    reconciler.submit(&made).unwrap();
+    store.revoke(lease).unwrap();
+    store.commit(&Transaction::new().put("leader", "b")).unwrap();
+    let before = store.list("").unwrap();
+    assert!(matches!(reconciler.run(), Err(ReconcileError::Superseded)));
+    assert_eq!(store.list("").unwrap(), before);
+    assert!(fleet.nodes().is_empty());
+}
+
+#[test]
+fn supervisors_do_what_they_have_verbs_for_and_say_what_is_missing() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = region("node-0");
+    let supervisors = Supervisors { run_dirs: [("node-0".into(), folder.path().into())].into() };
+    let lab = nautilus_control::deploy::EdgeNodeSpec {
+        node_type: EdgeNodeType::Lab,
+        release: None,
+        ..spec(0, "1")
+    };
+    let perform =
+        |action| supervisors.perform(&Order { name: "n", node_id: "node-0", action, spec: &lab });
+    assert!(perform(Action::Provision).unwrap_err().is_worth_a_try(), "nobody listens yet");
+    hand_out(folder.path(), node.clone(), || reply(1, &[]));
+    keep_beating(&node);
+    for action in [Action::Provision, Action::Tune, Action::Warm, Action::Admit] {
+        assert_eq!(perform(action), Ok(()), "{action}");
+    }
+    for action in [Action::Drain, Action::Retire] {
+        let said = perform(action).unwrap_err().to_string();
+        assert!(said.contains("the supervisor has no verb"), "{said}");
+    }
+    let unlike = nautilus_control::deploy::EdgeNodeSpec { kernel_bypass: false, ..lab.clone() };
+    for unlike in [unlike, spec(0, "1")] {
+        let order = Order { name: "n", node_id: "node-0", action: Action::Tune, spec: &unlike };
+        let error = supervisors.perform(&order).unwrap_err();
+        assert!(matches!(error, ActuatorError::NotSupported { .. }), "{error}");
+    }
+    let recorded = node.clone();
+    let measured = std::thread::scope(|scope| {
+        scope.spawn(move || {
+            std::thread::sleep(Duration::from_millis(100));
+            recorded.histogram(0, HistogramId::XdpToTx).record_many(30_000, 5_000);
+        });
+        supervisors.measure("node-0", Duration::from_millis(300)).unwrap()
+    });
+    assert_eq!(measured.samples, 5_000, "what came before is not counted");
+    assert!((29_000..31_000).contains(&measured.p99_ns), "{measured:?}");
+    node.supervisor().set_serving(false);
+    assert!(matches!(perform(Action::Provision), Err(ActuatorError::NotNow(_))));
+    node.supervisor().set_serving(true);
+
+    // The whole way of a new lab node: it is deployed, and it cannot be taken back yet.
+    let store = store(&folder);
+    let reconciler = Reconciler { attempts: 1, ..Reconciler::new(&store, &supervisors) };
+    let config = deployment(DeploymentStrategy::AllAtOnce, vec![lab]);
+    let mut circumstances = closed();
+    circumstances.judge_ms = 10;
+    let made = plan(&[config], &reconciler.inventory().unwrap(), &circumstances).unwrap();
+    reconciler.submit(&made).unwrap();
+    assert_eq!(reconciler.run().unwrap().unwrap().phase, Phase::Done);
+    let gone = plan(&[], &reconciler.inventory().unwrap(), &closed()).unwrap();
+    reconciler.submit(&gone).unwrap();
+    let end = reconciler.run().unwrap().unwrap();
+    assert_eq!(end.phase, Phase::RollbackIncomplete);
+    assert!(end.reason.contains("drain is not possible: the supervisor has no verb"), "{end:?}");
+}
