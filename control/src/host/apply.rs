@@ -92,6 +92,10 @@ fn change(
             state.refused(id)?;
             Ok((false, why))
         }
+        (Ok(()), Ok(became)) if became == step.old => {
+            state.refused(id)?;
+            Ok((false, format!("{} was written without effect", step.new)))
+        }
         (_, Err(why)) => Ok((false, format!("written, but cannot be read back: {why}"))),
         (_, Ok(became)) => {
             state.became(id, &became)?;

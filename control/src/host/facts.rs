@@ -65,10 +65,12 @@ impl Facts {
         let nics: Vec<Nic> =
             names(machine, choice).into_iter().map(|name| nic(machine, name)).collect();
         let irqs = numbers(&machine.names("proc/irq"), "");
+        // The timer and the cascade of the old controllers, which the kernel never moves.
+        let is_fixed = |irq: &u32| cfg!(target_arch = "x86_64") && [0, 2].contains(irq);
         let is_nic = |irq: &u32| nics.iter().any(|nic| nic.irqs.contains(irq));
         Self {
             nodes: nodes.collect(),
-            irqs: irqs.into_iter().filter(|irq| !is_nic(irq)).collect(),
+            irqs: irqs.into_iter().filter(|irq| !is_nic(irq) && !is_fixed(irq)).collect(),
             online,
             workers,
             workers_by,

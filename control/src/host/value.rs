@@ -223,8 +223,8 @@ mod tests {
 
         #[test]
         fn cores_come_back(cores in proptest::collection::btree_set(0u32..=CORE_MAX, 0..40)) {
-            prop_assert_eq!(core_list(&core_list_text(&cores)).as_ref(), Ok(&cores));
-            prop_assert_eq!(core_mask(&core_mask_text(&cores, "0")).as_ref(), Ok(&cores));
+            prop_assert_eq!(core_list(&core_list_text(&cores)), Ok(cores.clone()));
+            prop_assert_eq!(core_mask(&core_mask_text(&cores, "0")), Ok(cores));
         }
 
         #[test]

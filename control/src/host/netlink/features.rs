@@ -7,6 +7,7 @@ const HARDWARE: u16 = 2;
 const ACTIVE: u16 = 4;
 const UNCHANGEABLE: u16 = 5;
 /// `ETHTOOL_A_BITSET_*`.
+const BITSET_NO_MASK: u16 = 1;
 const BITSET_BITS: u16 = 3;
 /// `ETHTOOL_A_BITSET_BITS_BIT`.
 const BITS_BIT: u16 = 1;
@@ -26,12 +27,17 @@ pub struct Feature {
     pub changeable: bool,
 }
 
-/// The (index, name) of every bit that is set.
+/// The (index, name) of every bit that is set. A set with a mask lists all bits, and marks those that
+/// are set; one without lists these alone.
 fn bits(set: &[u8]) -> Vec<(u32, &[u8])> {
     let Some(list) = attribute(set, BITSET_BITS) else { return Vec::new() };
+    let lists_set_alone = attribute(set, BITSET_NO_MASK).is_some();
     attributes(list)
         .filter(|(kind, _)| *kind == BITS_BIT)
         .filter_map(|(_, bit)| {
+            if !lists_set_alone {
+                attribute(bit, BIT_VALUE)?;
+            }
             let index = u32_at(attribute(bit, BIT_INDEX)?, 0)?;
             Some((index, attribute(bit, BIT_NAME)?))
         })
@@ -126,13 +132,27 @@ mod tests {
     fn a_feature_switched_and_back_leaves_the_same_bytes() {
         let known = [(3, "rx-gro"), (7, "rx-lro"), (9, "tx-lockless")];
         let all = Writer::default().nest(1, Writer::default().put(1, &2u32.to_ne_bytes()));
-        let all = set(all, HARDWARE, &known);
+        // The kernel lists every feature here, with a mark on those the driver can change.
+        let masked = [
+            (3, "rx-gro", true),
+            (7, "rx-lro", true),
+            (9, "tx-lockless", true),
+            (11, "rx-fcs", false),
+        ];
+        let list = masked.iter().fold(Writer::default(), |list, (index, name, is_set)| {
+            let bit = Writer::default().put(BIT_INDEX, &u32::to_ne_bytes(*index));
+            let bit = bit.put(BIT_NAME, &[name.as_bytes(), b"\0"].concat());
+            list.nest(BITS_BIT, if *is_set { bit.put(BIT_VALUE, &[]) } else { bit })
+        });
+        let size = Writer::default().put(2, &64u32.to_ne_bytes());
+        let all = all.nest(HARDWARE, size.nest(BITSET_BITS, list));
         let all = set(all, WANTED, &known[..1]);
         let all = set(all, ACTIVE, &[known[0], known[2]]);
         let answer = set(all, UNCHANGEABLE, &known[2..]).into_attributes();
         assert_eq!(feature(&answer, "rx-gro"), Ok(Feature { on: true, changeable: true }));
         assert_eq!(feature(&answer, "rx-lro"), Ok(Feature { on: false, changeable: true }));
         assert_eq!(feature(&answer, "tx-lockless"), Ok(Feature { on: true, changeable: false }));
+        assert_eq!(feature(&answer, "rx-fcs"), Ok(Feature { on: false, changeable: false }));
         assert_eq!(feature(&answer, "odd"), Ok(Feature { on: false, changeable: false }));
         for name in ["rx-gro", "rx-lro"] {
             let on = feature(&answer, name).unwrap().on;
