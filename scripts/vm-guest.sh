@@ -114,6 +114,8 @@ check_host() {
   timeout 60 nautilus host record "$work/tuned" --pack "$work/tuned.txt" >/dev/null
   timeout 60 nautilus host fini --state "$state" >"$work/fini.log" 2>&1 ||
     failed "host fini: $(grep LEFT "$work/fini.log" | head -n 3 | tr '\n' '|')"
+  # A link whose rings were changed negotiates anew.
+  sleep 5
   timeout 60 nautilus host record "$work/after" --pack "$work/after.txt" >/dev/null
   for name in before tuned after; do settings "$work/$name.txt" >"$work/$name.settings"; done
   if cmp -s "$work/before.settings" "$work/tuned.settings"; then
