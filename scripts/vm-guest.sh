@@ -99,6 +99,34 @@ check_kernel() {
   note "host check: $(timeout 60 nautilus host check 2>&1 | grep -i kernel | head -n 1)"
 }
 
+# settings FILE: a recording without what the kernel counts.
+settings() {
+  grep -vE '^(netlink/[^/]+/link|proc/(meminfo|cpuinfo|self/status|net/protocols)|.*/free_hugepages)' "$1"
+}
+
+# The host doctor on a running kernel: what it changes it undoes.
+check_host() {
+  local state="$work/host.state" name
+  timeout 60 nautilus host record "$work/before" --pack "$work/before.txt" >/dev/null
+  # 1: the kernel refused some change, which is said.
+  timeout 60 nautilus host init --yes --state "$state" >"$work/init.log" 2>&1 || [ $? -eq 1 ] ||
+    failed "host init: $(tail -n 1 "$work/init.log")"
+  timeout 60 nautilus host record "$work/tuned" --pack "$work/tuned.txt" >/dev/null
+  timeout 60 nautilus host fini --state "$state" >"$work/fini.log" 2>&1 ||
+    failed "host fini: $(grep LEFT "$work/fini.log" | head -n 3 | tr '\n' '|')"
+  # A link whose rings were changed negotiates anew.
+  sleep 5
+  timeout 60 nautilus host record "$work/after" --pack "$work/after.txt" >/dev/null
+  for name in before tuned after; do settings "$work/$name.txt" >"$work/$name.settings"; done
+  if cmp -s "$work/before.settings" "$work/tuned.settings"; then
+    failed "host init changed nothing"
+  elif ! cmp -s "$work/before.settings" "$work/after.settings"; then
+    failed "host fini left: $(diff "$work/before.settings" "$work/after.settings" | grep '^[<>]' | cut -c1-120 | tr '\n' '|')"
+  else
+    ok "host init and fini: $(tail -n 1 "$work/init.log"); $(tail -n 1 "$work/fini.log")"
+  fi
+}
+
 check_refusals() {
   if modprobe bonding && ip link add bond7 type bond && ip link add slave7 type dummy; then
     ip link set slave7 master bond7
@@ -232,6 +260,7 @@ UNIT
 }
 
 check_kernel
+check_host
 check_refusals
 check_lab
 check_systemd

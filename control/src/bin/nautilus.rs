@@ -14,7 +14,7 @@ use nautilus_control::caches::{CacheToCreate, CacheToRemove};
 use nautilus_control::config::{Config, ConfigError, DEFAULT_PATH};
 use nautilus_control::explain::{ExplainError, Explanation};
 use nautilus_control::health::{Health, HealthDocument};
-use nautilus_control::host::{Host, Level};
+use nautilus_control::host::command::HostCommand;
 use nautilus_control::link::{Attachment, Link};
 use nautilus_control::packet::Packet;
 use nautilus_control::rates::NodeRates;
@@ -90,19 +90,9 @@ enum Command {
     /// Replays captures: onto an interface, or into the records a node published
     #[command(disable_help_flag = true)]
     Replay(Replay),
-    /// Looks at this host
+    /// Looks at this host, and changes it so that it can be undone
     #[command(subcommand)]
     Host(HostCommand),
-}
-
-#[derive(Subcommand)]
-enum HostCommand {
-    /// Says what this host can keep of the promises, and what is lost where it cannot
-    Check {
-        /// Prints one JSON document
-        #[arg(long)]
-        json: bool,
-    },
 }
 
 #[derive(Subcommand)]
@@ -171,7 +161,7 @@ fn main() -> ExitCode {
             eprintln!("nautilus: {}", replay.run());
             Ok(ExitCode::from(UNREACHABLE))
         }
-        Command::Host(HostCommand::Check { json }) => Ok(host_check(json)),
+        Command::Host(command) => Ok(command.run()),
     };
     result.unwrap_or_else(|error| {
         eprintln!("nautilus: {error}");
@@ -420,28 +410,6 @@ fn explain(
                 matches!(error, ExplainError::Reach(_) | ExplainError::Program { .. });
             ExitCode::from(if unreachable { UNREACHABLE } else { USAGE })
         }
-    }
-}
-
-fn host_check(json: bool) -> ExitCode {
-    let findings = Host::here().check();
-    if json {
-        print(&(serde_json::to_string_pretty(&findings).unwrap_or_default() + "\n"));
-    } else {
-        let mut text = String::new();
-        for finding in &findings {
-            let level = name(&finding.level);
-            text += &format!("{level:<8} {:<15} {}\n", finding.name, finding.seen);
-            if !finding.lost.is_empty() {
-                text += &format!("{:25}{}\n", "", finding.lost);
-            }
-        }
-        print(&text);
-    }
-    match findings.iter().map(|finding| finding.level).max() {
-        Some(Level::Fatal) => ExitCode::from(UNREACHABLE),
-        Some(Level::Warning) => ExitCode::from(UNHEALTHY),
-        _ => ExitCode::SUCCESS,
     }
 }
 
