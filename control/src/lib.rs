@@ -3,6 +3,7 @@
 #![deny(unsafe_code)]
 
 pub mod attach;
+pub mod audit;
 pub mod caches;
 pub mod config;
 pub mod explain;
@@ -16,7 +17,9 @@ pub mod problem;
 pub mod prometheus;
 pub mod rates;
 pub mod replay;
+pub mod secret;
 pub mod snapshot;
 pub mod status;
+pub mod verifier;
 pub mod view;
 pub mod watcher;
