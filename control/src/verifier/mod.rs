@@ -70,7 +70,7 @@ pub fn keys_in(path: &Path) -> Result<Vec<[u8; 32]>, VerifierError> {
         .map_err(|source| VerifierError::Io { path: path.display().to_string(), source })?;
     let wrong =
         || VerifierError::Usage(format!("{}: not 64 hexadecimal digits a line", path.display()));
-    let keys: Option<Vec<_>> = text.split_whitespace().map(|key| line::digits(key)).collect();
+    let keys: Option<Vec<_>> = text.split_whitespace().map(line::digits).collect();
     keys.filter(|keys| !keys.is_empty()).ok_or_else(wrong)
 }
 
