@@ -134,7 +134,7 @@ mod tests {
             "",
             "spiffe://ny4/operator/person",
             "spiffe://ny4/operator/person/alice/",
-            "spiffe://ny4/root/person/alice",
+            "spiffe://ny4/owner/person/alice",
             "spiffe://ny4/admin/host/alice",
             "spiffe://NY4/admin/person/alice",
             "spiffe:///admin/person/alice",
