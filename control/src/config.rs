@@ -16,7 +16,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::id;
+use crate::security::{Security, SecurityKeys};
+use crate::{id, security};
 
 /// Where the daemon's file lies unless said otherwise.
 pub const DEFAULT_PATH: &str = "/etc/nautilus/control.toml";
@@ -30,6 +31,8 @@ pub const NODES_MAX: usize = 256;
 pub struct Config {
     /// Where the HTTP server listens.
     pub listen: SocketAddr,
+    /// Who may ask what, and where that is recorded.
+    pub security: Security,
     /// Nodes to watch.
     pub nodes: Vec<NodeSpec>,
 }
@@ -140,6 +143,8 @@ struct File {
 #[derive(Deserialize)]
 struct Control {
     listen: Option<SocketAddr>,
+    #[serde(flatten)]
+    security: SecurityKeys,
 }
 
 impl Config {
@@ -165,8 +170,17 @@ impl Config {
             return Err(ConfigError::UnknownKey { path: path.into(), key });
         }
         let file: File = toml::from_str(text).map_err(wrong)?;
-        let listen = file.control.and_then(|control| control.listen);
-        let config = Self { listen: listen.unwrap_or(Self::DEFAULT_LISTEN), nodes: file.node };
+        let (listen, keys) = match file.control {
+            Some(control) => (control.listen, control.security),
+            None => (None, SecurityKeys::default()),
+        };
+        let security = Security::of(keys).map_err(|(key, reason)| ConfigError::Value {
+            path: path.into(),
+            key: format!("control.{key}"),
+            reason,
+        })?;
+        let listen = listen.unwrap_or(Self::DEFAULT_LISTEN);
+        let config = Self { listen, security, nodes: file.node };
         config.check(path)?;
         Ok(config)
     }
@@ -180,9 +194,19 @@ impl Config {
             tier: Tier::default(),
         };
         let nodes = run_dirs.iter().map(node).collect();
-        let config = Self { listen: Self::DEFAULT_LISTEN, nodes };
+        let security = Security::default();
+        let config = Self { listen: Self::DEFAULT_LISTEN, security, nodes };
         config.check(Path::new("--node"))?;
         Ok(config)
+    }
+
+    /// Refuses an address that must not be served; asked once it is known where to listen.
+    pub fn check_listen(&self, path: &Path) -> Result<(), ConfigError> {
+        self.security.check_listen(self.listen).map_err(|reason| ConfigError::Value {
+            path: path.into(),
+            key: "control.listen".into(),
+            reason,
+        })
     }
 
     fn check(&self, path: &Path) -> Result<(), ConfigError> {
@@ -219,7 +243,11 @@ fn unknown_key(table: &toml::Table) -> Option<String> {
         Some(format!("{prefix}{key}"))
     };
     strange(table, &["control", "node"], "")
-        .or_else(|| strange(table.get("control")?.as_table()?, &["listen"], "control."))
+        .or_else(|| {
+            let control = table.get("control")?.as_table()?;
+            strange(control, &[&["listen"], &security::KEYS[..]].concat(), "control.")
+                .or_else(|| security::unknown_key(control).map(|key| format!("control.{key}")))
+        })
         .or_else(|| {
             let nodes = table.get("node")?.as_array()?;
             nodes.iter().enumerate().find_map(|(index, node)| {
@@ -253,6 +281,23 @@ mod tests {
         for (text, message) in [
             (format!("nodes = 1\n{node}"), "unknown key nodes"),
             (format!("[control]\nport = 1\n{node}"), "unknown key control.port"),
+            (format!("[control.tls]\ncert = 1\n{node}"), "unknown key control.tls.cert"),
+            (format!("[control.audit]\npath = 1\n{node}"), "unknown key control.audit.path"),
+            (format!("[control.local]\nroot = 1\n{node}"), "unknown key control.local.root"),
+            (format!("{TLS}key = \"hunter2\"\n{node}"), "control.tls.key: name the key by file:"),
+            (format!("{TLS}key = \"file:/k\"\n{node}"), "control.audit: with TLS there must be"),
+            (
+                format!("[control]\nauthority = \"/a\"\n{node}"),
+                "control.authority: certificates are issued over TLS",
+            ),
+            (
+                format!("[control.local]\nadmins = [\"nobody-has-this-name\"]\n{node}"),
+                "control.local.admins: there is no user",
+            ),
+            (
+                format!("[control.audit]\ndir = \"/a\"\nrotate_mb = 0\n{node}"),
+                "control.audit.rotate_mb: 0 is not in 1..=1024",
+            ),
             (format!("{node}[[node]]\nrundir = \"/x\"\n"), "unknown key node[1].rundir"),
             (format!("{node}tier = \"fast\"\n"), "tier"),
             (format!("{node}id = \"No\"\n"), "node[0].id"),
@@ -264,6 +309,26 @@ mod tests {
             let error = parse(&text).unwrap_err();
             assert!(error.contains(message), "{text}: {error}");
             assert!(error.starts_with("control.toml"), "{error}");
+            assert!(!error.contains("hunter2"), "{error}");
+        }
+    }
+
+    const TLS: &str = "[control.tls]\ncertificate = \"/c\"\nca = \"/a\"\n";
+
+    #[test]
+    fn without_tls_only_this_host_is_served() {
+        let node = "[[node]]\nrun_dir = \"/r\"\n";
+        let path = Path::new("control.toml");
+        for (listen, served) in
+            [("127.0.0.1:1", true), ("[::1]:1", true), ("0.0.0.0:1", false), ("[::]:1", false)]
+        {
+            let config = parse(&format!("[control]\nlisten = \"{listen}\"\n{node}")).unwrap();
+            assert_eq!(config.check_listen(path).is_ok(), served, "{listen}");
+            let tls = format!(
+                "[control]\nlisten = \"{listen}\"\n{TLS}key = \"env:K\"\n[control.audit]\n\
+                 dir = \"/a\"\n{node}"
+            );
+            assert!(parse(&tls).unwrap().check_listen(path).is_ok());
         }
     }
 }

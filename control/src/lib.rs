@@ -2,9 +2,12 @@
 //! upgraded without one packet noticing. `README.md` beside this crate is the map.
 #![deny(unsafe_code)]
 
+pub mod access;
 pub mod attach;
+pub mod audit;
 pub mod caches;
 pub mod catalogue;
+pub mod companion;
 pub mod config;
 pub mod deploy;
 pub mod explain;
@@ -14,13 +17,19 @@ pub mod http;
 pub mod id;
 pub mod link;
 pub mod packet;
+pub mod peer;
 pub mod problem;
 pub mod prometheus;
 pub mod rates;
-pub mod replay;
+pub mod roles;
+pub mod secret;
+pub mod security;
+pub mod serve;
 pub mod snapshot;
 mod spelling;
 pub mod status;
 pub mod store;
+pub mod tls;
+pub mod verifier;
 pub mod view;
 pub mod watcher;

@@ -1,4 +1,4 @@
-//! The control daemon: watches nodes read-only and answers HTTP. `README.md` of the crate has the
+//! The control daemon: watches nodes read-only and answers HTTP, over TLS beyond this host. `README.md` of the crate has the
 //! paths; exit codes: 0 told to stop, 1 could not serve, 2 bad usage or configuration.
 
 use std::io::Write;
@@ -9,10 +9,11 @@ use std::process::ExitCode;
 use clap::Parser;
 use nautilus_control::config::{Config, ConfigError, DEFAULT_PATH};
 use nautilus_control::http;
+use nautilus_control::serve::Server;
 use nautilus_control::watcher::Watcher;
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Watches the nodes of a site and answers HTTP. Reads only.
+/// Watches the nodes of a site and answers HTTP
 #[derive(Parser)]
 #[command(name = "nautilus-control", version)]
 struct Arguments {
@@ -60,6 +61,7 @@ fn configuration(arguments: &Arguments) -> Result<Config, ConfigError> {
     if let Some(listen) = arguments.listen {
         config.listen = listen;
     }
+    config.check_listen(arguments.config.as_deref().unwrap_or(Path::new("--listen")))?;
     Ok(config)
 }
 
@@ -67,13 +69,10 @@ fn serve(config: Config) -> anyhow::Result<()> {
     use anyhow::Context;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let listener = tokio::net::TcpListener::bind(config.listen)
-            .await
-            .with_context(|| format!("listening on {}", config.listen))?;
         let count = config.nodes.len();
         let watcher = Watcher::start(config.nodes).context("starting the watcher")?;
-        let address = listener.local_addr()?;
-        say(&format!("listening on http://{address}, watching {count} nodes"));
+        let server = Server::open(http::router(watcher), config.listen, &config.security).await?;
+        say(&format!("listening on {}, watching {count} nodes", server.url()?));
         let (mut terminate, mut interrupt) =
             (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
         let stop = async move {
@@ -84,9 +83,7 @@ fn serve(config: Config) -> anyhow::Result<()> {
         };
         // Answers in progress are dropped: every one of them can be asked again.
         tokio::select! {
-            result = async { axum::serve(listener, http::router(watcher)).await } => {
-                result.context("serving HTTP")
-            }
+            result = server.run(say) => result,
             () = stop => Ok(()),
         }
     })

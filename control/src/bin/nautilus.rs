@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use nautilus_control::caches::{CacheToCreate, CacheToRemove};
+use nautilus_control::companion::Companion;
 use nautilus_control::config::{Config, ConfigError, DEFAULT_PATH};
 use nautilus_control::explain::{ExplainError, Explanation};
 use nautilus_control::health::{Health, HealthDocument};
@@ -18,7 +19,6 @@ use nautilus_control::host::command::HostCommand;
 use nautilus_control::link::{Attachment, Link};
 use nautilus_control::packet::Packet;
 use nautilus_control::rates::NodeRates;
-use nautilus_control::replay::Replay;
 use nautilus_control::status::{NodeStatus, StatusDocument};
 use nautilus_control::view::NodeView;
 use nautilus_control::watcher;
@@ -89,7 +89,13 @@ enum Command {
     Cache(CacheCommand),
     /// Replays captures: onto an interface, or into the records a node published
     #[command(disable_help_flag = true)]
-    Replay(Replay),
+    Replay(Companion),
+    /// Verifies and exports audit trails
+    #[command(disable_help_flag = true)]
+    Audit(Companion),
+    /// Makes certificates; enrols with a control, and renews
+    #[command(disable_help_flag = true)]
+    Ca(Companion),
     /// Looks at this host, and changes it so that it can be undone
     #[command(subcommand)]
     Host(HostCommand),
@@ -157,16 +163,21 @@ fn main() -> ExitCode {
         }
         Command::Cache(CacheCommand::Create(wanted)) => Ok(wanted.create()),
         Command::Cache(CacheCommand::Remove(gone)) => Ok(gone.remove()),
-        Command::Replay(replay) => {
-            eprintln!("nautilus: {}", replay.run());
-            Ok(ExitCode::from(UNREACHABLE))
-        }
+        Command::Replay(other) => Ok(become_it(other, "nautilus-replay")),
+        Command::Audit(other) => Ok(become_it(other, "nautilus-audit")),
+        Command::Ca(other) => Ok(become_it(other, "nautilus-ca")),
         Command::Host(command) => Ok(command.run()),
     };
     result.unwrap_or_else(|error| {
         eprintln!("nautilus: {error}");
         ExitCode::from(USAGE)
     })
+}
+
+/// Returns only when there is no such program.
+fn become_it(other: Companion, name: &str) -> ExitCode {
+    eprintln!("nautilus: {}", other.run(name));
+    ExitCode::from(UNREACHABLE)
 }
 
 /// Writes to stdout; false when nobody reads it any more.

@@ -1,0 +1,239 @@
+//! Roles, this host's users, and records before answers: against the real daemon.
+
+#[path = "support/site.rs"]
+mod site;
+
+use std::collections::BTreeSet;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::Command;
+
+use nautilus_control::roles::{Needs, Role, TABLE, needs};
+use site::{DAY, Site, until};
+
+/// A path that the route answers.
+fn example(route: &str) -> String {
+    let parts = route.split('/').map(|part| if part.starts_with('{') { "some-1" } else { part });
+    parts.collect::<Vec<_>>().join("/")
+}
+
+/// Routes as they stand in the sources: every path in quotes that begins as ours do.
+fn routes_in_sources() -> BTreeSet<String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut folders = vec![root];
+    let mut routes = BTreeSet::new();
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let text = std::fs::read_to_string(&path).unwrap();
+            let routed = path.file_name().unwrap() == "http.rs" || text.contains(".route(");
+            for quoted in text.split('"').skip(1).step_by(2).filter(|_| routed) {
+                let ours = ["/api/v1/", "/metrics", "/livez", "/readyz"];
+                if ours.iter().any(|front| quoted.starts_with(front)) {
+                    routes.insert(quoted.to_owned());
+                }
+            }
+        }
+    }
+    routes
+}
+
+#[test]
+fn every_route_stands_in_the_table() {
+    let routes = routes_in_sources();
+    assert!(routes.len() >= 23, "{routes:?}");
+    for route in routes {
+        assert!(
+            TABLE.iter().any(|(_, path, _)| *path == route),
+            "{route} is in no row of roles.rs"
+        );
+    }
+}
+
+#[test]
+fn every_role_boundary_is_refused_and_recorded() {
+    let site = Site::start("");
+    let routed = routes_in_sources();
+    let mut refusals = 0;
+    for role in Role::ALL {
+        let certificate = site.certificate(role, "somebody", DAY);
+        let mut connection = site.connect(Some(&certificate)).unwrap();
+        for (method, route, needed) in TABLE {
+            let allowed = match needed {
+                Needs::Nothing => true,
+                Needs::Role(needed) => role >= *needed,
+            };
+            let (status, body) = connection.ask(method, &example(route), b"").unwrap();
+            let refused =
+                status == 403 && String::from_utf8_lossy(&body).contains("needs the role");
+            // Of a path that is not routed nobody below the lowest role learns so.
+            let expected = routed.contains(*route) && !allowed;
+            assert_eq!(refused, expected, "{} {method} {route}: {status}", role.name());
+            refusals += usize::from(refused);
+        }
+        // What stands in no row.
+        let (status, _) = connection.ask("PATCH", "/api/v1/edge/cache/a", b"").unwrap();
+        assert_eq!(status == 403, role < Role::Admin, "{status}");
+        refusals += usize::from(status == 403);
+    }
+    assert!(refusals >= 15, "{refusals}");
+    assert_eq!(needs("PATCH", Some("/metrics")), Needs::Role(Role::Admin));
+    assert_eq!(site.count("denied", "this needs the role"), refusals);
+    let records = site.records();
+    let viewer = |record: &&serde_json::Value| record["actor"]["role"] == "viewer";
+    let denied =
+        records.iter().filter(viewer).find(|record| record["outcome"] == "denied").unwrap();
+    assert!(denied["actor"]["name"].as_str().unwrap().starts_with("spiffe://test/viewer/person/"));
+    // Every change that was begun ended.
+    let ids = |outcomes: &[&str]| -> BTreeSet<String> {
+        let of = |record: &&serde_json::Value| outcomes.iter().any(|o| record["outcome"] == **o);
+        records.iter().filter(of).map(|record| record["request_id"].to_string()).collect()
+    };
+    let begun = ids(&["begun"]);
+    assert!(begun.len() > 10 && begun.is_subset(&ids(&["done", "failed", "denied"])));
+}
+
+/// Status and body of a request through the socket in the file system, as this user.
+fn ask_locally(site: &Site, uid: u32, method: &str, path: &str) -> (u16, String) {
+    let socket = site.folder.path().join("control.sock");
+    let request = format!("{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    let answer = if uid == nix::unistd::geteuid().as_raw() {
+        let mut stream = UnixStream::connect(socket).unwrap();
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    } else {
+        let output = Command::new("setpriv")
+            .args(["--clear-groups", &format!("--reuid={uid}"), "curl", "-si", "-X", method])
+            .arg("--unix-socket")
+            .arg(socket)
+            .arg(format!("http://x{path}"))
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let status = answer.split(' ').nth(1).unwrap().parse().unwrap();
+    (status, answer)
+}
+
+#[test]
+fn the_daemons_own_user_is_an_admin_by_the_kernels_word() {
+    let site = Site::start("");
+    let uid = nix::unistd::geteuid().as_raw();
+    assert_eq!(ask_locally(&site, uid, "POST", "/api/v1/edge/nodes/deploy").0, 501);
+    let records = site.records();
+    let deploy: Vec<_> =
+        records.iter().filter(|record| record["object"] == "/api/v1/edge/nodes/deploy").collect();
+    assert_eq!(deploy.len(), 2, "begun and failed");
+    assert_eq!(deploy[0]["actor"]["name"], format!("uid {uid}"));
+    assert_eq!(deploy[0]["actor"]["role"], "admin");
+    assert_eq!(deploy[1]["reason"], "status 501");
+}
+
+#[test]
+#[ignore = "needs root: becomes another user"]
+fn another_user_of_this_host_only_looks() {
+    let site = Site::start("");
+    std::fs::set_permissions(
+        site.folder.path(),
+        std::os::unix::fs::PermissionsExt::from_mode(0o755),
+    )
+    .unwrap();
+    assert_eq!(ask_locally(&site, 65_534, "GET", "/api/v1/edge/nodes/status").0, 200);
+    for (method, route, needed) in TABLE {
+        if matches!(needed, Needs::Role(needed) if *needed > Role::Viewer)
+            && routes_in_sources().contains(*route)
+        {
+            let (status, answer) = ask_locally(&site, 65_534, method, &example(route));
+            assert_eq!(status, 403, "{method} {route}: {answer}");
+        }
+    }
+    assert!(site.count("denied", "this needs the role") > 5);
+}
+
+#[test]
+fn with_a_full_disk_nothing_is_done_and_nothing_claimed() {
+    let mut site = Site::start("enrolment = true");
+    let admin = site.certificate(Role::Admin, "root", DAY);
+    // Files of this process end at 8 KiB.
+    let limit = "trap '' XFSZ; ulimit -f 16; exec \"$0\" \"$@\"";
+    site.start_again(&["sh", "-c", limit]);
+    let deploy = || site.ask(Some(&admin), "POST", "/api/v1/edge/nodes/deploy").unwrap();
+    let refusal = until("a full disk", || {
+        let (status, body) = deploy();
+        assert!(matches!(status, 501 | 503 | 500), "{status} {body}");
+        (status == 503).then_some(body)
+    });
+    assert!(refusal.contains("nothing was done, since it could not be recorded"), "{refusal}");
+    assert!(refusal.contains("File too large"), "{refusal}");
+    // A token is not used up, nor anything issued, by what could not be recorded.
+    let identity = site.identity(Role::Viewer, nautilus_control::tls::identity::Kind::Node, "n");
+    let token =
+        site.authority.token(&identity, nautilus_control::tls::token::TOKEN_LIFETIME).unwrap();
+    let out = site.folder.path().join("n");
+    let enrol = |site: &Site| {
+        let kind = nautilus_control::tls::identity::Kind::Node;
+        nautilus_control::tls::enrolment::enrol_at(&site.address, &token, kind, "n", &out)
+    };
+    let issued = site.authority.issued().unwrap().len();
+    assert!(enrol(&site).unwrap_err().to_string().contains("nothing was done"));
+    assert_eq!(site.authority.issued().unwrap().len(), issued);
+    // Looking goes on, and so does all once there is room again.
+    assert_eq!(site.ask(Some(&admin), "GET", "/api/v1/edge/nodes/status").unwrap().0, 200);
+    let answered = site.records().len();
+    site.start_again(&[]);
+    enrol(&site).unwrap();
+    assert!(site.records().len() > answered);
+}
+
+#[test]
+fn what_was_answered_before_a_kill_is_in_the_trail() {
+    let mut site = Site::start("");
+    let admin = site.certificate(Role::Admin, "root", DAY);
+    let mut answered = 0;
+    for round in 0..5 {
+        std::thread::scope(|scope| {
+            let workers: Vec<_> = (0..3)
+                .map(|worker| {
+                    let mut connection = site.connect(Some(&admin)).unwrap();
+                    scope.spawn(move || {
+                        let mut paths = Vec::new();
+                        for number in 0.. {
+                            let path = format!("/api/v1/edge/cache/a-{round}-{worker}-{number}");
+                            match connection.ask("PUT", &path, b"") {
+                                Ok((501, _)) => paths.push(path),
+                                Ok(other) => panic!("{other:?}"),
+                                Err(_) => break,
+                            }
+                        }
+                        paths
+                    })
+                })
+                .collect();
+            let pid = nix::unistd::Pid::from_raw(site.pid() as i32);
+            std::thread::sleep(std::time::Duration::from_millis(60 + 17 * round));
+            nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
+            let paths: Vec<_> = workers.into_iter().flat_map(|w| w.join().unwrap()).collect();
+            answered += paths.len();
+            assert!(!paths.is_empty());
+            let bytes =
+                nautilus_control::verifier::load(&site.folder.path().join("audit")).unwrap();
+            let text: String =
+                bytes.iter().map(|(_, bytes)| String::from_utf8_lossy(bytes)).collect();
+            for path in paths {
+                assert_eq!(text.matches(&format!("\"{path}\"")).count(), 2, "{path}");
+            }
+        });
+        site.start_again(&[]);
+    }
+    site.stop();
+    assert!(site.records().iter().filter(|record| record["kind"] == "start").count() >= 6);
+    assert!(answered > 20, "{answered}");
+}
