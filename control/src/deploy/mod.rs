@@ -14,6 +14,7 @@
 pub mod actuator;
 pub mod fields;
 pub mod lifecycle;
+mod manager;
 pub mod plan;
 pub mod planner;
 pub mod reconciler;
@@ -23,5 +24,6 @@ pub mod supervisors;
 pub mod tier;
 
 pub use lifecycle::NodeState;
+pub use manager::{EdgeNodeManager, ManagerError};
 pub use spec::{DeploymentStrategy, EdgeDeploymentConfig, EdgeNodeSpec, SpecErrors};
 pub use tier::EdgeNodeType;

@@ -104,13 +104,18 @@ pub fn plan(
     for deployment in desired {
         let last = draft.bring_up(deployment)?;
         for (id, record) in unwanted() {
-            if record.deployment_id == deployment.deployment_id {
+            let is_replaced = deployment.replaces.as_ref() == Some(&record.deployment_id);
+            if is_replaced || record.deployment_id == deployment.deployment_id {
                 draft.retire(id, &last);
             }
         }
     }
     for (id, record) in unwanted() {
-        if !desired.iter().any(|known| known.deployment_id == record.deployment_id) {
+        let is_known = |known: &EdgeDeploymentConfig| {
+            known.deployment_id == record.deployment_id
+                || known.replaces.as_ref() == Some(&record.deployment_id)
+        };
+        if !desired.iter().any(is_known) {
             draft.retire(id, &[]);
         }
     }

@@ -133,6 +133,15 @@ impl<'a> Reconciler<'a> {
 
     /// Takes a plan; [`Self::run`] carries it out. The same plan again, while it is under way, is fine.
     pub fn submit(&self, plan: &Plan) -> Result<(), ReconcileError> {
+        self.submit_with(plan, Transaction::new())
+    }
+
+    /// The same, together with these changes.
+    pub(super) fn submit_with(
+        &self,
+        plan: &Plan,
+        changes: Transaction,
+    ) -> Result<(), ReconcileError> {
         let current = read::<PhaseRecord>(self.store, PHASE)?;
         let compare = match &current {
             None => Compare::Absent,
@@ -154,7 +163,7 @@ impl<'a> Reconciler<'a> {
         }
         let phase = if plan.is_empty() { Phase::Done } else { Phase::Forward };
         let record = PhaseRecord { plan_id: plan.plan_id.clone(), phase, reason: String::new() };
-        let transaction = Transaction::new()
+        let transaction = changes
             .when(PHASE, compare)
             .delete_prefix(STEPS)
             .put(PLAN, encode(plan))
@@ -386,7 +395,7 @@ impl<'a> Reconciler<'a> {
         self.commit(transaction).map(|_| ())
     }
 
-    fn commit(&self, mut transaction: Transaction) -> Result<Revision, ReconcileError> {
+    pub(super) fn commit(&self, mut transaction: Transaction) -> Result<Revision, ReconcileError> {
         transaction.conditions.extend(self.fence.iter().cloned());
         match self.store.commit(&transaction)? {
             Outcome::Committed { revision } => Ok(revision),

@@ -59,7 +59,7 @@ pub struct EdgeNodeSpec {
 pub struct EdgeDeploymentConfig {
     /// Its id.
     pub deployment_id: String,
-    /// The nodes, 1 to 256. A node of this deployment that is not among them any more is retired.
+    /// The nodes, 1 to 256.
     pub nodes: Vec<EdgeNodeSpec>,
     /// In which order.
     pub deployment_type: DeploymentStrategy,
@@ -69,6 +69,10 @@ pub struct EdgeDeploymentConfig {
     /// Nodes that go first (canary); 1 unless said.
     #[serde(default = "one")]
     pub canary_nodes: u64,
+    /// The deployment whose place it takes: nodes of that one which are listed here change, the others are
+    /// retired.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replaces: Option<String>,
 }
 
 fn one() -> u64 {
@@ -106,6 +110,13 @@ fn read_config(
         DeploymentStrategy::spelled,
         DeploymentStrategy::name,
     );
+    let replaces = match fields.optional("replaces") {
+        None => None,
+        Some(_) => read_id(&mut fields, "replaces"),
+    };
+    if replaces.is_some() && replaces == deployment_id {
+        fields.refuse("replaces", "a deployment does not replace itself");
+    }
     let max = NODES_MAX as u64;
     let has_canary = fields.optional("canary_nodes").is_some();
     let has_unavailable = fields.optional("max_unavailable").is_some();
@@ -152,6 +163,7 @@ fn read_config(
         deployment_type: strategy?,
         max_unavailable,
         canary_nodes,
+        replaces,
     })
 }
 

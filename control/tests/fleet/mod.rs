@@ -139,6 +139,7 @@ pub fn deployment(strategy: DeploymentStrategy, nodes: Vec<EdgeNodeSpec>) -> Edg
         deployment_type: strategy,
         max_unavailable: 1,
         canary_nodes: 1,
+        replaces: None,
     }
 }
 

@@ -26,6 +26,7 @@ fn deployment(strategy: DeploymentStrategy, nodes: Vec<EdgeNodeSpec>) -> EdgeDep
         deployment_type: strategy,
         max_unavailable: 1,
         canary_nodes: 1,
+        replaces: None,
     }
 }
 

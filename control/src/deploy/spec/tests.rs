@@ -56,6 +56,8 @@ fn what_is_wrong_is_refused_by_path() {
         ("", "nodes", json!(3), "nodes: a list"),
         ("", "canary_nodes", json!(2), "canary_nodes: 2 of 2"),
         ("", "max_unavailable", json!(0), "max_unavailable: a whole number"),
+        ("", "replaces", json!("d-1"), "replaces: a deployment does not replace itself"),
+        ("", "replaces", json!("D"), "replaces: "),
         ("", "speed", json!(1), "speed: is unknown"),
         ("/nodes/1", "node_id", json!("a"), "nodes[1].node_id: a is listed twice"),
         ("/nodes/1", "node_id", json!("a/b"), "nodes[1].node_id: "),
