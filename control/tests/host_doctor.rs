@@ -274,6 +274,22 @@ fn what_another_program_changed_since_is_left_unless_forced() {
 }
 
 #[test]
+fn what_stood_before_the_first_of_several_changes_comes_back() {
+    let (_, text) = trees().remove(0);
+    let folder = unpacked(&text);
+    let before = files(&folder);
+    init(folder.path(), &mut |_| {});
+    std::fs::write(root(&folder).join("proc/sys/vm/swappiness"), "33\n").unwrap();
+    let machine = Machine::recorded(&root(&folder));
+    let plan = plan_for(&machine);
+    assert_eq!(plan.steps.len(), 1);
+    let forced = apply::init(&machine, &mut state_of(folder.path()), &plan, true, &mut |_| {});
+    assert!(forced.unwrap()[0].done);
+    assert!(fini(folder.path(), false, &mut |_| {}).iter().all(|result| result.done));
+    assert_eq!(before, files(&folder), "60, not 33");
+}
+
+#[test]
 fn half_a_tree_and_garbage_are_no_panic() {
     for (name, text) in trees() {
         let folder = unpacked(&text);
