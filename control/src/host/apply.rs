@@ -96,7 +96,8 @@ fn change(
             state.refused(id)?;
             Ok((false, format!("{} was written without effect", step.new)))
         }
-        (_, Err(why)) => Ok((false, format!("written, but cannot be read back: {why}"))),
+        (Err(why), Err(_)) => Ok((false, why)),
+        (Ok(()), Err(why)) => Ok((false, format!("written, but cannot be read back: {why}"))),
         (_, Ok(became)) => {
             state.became(id, &became)?;
             reached(Point::Became);

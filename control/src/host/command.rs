@@ -15,6 +15,7 @@ use clap::{Args, Subcommand, ValueEnum};
 
 use super::apply::{self, Result as Applied};
 use super::facts::Choice;
+use super::knob::Stage;
 use super::machine::Machine;
 use super::plan::Plan;
 use super::recording;
@@ -61,6 +62,9 @@ pub enum HostCommand {
         /// How it can be undone
         #[command(flatten)]
         undo: Undo,
+        /// Stage to change; may be repeated; all of them unless said
+        #[arg(long = "stage", value_enum, value_name = "STAGE")]
+        stages: Vec<Stage>,
         /// Shows the plan and ends
         #[arg(long)]
         dry_run: bool,
@@ -194,8 +198,9 @@ impl HostCommand {
     pub fn run(&self) -> ExitCode {
         let done = match self {
             Self::Check { target, tier, all, json } => check(target, tier.tier(), *all, *json),
-            Self::Init { target, tier, undo, dry_run, yes } => {
-                init(target, tier.tier(), undo, *dry_run, *yes)
+            Self::Init { target, tier, undo, stages, dry_run, yes } => {
+                let plan = plan(target, tier.tier(), stages);
+                plan.and_then(|(machine, plan)| init(target, &machine, &plan, undo, *dry_run, *yes))
             }
             Self::Fini { target, undo } => fini(target, undo),
             Self::Record { folder, target, pack } => record(folder, target, pack.as_deref()),
@@ -229,24 +234,33 @@ fn check(target: &Target, tier: Tier, all: bool, json: bool) -> Result<ExitCode,
     })
 }
 
+/// What would be changed; printed.
+fn plan(target: &Target, tier: Tier, stages: &[Stage]) -> Result<(Machine, Plan), Failure> {
+    let (machine, choice) = target.open()?;
+    let mut plan = Plan::of(&Survey::of(&machine, &choice), &machine, tier);
+    if !stages.is_empty() {
+        plan.keep(stages);
+    }
+    print(&plan.to_text(tier));
+    Ok((machine, plan))
+}
+
 fn init(
     target: &Target,
-    tier: Tier,
+    machine: &Machine,
+    plan: &Plan,
     undo: &Undo,
     dry_run: bool,
     yes: bool,
 ) -> Result<ExitCode, Failure> {
-    let (machine, choice) = target.open()?;
-    let plan = Plan::of(&Survey::of(&machine, &choice), &machine, tier);
-    print(&plan.to_text(tier));
     if dry_run || plan.steps.is_empty() {
         return Ok(ExitCode::SUCCESS);
     }
     if !yes && !confirmed(plan.steps.len())? {
         return Err((USAGE, "not confirmed: nothing was changed".into()));
     }
-    let mut state = target.state(&machine, undo)?;
-    let results = apply::init(&machine, &mut state, &plan, undo.force, &mut |_| {})
+    let mut state = target.state(machine, undo)?;
+    let results = apply::init(machine, &mut state, plan, undo.force, &mut |_| {})
         .map_err(|error| (CANNOT, error.to_string()))?;
     if state.standing().is_empty() {
         state.remove().map_err(|error| (CANNOT, error.to_string()))?;

@@ -8,8 +8,9 @@ use crate::config::Tier;
 pub const TIERS: [Tier; 4] = [Tier::Ultra, Tier::High, Tier::Standard, Tier::Lab];
 
 /// A group of knobs, in the order in which `init` changes them; `fini` goes the other way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]
+#[value(rename_all = "snake_case")]
 pub enum Stage {
     /// Pages of 2 MiB for packet memory and caches.
     HugePages,

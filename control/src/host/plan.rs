@@ -2,10 +2,10 @@
 
 use super::address::Address;
 use super::judge::{Judgement, judge};
-use super::knob::{Change, Kind, Want, name_of};
+use super::knob::{Change, Kind, Stage, Want, name_of};
 use super::machine::Machine;
 use super::survey::Survey;
-use super::table::change_text;
+use super::table::{change_text, knob};
 use super::value::{core_list_text, text, token};
 use crate::config::Tier;
 
@@ -28,13 +28,24 @@ pub struct Step {
     pub new: String,
 }
 
+/// Something that differs and is not changed here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Left {
+    /// Knob and place.
+    pub name: String,
+    /// Its stage.
+    pub stage: Stage,
+    /// What to do, or why nothing can be done.
+    pub what: String,
+}
+
 /// What differs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
     /// What `init` writes, in this order.
     pub steps: Vec<Step>,
-    /// What it leaves to others: knob, and what to do.
-    pub left: Vec<(String, String)>,
+    /// What it leaves to others.
+    pub left: Vec<Left>,
 }
 
 impl Plan {
@@ -50,8 +61,9 @@ impl Plan {
                 let Judgement::Lost { set, .. } = judge(reading, want, &survey.facts) else {
                     continue;
                 };
-                let left = |plan: &mut Self, why: String| {
-                    let entry = (named(knob.name, &reading.label), why);
+                let left = |plan: &mut Self, what: String| {
+                    let name = named(knob.name, &reading.label);
+                    let entry = Left { name, stage: knob.stage, what };
                     if !plan.left.contains(&entry) {
                         plan.left.push(entry);
                     }
@@ -87,6 +99,13 @@ impl Plan {
         plan
     }
 
+    /// Drops what is of no such stage.
+    pub fn keep(&mut self, stages: &[Stage]) {
+        let wanted = |name: &str| knob(name).is_some_and(|knob| stages.contains(&knob.stage));
+        self.steps.retain(|step| wanted(&step.knob));
+        self.left.retain(|left| stages.contains(&left.stage));
+    }
+
     /// For people.
     pub fn to_text(&self, tier: Tier) -> String {
         let mut out = String::new();
@@ -95,7 +114,7 @@ impl Plan {
             let name = named(&step.knob, &step.label);
             out += &format!("change   {name:<34} {} -> {}\n", shown(&old), step.new);
         }
-        for (name, what) in &self.left {
+        for Left { name, what, .. } in &self.left {
             out += &format!("left     {name:<34} {what}\n");
         }
         let (changes, left) = (self.steps.len(), self.left.len());

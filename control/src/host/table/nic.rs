@@ -54,7 +54,7 @@ pub const KNOBS: &[Knob] = &[
         kind: Kind::Number,
         what: "descriptors of a receive queue",
         why: "it bridges the time in which nobody reads",
-        too_low: "packets are lost in a pause of the worker: 256 last 20 us at 10 Gbit/s",
+        too_low: "packets are lost in a pause of the worker: 256 of the smallest last 17 us at 10 Gbit/s",
         too_high: "frames are spread over more memory than the cache holds",
         source: "Documentation/networking/ethtool-netlink.rst, RINGS_GET",
         wanted: [
