@@ -58,6 +58,9 @@ pub const TABLE: &[(&str, &str, Needs)] = &[
     ("POST", "/api/v1/edge/enrol", ANYONE),
     // Its own certificate, again.
     ("POST", "/api/v1/edge/renew", VIEWER),
+    ("GET", "/api/v1/edge/certificates", ADMIN),
+    ("POST", "/api/v1/edge/certificates/tokens", ADMIN),
+    ("POST", "/api/v1/edge/certificates/{serial}/revoke", ADMIN),
     ("GET", "/api/v1/edge/nodes/status", VIEWER),
     ("GET", "/api/v1/edge/nodes/{node_id}/health", VIEWER),
     ("POST", "/api/v1/edge/nodes/deploy", ADMIN),

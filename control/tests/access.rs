@@ -237,3 +237,32 @@ fn what_was_answered_before_a_kill_is_in_the_trail() {
     assert!(site.records().iter().filter(|record| record["kind"] == "start").count() >= 6);
     assert!(answered > 20, "{answered}");
 }
+
+#[test]
+#[ignore = "needs root: mounts a small tmpfs in a namespace of its own"]
+fn a_full_file_system_refuses_until_there_is_room_again() {
+    let mut site = Site::start("");
+    let admin = site.certificate(Role::Admin, "root", DAY);
+    site.stop();
+    let audit = site.folder.path().join("audit").display().to_string();
+    let mount = format!(
+        "mount -t tmpfs -o size=96k none {audit} && head -c 65536 /dev/zero > {audit}/ballast && \
+         exec \"$0\" \"$@\""
+    );
+    site.start_again(&["unshare", "--mount", "sh", "-c", &mount]);
+    let deploy = || site.ask(Some(&admin), "POST", "/api/v1/edge/nodes/deploy").unwrap();
+    let refusal = until("a full disk", || {
+        let (status, body) = deploy();
+        (status == 503).then_some(body)
+    });
+    assert!(refusal.contains("No space left on device"), "{refusal}");
+    assert_eq!(deploy().0, 503);
+    let inside = format!("/proc/{}/root{audit}", site.pid());
+    std::fs::remove_file(format!("{inside}/ballast")).unwrap();
+    assert_eq!(deploy().0, 501, "there is room again");
+    let files = nautilus_control::verifier::load(Path::new(&inside)).unwrap();
+    let keys = nautilus_control::verifier::keys_in(&site.folder.path().join("audit.key.pub"));
+    let expected = nautilus_control::verifier::Expected { keys: keys.unwrap(), head: None };
+    let report = nautilus_control::verifier::verify(&files, &expected).unwrap();
+    assert!(report.notes.iter().any(|note| note.contains("work was refused")), "{report:?}");
+}

@@ -188,6 +188,46 @@ fn a_token_enrols_one_once() {
 }
 
 #[test]
+fn an_admin_gives_tokens_and_revokes_and_the_trail_says_so() {
+    let site = Site::start("enrolment = true");
+    let admin = site.certificate(Role::Admin, "root", DAY);
+    let operator = site.certificate(Role::Operator, "bob", DAY);
+    let tokens = "/api/v1/edge/certificates/tokens";
+    let ask = |who: &std::path::Path, method: &str, path: &str, body: &str| {
+        let mut connection = site.connect(Some(who)).unwrap();
+        let (status, body) = connection.ask(method, path, body.as_bytes()).unwrap();
+        (status, site::json(&body))
+    };
+    let wanted = r#"{"kind": "node", "name": "ny4-1", "role": "viewer"}"#;
+    assert_eq!(ask(&operator, "POST", tokens, wanted).0, 403);
+    for (wrong, status) in [
+        ("{}", 400),
+        (r#"{"kind": "node", "name": "NY4", "role": "viewer"}"#, 403),
+        (r#"{"kind": "node", "name": "ny4-1", "role": "owner"}"#, 400),
+        (r#"{"kind": "node", "name": "ny4-1", "role": "viewer", "days": 9}"#, 400),
+        (r#"{"kind": "control", "name": "ny4-1", "role": "viewer"}"#, 403),
+    ] {
+        assert_eq!(ask(&admin, "POST", tokens, wrong).0, status, "{wrong}");
+    }
+    let (status, answer) = ask(&admin, "POST", tokens, wanted);
+    assert_eq!(status, 200, "{answer}");
+    let token = Secret::new(answer["token"].as_str().unwrap().as_bytes().to_vec());
+    let out = site.folder.path().join("node");
+    enrol_at(&site.address, &token, Kind::Node, "ny4-1", &out).unwrap();
+    let node = out.join("identity.pem");
+    let (_, list) = ask(&admin, "GET", "/api/v1/edge/certificates", "");
+    let serial = Subject::of_file(&node).unwrap().serial;
+    let listed = list["certificates"].as_array().unwrap();
+    assert!(listed.iter().any(|one| one["serial"] == serial.as_str()), "{list}");
+    let path = format!("/api/v1/edge/certificates/{serial}/revoke");
+    assert_eq!(ask(&admin, "POST", &path, "").0, 200);
+    assert_eq!(ask(&admin, "POST", "/api/v1/edge/certificates/..%2Fca/revoke", "").0, 403);
+    until("the revocation", || site.ask(Some(&node), "GET", STATUS).is_err().then_some(()));
+    assert_eq!(site.count("done", "a token for spiffe://test/viewer/node/ny4-1"), 1);
+    assert_eq!(site.count("done", "revoked spiffe://test/viewer/node/ny4-1"), 1);
+}
+
+#[test]
 fn of_many_with_one_token_one_is_enrolled() {
     let folder = tempfile::tempdir().unwrap();
     let authority = Authority::init(folder.path(), "test").unwrap();

@@ -359,3 +359,32 @@ fn truncate(path: &Path, kept: u64, total: u64) -> Result<(), AuditError> {
 pub(super) fn io(doing: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> AuditError {
     move |source| AuditError::Io { doing, path: path.into(), source }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_was_set_and_work_that_was_refused_get_records() {
+        let folder = tempfile::tempdir().unwrap();
+        let options = AuditOptions::of(folder.path().join("audit"));
+        let mut trail = Trail::open(options.clone()).unwrap();
+        trail.append(&[]).unwrap();
+        let text = |trail: &Trail| std::fs::read_to_string(&trail.path).unwrap();
+        assert!(!text(&trail).contains("\"kind\":\"clock\""));
+        // As if the wall clock had gone back by an hour since.
+        trail.last.wall_ns += 3_600_000_000_000;
+        trail.append(&[]).unwrap();
+        let found = text(&trail);
+        let step = found.split("\"step_ns\":").nth(1).unwrap().split('}').next().unwrap();
+        let step_ns: i64 = step.parse().unwrap();
+        assert!((step_ns + 3_600_000_000_000).abs() < CLOCK_STEP_NS, "{step_ns}");
+
+        (trail.unrecorded, trail.refusal) = (3, "the disk is full".into());
+        trail.append(&[]).unwrap();
+        trail.append(&[]).unwrap();
+        let found = text(&trail);
+        let told = "\"kind\":\"unrecorded\",\"count\":3,\"reason\":\"the disk is full\"";
+        assert_eq!(found.matches(told).count(), 1, "{found}");
+    }
+}

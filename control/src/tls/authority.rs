@@ -159,6 +159,8 @@ impl Authority {
 
     /// Revokes by serial number, and writes the list anew.
     pub fn revoke(&self, serial: &str) -> Result<Issued, TlsError> {
+        // Two at once would each write the list without what the other revoked.
+        let _one = self.lock()?;
         let mut issued = self.issued()?.into_iter().find(|issued| issued.serial == serial);
         let Some(issued) = &mut issued else {
             return Err(TlsError::Refused(format!(
@@ -187,6 +189,14 @@ impl Authority {
         }
         issued.sort_by(|one: &Issued, other| one.serial.cmp(&other.serial));
         Ok(issued)
+    }
+
+    fn lock(&self) -> Result<std::fs::File, TlsError> {
+        let path = self.dir.join("lock");
+        let mut options = std::fs::OpenOptions::new();
+        let file = options.write(true).create(true).truncate(false).open(&path);
+        file.and_then(|file| file.lock().map(|()| file))
+            .map_err(|source| TlsError::Io { path, source })
     }
 
     fn write_issued(&self, issued: &Issued) -> Result<(), TlsError> {

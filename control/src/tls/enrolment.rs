@@ -52,23 +52,24 @@ struct Answer {
     certificate: String,
 }
 
-/// The two paths, answered by this authority.
+/// These two paths and those of `issuing.rs`, answered by this authority.
 pub fn router(authority: Arc<Authority>) -> Router {
     Router::new()
         .route("/api/v1/edge/enrol", post(enrol))
         .route("/api/v1/edge/renew", post(renew))
+        .with_state(Arc::clone(&authority))
+        .merge(super::issuing::router(authority))
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
-        .with_state(authority)
 }
 
-fn read<T: serde::de::DeserializeOwned>(body: &Bytes) -> Result<T, Problem> {
+pub(super) fn read<T: serde::de::DeserializeOwned>(body: &Bytes) -> Result<T, Problem> {
     serde_json::from_slice(body).map_err(|error| {
         // The text of the error names keys and places; values of ours are strings, which it does not show.
         Problem::new(StatusCode::BAD_REQUEST, "invalid-body", "Invalid body", error.to_string())
     })
 }
 
-fn refused(error: &TlsError) -> Problem {
+pub(super) fn refused(error: &TlsError) -> Problem {
     match error {
         TlsError::Refused(reason) => {
             Problem::new(StatusCode::FORBIDDEN, "not-enrolled", "Not enrolled", reason.clone())
@@ -84,7 +85,7 @@ fn refused(error: &TlsError) -> Problem {
     }
 }
 
-fn with_note(note: String, response: impl IntoResponse) -> Response {
+pub(super) fn with_note(note: String, response: impl IntoResponse) -> Response {
     (Extension(AuditNote(note)), response).into_response()
 }
 

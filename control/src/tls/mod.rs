@@ -11,6 +11,7 @@ pub mod authority;
 pub mod client;
 pub mod enrolment;
 pub mod identity;
+mod issuing;
 pub mod listener;
 pub mod pem;
 pub mod renewal;
