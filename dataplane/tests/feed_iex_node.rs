@@ -108,8 +108,8 @@ fn captures_of_iex_are_read_from_the_cache_and_no_copy_is_dropped_before() {
     check.args(["netns", "exec", &node.server_ns, env!("CARGO_BIN_EXE_nautilus-supervisor")]);
     let output = check.arg("--check").arg("--config").arg(&node.config).output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout);
-    assert!(said.contains("feed of \"iex\": iex-tops-1.6\n"), "{said}");
-    assert!(said.contains("feed of \"nasdaq\": nasdaq-itch-5.0\n"), "{said}");
+    assert!(said.contains("feed of \"iex\": iex-tops-1.6; "), "{said}");
+    assert!(said.contains("feed of \"nasdaq\": nasdaq-itch-5.0; "), "{said}");
 
     node.start();
     node.await_workers(1);
