@@ -107,7 +107,7 @@ mod tests {
     fn the_user_of_a_loopback_connection_is_known() {
         for listen in ["127.0.0.1:0", "[::1]:0"] {
             let Ok(listener) = std::net::TcpListener::bind(listen) else {
-                eprintln!("skipped {listen}: this host does not have it");
+                eprintln!("SKIPPED {listen}: this host does not have it");
                 continue;
             };
             let ours = listener.local_addr().unwrap();

@@ -138,8 +138,12 @@ fn the_daemons_own_user_is_an_admin_by_the_kernels_word() {
 }
 
 #[test]
-#[ignore = "needs root: becomes another user"]
+#[ignore = "privileged: becomes another user"]
 fn another_user_of_this_host_only_looks() {
+    if Command::new("curl").arg("--version").output().is_err() {
+        eprintln!("SKIPPED another user's requests: curl is not installed");
+        return;
+    }
     let site = Site::start("");
     std::fs::set_permissions(
         site.folder.path(),
@@ -239,7 +243,7 @@ fn what_was_answered_before_a_kill_is_in_the_trail() {
 }
 
 #[test]
-#[ignore = "needs root: mounts a small tmpfs in a namespace of its own"]
+#[ignore = "privileged: mounts a small tmpfs in a namespace of its own"]
 fn a_full_file_system_refuses_until_there_is_room_again() {
     let mut site = Site::start("");
     let admin = site.certificate(Role::Admin, "root", DAY);
@@ -265,4 +269,34 @@ fn a_full_file_system_refuses_until_there_is_room_again() {
     let expected = nautilus_control::verifier::Expected { keys: keys.unwrap(), head: None };
     let report = nautilus_control::verifier::verify(&files, &expected).unwrap();
     assert!(report.notes.iter().any(|note| note.contains("work was refused")), "{report:?}");
+}
+
+#[test]
+fn a_record_is_flushed_before_the_answer_goes_out() {
+    let mut site = Site::start("");
+    let trace = site.folder.path().join("trace").display().to_string();
+    let calls = "trace=write,writev,sendto,sendmsg,fdatasync";
+    let traced = Command::new("strace").args(["-o", "/dev/null", "true"]).status();
+    if !traced.is_ok_and(|status| status.success()) {
+        eprintln!("SKIPPED the order of flush and answer: strace cannot be used here");
+        return;
+    }
+    site.start_again(&["strace", "-D", "-f", "-s", "4096", "-e", calls, "-o", &trace]);
+    let uid = nix::unistd::geteuid().as_raw();
+    assert_eq!(ask_locally(&site, uid, "POST", "/api/v1/edge/nodes/deploy").0, 501);
+    let trace = until("the answer in the trace", || {
+        let text = std::fs::read_to_string(&trace).unwrap();
+        text.contains("HTTP/1.1 501").then_some(text)
+    });
+    let lines: Vec<&str> = trace.lines().collect();
+    let at = |what: &str, from: usize| {
+        let found = lines[from..].iter().position(|line| line.contains(what));
+        from + found.unwrap_or_else(|| panic!("{what} is not in the trace"))
+    };
+    // A call that another thread's interrupts in the trace ends in a line of its own.
+    let begun = at("outcome\\\":\\\"begun", 0);
+    let first_flush = at("fdatasync", begun);
+    let ended = at("outcome\\\":\\\"failed", first_flush);
+    let second_flush = at("fdatasync", ended);
+    assert!(at("HTTP/1.1 501", 0) > second_flush);
 }

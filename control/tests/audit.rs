@@ -164,6 +164,43 @@ fn a_trail_made_up_with_another_key_is_found() {
     assert!(fault.what.contains("key that is not among those given"), "{fault}");
 }
 
+/// The trail as somebody makes it who may write here and has no key: one text exchanged, and all hashes
+/// behind it made anew.
+fn forged(files: &Files, from: &str, to: &str) -> Files {
+    let hash_of = |previous: &[u8; 32], json: &str| -> [u8; 32] {
+        let mut context = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
+        context.update(previous);
+        context.update(json.as_bytes());
+        context.finish().as_ref().try_into().unwrap()
+    };
+    let (mut was, mut is) = ([0; 32], [0; 32]);
+    let mut made = Files::new();
+    for (name, bytes) in files {
+        let mut text = String::new();
+        for line in std::str::from_utf8(bytes).unwrap().lines() {
+            let json = line[65..].replace(from, to);
+            let json = json.replace(&verifier::hash_text(&was), &verifier::hash_text(&is));
+            was = verifier::hash_of(&line[..64]).unwrap();
+            is = hash_of(&is, &json);
+            text += &format!("{} {json}\n", verifier::hash_text(&is));
+        }
+        made.push((name.clone(), text.into_bytes()));
+    }
+    made
+}
+
+#[test]
+fn right_hashes_without_the_key_are_found() {
+    let folder = tempfile::tempdir().unwrap();
+    let (files, expected) = small_trail(folder.path());
+    let alone = Expected { head: None, ..expected };
+    assert_eq!(forged(&files, "there is no such text", ""), files);
+    let fault =
+        verify(&forged(&files, "\"object\":\"a\"", "\"object\":\"z\""), &alone).unwrap_err();
+    assert!(fault.what.contains("the signature of record"), "{fault}");
+    assert!(fault.after >= 5, "{fault}: the hashes held up to there");
+}
+
 #[test]
 fn a_torn_write_is_cut_recorded_and_written_behind() {
     let folder = tempfile::tempdir().unwrap();
@@ -212,6 +249,15 @@ fn only_what_was_exported_goes_and_that_it_went_is_recorded() {
     }
     let before = load(&options.dir).unwrap();
     assert!(before.len() > 5, "nothing was exported, so nothing went: {}", before.len());
+    // A receipt of something else lets nothing go.
+    let receipt = options.dir.join(format!("{}.exported", before[0].0));
+    std::fs::write(&receipt, verifier::hash_text(&[7; 32])).unwrap();
+    for _ in 0..3 {
+        trail.append(&[entry("a"), entry("b"), entry("c")]).unwrap();
+    }
+    std::fs::remove_file(&receipt).unwrap();
+    let before = load(&options.dir).unwrap();
+    assert_eq!(verify(&before, &expected).unwrap().first, 1);
     let store = tempfile::tempdir().unwrap();
     let copied = archive(&before, &expected, &options.dir, store.path()).unwrap();
     assert_eq!(copied.len(), before.len() - 1);

@@ -39,7 +39,7 @@ fn sslyze_finds_tls_1_3_alone() {
     let program = match scanner() {
         Ok(program) => program,
         Err(reason) => {
-            eprintln!("skipped: sslyze cannot be installed: {reason}");
+            eprintln!("SKIPPED sslyze: cannot be installed: {reason}");
             return;
         }
     };

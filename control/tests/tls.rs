@@ -279,7 +279,7 @@ fn tls_is_1_3_and_the_key_exchange_holds_against_quantum_computers() {
             .stdin(Stdio::null())
             .output();
         let Ok(output) = output else {
-            eprintln!("skipped: openssl is not installed");
+            eprintln!("SKIPPED openssl s_client: openssl is not installed");
             return;
         };
         let text = String::from_utf8_lossy(&output.stderr);
