@@ -65,8 +65,9 @@ impl History {
         let count = capacity_bytes / (message_bytes + size_of::<Place>());
         let bytes = capacity_bytes - count * size_of::<Place>();
         Self {
-            bytes: vec![0; bytes].into_boxed_slice(),
-            places: vec![Place::default(); count].into_boxed_slice(),
+            // Not zero, so that the pages are written here and not faulted in by the run loop.
+            bytes: vec![1; bytes].into_boxed_slice(),
+            places: vec![Place { start: 1, bytes: 0 }; count].into_boxed_slice(),
             first_sequence,
             next_sequence: first_sequence,
             end: 0,

@@ -6,7 +6,6 @@ use super::{Distribution, bits, values};
 use crate::feed::channel::Channel;
 use crate::feed::history::History;
 use crate::feed::moldudp64::{COUNT_END_OF_SESSION, HEADER_BYTES, Session, write_header};
-use crate::feed::pack::BLOCK_OVERHEAD_BYTES;
 use crate::feed::record::Value;
 use crate::limits::REPLY_PAYLOAD_BYTES_MAX;
 use crate::port::{SendError, Transmit};
@@ -276,17 +275,8 @@ fn pack(
     out: &mut [u8],
 ) -> Packed {
     let room = out.len().min(REPLY_PAYLOAD_BYTES_MAX);
-    let (mut bytes, mut count) = (HEADER_BYTES, 0);
-    while u64::from(count) < count_max.min(u64::from(COUNT_END_OF_SESSION - 1)) {
-        let Ok(message) = history.get(sequence + u64::from(count)) else { break };
-        let end = bytes + BLOCK_OVERHEAD_BYTES + message.len();
-        if end > room {
-            break;
-        }
-        out[bytes..bytes + 2].copy_from_slice(&(message.len() as u16).to_be_bytes());
-        out[bytes + 2..end].copy_from_slice(message);
-        (bytes, count) = (end, count + 1);
-    }
-    header(out, session, sequence, count);
-    Packed { bytes, count }
+    // A count of 0xFFFF would say that the session is over.
+    let count_max = count_max.min(u64::from(COUNT_END_OF_SESSION - 1)) as u16;
+    let (count, bytes) = history.fill(sequence, count_max, &mut out[HEADER_BYTES..room]);
+    Packed { bytes: header(out, session, sequence, count) + bytes, count }
 }
