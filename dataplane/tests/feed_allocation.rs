@@ -1,6 +1,9 @@
 //! Nothing is allocated after a channel has been made: counted by the allocator itself.
 
-use nautilus_dataplane::app::{ChannelState, Keyspace, PutError};
+#[path = "support/counting.rs"]
+mod counting;
+
+use counting::{ALLOCATIONS, BYTES, Sink};
 use nautilus_dataplane::feed::book::BookLimits;
 use nautilus_dataplane::feed::channel::{Channel, ChannelSpec};
 use nautilus_dataplane::feed::held::HeldLimits;
@@ -17,52 +20,7 @@ use nautilus_dataplane::net::Endpoint;
 use nautilus_dataplane::port::{Datagram, Filled, Link, Path, SendError, Transmit};
 use nautilus_dataplane::replay::generate::{Generator, GeneratorSpec};
 use nautilus_dataplane::replay::pack::Packer;
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::atomic::{AtomicU64, Ordering};
-
-static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
-static BYTES: AtomicU64 = AtomicU64::new(0);
-
-struct Counting;
-
-// SAFETY: every call is passed on unchanged to the system allocator.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
-        BYTES.fetch_add(layout.size() as u64, Ordering::Relaxed);
-        // SAFETY: the caller's promise is passed on.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: the caller's promise is passed on.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
-/// Counts what is published and keeps nothing.
-#[derive(Default)]
-struct Sink {
-    puts: u64,
-    live: u64,
-}
-
-impl Keyspace for Sink {
-    fn begin_channel(&mut self, _channel: u8) {}
-
-    fn put(&mut self, _key: &[u8], _value: &[u8], _channel: u8, _: u64) -> Result<(), PutError> {
-        self.puts += 1;
-        // Refusals take other paths, which must not allocate either.
-        if self.puts.is_multiple_of(100) { Err(PutError::NoRoom) } else { Ok(()) }
-    }
-
-    fn set_channel(&mut self, _channel: u8, state: ChannelState) {
-        self.live += u64::from(matches!(state, ChannelState::LiveUntil(_)));
-    }
-}
+use std::sync::atomic::Ordering;
 
 /// Takes what is given out, but for every tenth packet.
 struct Wire {

@@ -1,7 +1,10 @@
 //! Nothing is allocated after the distribution of a channel has been made: counted by the allocator itself.
 
+#[path = "support/counting.rs"]
+mod counting;
+
+use counting::{ALLOCATIONS, Sink};
 use nautilus_dataplane::app::feed::{Feed, FeedSpec};
-use nautilus_dataplane::app::{ChannelState, Keyspace, PutError};
 use nautilus_dataplane::feed::book::BookLimits;
 use nautilus_dataplane::feed::channel::ChannelSpec;
 use nautilus_dataplane::feed::distribution::wire::{Mode, Records, Reply, Request};
@@ -15,50 +18,7 @@ use nautilus_dataplane::net::Endpoint;
 use nautilus_dataplane::port::{Burst, Datagram, Filled, Link, Path, SendError, Transmit};
 use nautilus_dataplane::replay::generate::{Generator, GeneratorSpec};
 use nautilus_dataplane::replay::pack::Packer;
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::atomic::{AtomicU64, Ordering};
-
-static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
-
-struct Counting;
-
-// SAFETY: every call is passed on unchanged to the system allocator.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
-        // SAFETY: the caller's promise is passed on.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: the caller's promise is passed on.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
-/// Counts what is published and keeps nothing.
-#[derive(Default)]
-struct Sink {
-    puts: u64,
-    live: u64,
-}
-
-impl Keyspace for Sink {
-    fn begin_channel(&mut self, _channel: u8) {}
-
-    fn put(&mut self, _key: &[u8], _value: &[u8], _channel: u8, _: u64) -> Result<(), PutError> {
-        self.puts += 1;
-        // Refusals take other paths, which must not allocate either.
-        if self.puts.is_multiple_of(100) { Err(PutError::NoRoom) } else { Ok(()) }
-    }
-
-    fn set_channel(&mut self, _channel: u8, state: ChannelState) {
-        self.live += u64::from(matches!(state, ChannelState::LiveUntil(_)));
-    }
-}
+use std::sync::atomic::Ordering;
 
 /// Takes what is sent without keeping it.
 #[derive(Default)]
