@@ -1,6 +1,6 @@
 //! A whole lab: nodes with their supervisors, a client, a venue and one control, on one bridge.
 
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,8 +17,9 @@ use crate::wait::wait_until;
 /// node that cannot start is reported late.
 const READY_MAX: Duration = Duration::from_secs(30);
 
-/// Where the control process listens, inside its namespace.
+/// Where the control process listens: without TLS, it serves its own namespace alone.
 pub const CONTROL_PORT: u16 = 9477;
+const CONTROL_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), CONTROL_PORT);
 
 /// A member that serves.
 #[derive(Debug)]
@@ -135,9 +136,9 @@ impl Lab {
         Ok(Node { supervisor, run_dir, file: path, member })
     }
 
-    /// Starts one control process for all nodes, in a namespace of its own.
+    /// Starts one control process for all nodes, in a namespace of its own, and waits until it answers.
     pub fn start_control(&mut self) -> Result<(), LabError> {
-        let mut text = format!("[control]\nlisten = \"{}:{CONTROL_PORT}\"\n", CONTROL.v4());
+        let mut text = format!("[control]\nlisten = \"{CONTROL_LISTEN}\"\n");
         for node in &self.nodes {
             text += &format!(
                 "\n[[node]]\nrun_dir = {:?}\nid = {:?}\nregion = \"lab\"\n",
@@ -152,6 +153,12 @@ impl Lab {
             vec!["--config".into(), file.into()],
             self.folder.join("control.log"),
         )?);
+        let what =
+            format!("control answers; its log is {}", self.folder.join("control.log").display());
+        wait_until(what, READY_MAX, || {
+            let alive = || scrape::get(CONTROL_LISTEN, "/livez");
+            self.operator.namespace.run(alive).is_ok()
+        })?;
         Ok(())
     }
 
@@ -226,8 +233,7 @@ impl Lab {
 
     /// One scrape of the control process, which must have been started.
     pub fn metrics(&self) -> std::io::Result<Samples> {
-        let server = SocketAddr::new(self.operator.address.v4().into(), CONTROL_PORT);
-        let text = self.operator.namespace.run(|| scrape::get(server, "/metrics"))?;
+        let text = self.operator.namespace.run(|| scrape::get(CONTROL_LISTEN, "/metrics"))?;
         Samples::parse(&text).map_err(std::io::Error::other)
     }
 
