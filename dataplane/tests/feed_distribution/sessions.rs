@@ -1,5 +1,6 @@
-//! What becomes of subscribers when the venue's session changes, or is doubted.
+//! What becomes of subscribers when the venue's session changes or is doubted, and what images hold.
 
+use nautilus_dataplane::feed::distribution::DistributionSpec;
 use nautilus_dataplane::feed::distribution::subscriber::SILENCE_LIMIT_NS;
 use nautilus_dataplane::feed::distribution::wire::State;
 
@@ -67,4 +68,21 @@ fn an_image_has_nothing_of_the_session_before() {
     for client in both {
         client.seen.assert_is_of(&node.keyspace, &everything());
     }
+}
+
+#[test]
+fn an_image_waits_for_a_port_that_takes_nothing() {
+    let day = Day::new(MONDAY, 1, 2_000, 20_000);
+    let mut node = Node::new(DistributionSpec { history_bytes: 1 << 16, ..spec() });
+    play(&mut node, &mut [], &day.packets);
+    let mut late = [Client::new(source(10, 4_000), 1, everything(), 0, 1)];
+    turns(&mut node, &mut late, 20);
+    assert_eq!((late[0].seen.images, !late[0].seen.records.is_empty()), (0, true), "it has begun");
+    // For as long as the whole image would take, three times over.
+    node.wire.room = 0;
+    turns(&mut node, &mut late, 3_000);
+    node.wire.room = usize::MAX;
+    settle(&mut node, &mut late, &day.heartbeat);
+    late[0].seen.assert_is_of(&node.keyspace, &everything());
+    assert_eq!((node.counts().images, node.counts().gone), (1, 0), "it went on where it was");
 }
