@@ -7,6 +7,7 @@ pub mod attach;
 pub mod audit;
 pub mod caches;
 pub mod catalogue;
+pub mod client;
 pub mod companion;
 pub mod config;
 pub mod deploy;
