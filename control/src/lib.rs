@@ -8,6 +8,7 @@ pub mod audit;
 pub mod caches;
 pub mod catalogue;
 pub mod client;
+pub mod command;
 pub mod companion;
 pub mod config;
 pub mod deploy;

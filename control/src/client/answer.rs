@@ -45,17 +45,18 @@ impl Answer {
         let document = self.document().unwrap_or_default();
         let title = document["title"].as_str().or(self.status.canonical_reason());
         let mut text = format!("{} ({})", title.unwrap_or("refused"), self.status.as_u16());
-        if let Some(detail) = document["detail"].as_str().filter(|detail| !detail.is_empty()) {
+        let fields = document["fields"].as_array().map_or(&[][..], Vec::as_slice);
+        let detail = document["detail"].as_str().unwrap_or_default();
+        // Field by field it is easier to read.
+        if fields.is_empty() && !detail.is_empty() {
             let _ = write!(text, ": {detail}");
         }
-        let fields = ["errors", "fields"].iter().find_map(|key| document[key].as_array());
-        for field in fields.into_iter().flatten().take(FIELDS_MAX) {
-            let text_of = |names: &[&str]| {
-                names.iter().find_map(|name| field[name].as_str()).unwrap_or_default().to_owned()
+        for field in fields.iter().take(FIELDS_MAX) {
+            let reason = field["reason"].as_str().unwrap_or_default();
+            let _ = match field["path"].as_str().unwrap_or_default() {
+                "" => write!(text, "\n  {reason}"),
+                path => write!(text, "\n  {path}: {reason}"),
             };
-            let path = text_of(&["path", "field", "pointer"]);
-            let reason = text_of(&["reason", "detail", "message"]);
-            let _ = write!(text, "\n  {path}: {reason}");
         }
         if let Some(id) = self.header("x-request-id") {
             let _ = write!(text, "\n  request {id}");
@@ -78,12 +79,12 @@ mod tests {
     #[test]
     fn a_problem_is_shown_with_its_fields_and_request() {
         let body = r#"{"type":"urn:nautilus:problem:invalid-body","title":"Invalid body","status":400,
-            "detail":"2 fields","errors":[{"path":"nodes[3].cpu_cores","reason":"is missing\u001b[2J"}]}"#;
+            "detail":"2 fields","fields":[{"path":"nodes[3].cpu_cores","reason":"is missing\u001b[2J"}]}"#;
         let answer = answer(400, body);
         assert_eq!(answer.problem(), "invalid-body");
         assert_eq!(
             answer.explain(),
-            "Invalid body (400): 2 fields\n  nodes[3].cpu_cores: is missing[2J\n  request abc"
+            "Invalid body (400)\n  nodes[3].cpu_cores: is missing[2J\n  request abc"
         );
     }
 
