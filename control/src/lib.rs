@@ -8,6 +8,8 @@ pub mod attach;
 pub mod audit;
 pub mod caches;
 pub mod catalogue;
+pub mod client;
+pub mod command;
 pub mod companion;
 pub mod config;
 pub mod deploy;
