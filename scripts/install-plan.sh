@@ -62,7 +62,7 @@ entry() { entries+=("$(printf '%s\t%s\t%s\t%s\t%s' "$@")"); }
 folder_entry() {
   local mode=$1 owner=$2 path=$3 above
   above=$(dirname "$path")
-  [ "$above" = / ] || [ -d "$root$above" ] || folder_entry 755 root "$above"
+  if [ "$above" != / ] && { [ ! -d "$root$above" ] || is_bare "$above"; }; then folder_entry 755 root "$above"; fi
   local known
   for known in "${entries[@]}"; do
     [[ "$known" != folder$'\t'*$'\t'"$path"$'\t'* ]] || return 0

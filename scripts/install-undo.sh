@@ -94,7 +94,7 @@ uninstall() {
         fi
         ;;
     esac
-  done < <(recorded | awk '!seen[$0]++')
+  done < <(recorded)
   $staging || change 'systemctl daemon-reload' systemctl daemon-reload
   [ ! -L "$root$LIB/current" ] || change "$LIB/current goes" rm -f "$root$LIB/current"
   rm_partial "$LIB/current"

@@ -217,7 +217,7 @@ install_all() {
 
   make_plan
   local manifest
-  manifest=$(new_manifest | awk '!seen[$0]++')
+  manifest=$(new_manifest | LC_ALL=C sort -u)
   if ! $dry_run; then
     mkdir -p "$root$STATE"
     lock
@@ -225,7 +225,7 @@ install_all() {
     free=$(df -kP "$root$STATE/../.." | awk 'END { print $4 }')
     [ "$free" -gt "$needed" ] || die "room for $free KiB, $needed are needed; nothing was changed"
     # Before the first of it, and with what was: a death leaves nothing unknown.
-    write_manifest "$(printf '%s\n%s\n' "$(recorded)" "$manifest" | awk 'NF && !seen[$0]++')"
+    write_manifest "$(printf '%s\n%s\n' "$(recorded)" "$manifest" | awk NF | LC_ALL=C sort -u)"
   fi
 
   local release=$root$LIB/releases/$version
