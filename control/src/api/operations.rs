@@ -12,6 +12,7 @@ use utoipa_axum::routes;
 use super::Managers;
 use super::deployments::{blocking, required};
 use super::events::{__path_events, events};
+use super::parameters::Parameters;
 use super::path::Id;
 use crate::access::{AuditNote, RequestId};
 use crate::deploy::operations::{OperationStep, steps};
@@ -32,7 +33,7 @@ pub struct OperationSummary {
     /// The plan that carries it out.
     pub plan_id: String,
     /// How far that is.
-    pub phase: Phase,
+    pub state: Phase,
     /// Whether nothing more happens.
     pub is_over: bool,
     /// Why it does not go forward; empty otherwise.
@@ -40,13 +41,13 @@ pub struct OperationSummary {
     /// Why it does not go on just now; empty otherwise.
     pub waits_for: String,
     /// When it was taken, seconds since 1970.
-    pub begun_s: f64,
+    pub started_s: f64,
     /// When it ended; null while it has not.
     pub ended_s: Option<f64>,
     /// Steps forward that are done.
     pub steps_done: usize,
     /// All steps forward.
-    pub steps_count: usize,
+    pub steps_total: usize,
 }
 
 /// The same with every step.
@@ -78,7 +79,7 @@ impl OperationDocument {
     /// As it is now.
     pub fn of(operation: &Operation, deployments: &Deployments) -> Result<Self, Problem> {
         let waits_for = if operation.end.is_none() { deployments.trouble() } else { String::new() };
-        let (phase, reason, steps) = match &operation.end {
+        let (state, reason, steps) = match &operation.end {
             Some(end) => (end.phase.phase, end.phase.reason.clone(), end.steps.clone()),
             None => {
                 let progress = deployments.look(|manager| manager.progress())?;
@@ -95,14 +96,14 @@ impl OperationDocument {
             kind: operation.kind,
             subject: operation.subject.clone(),
             plan_id: operation.plan_id.clone(),
-            phase,
+            state,
             is_over: operation.end.is_some(),
             reason,
             waits_for,
-            begun_s: operation.begun_ms as f64 / 1e3,
+            started_s: operation.begun_ms as f64 / 1e3,
             ended_s: operation.end.as_ref().map(|end| end.at_ms as f64 / 1e3),
             steps_done: forward().filter(|step| step.state == Some(StepState::Done)).count(),
-            steps_count: forward().count(),
+            steps_total: forward().count(),
         };
         Ok(Self { summary, steps })
     }
@@ -151,8 +152,13 @@ async fn operation(State(managers): State<Managers>, Id(id): Id) -> Result<Respo
 /// Turns one back: the nodes begun on become again what they were
 #[utoipa::path(
     post, path = "/api/v1/edge/operations/{operation_id}/abort", tag = "operations",
-    params(("operation_id" = String, Path, description = "An operation")),
+    params(
+        ("operation_id" = String, Path, description = "An operation"),
+        ("dry_run" = Option<bool>, Query, description = "Say what it is, and do nothing"),
+        ("force" = Option<bool>, Query, description = "Taken for the likes of other paths: no rule is in the way"),
+    ),
     responses(
+        (status = 200, description = "A dry run: the operation as it is", body = OperationDocument),
         (status = 202, description = "It is on its way back", body = OperationDocument),
         (status = 404, description = "`operation-not-found`", body = Problem,
          content_type = "application/problem+json"),
@@ -164,9 +170,16 @@ async fn abort(
     State(managers): State<Managers>,
     Extension(RequestId(request_id)): Extension<RequestId>,
     Id(id): Id,
+    parameters: Parameters,
 ) -> Result<Response, Problem> {
     let deployments = required(&managers)?;
+    let is_dry = parameters.flag("dry_run")?;
+    parameters.flag("force")?;
     blocking(move || {
+        if is_dry {
+            let document = OperationDocument::find(&id, &deployments)?;
+            return Ok(axum::Json(document).into_response());
+        }
         let reason = format!("aborted by request {request_id}");
         deployments.ask(|manager| manager.abort_operation(&id, &reason))?;
         let document = OperationDocument::find(&id, &deployments)?;
