@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
+use nautilus_control::api::Managers;
 use nautilus_control::config::{Config, ConfigError, DEFAULT_PATH};
-use nautilus_control::http;
 use nautilus_control::notify::ServiceManager;
 use nautilus_control::serve::Server;
 use nautilus_control::watcher::Watcher;
@@ -72,7 +72,8 @@ fn serve(config: Config) -> anyhow::Result<()> {
     runtime.block_on(async {
         let count = config.nodes.len();
         let watcher = Watcher::start(config.nodes).context("starting the watcher")?;
-        let server = Server::open(http::router(watcher), config.listen, &config.security).await?;
+        let managers = Managers { watcher };
+        let server = Server::open(managers, config.listen, &config.security).await?;
         let status = format!("listening on {}, watching {count} nodes", server.url()?);
         say(&status);
         let manager = ServiceManager::of_environment();
