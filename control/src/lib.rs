@@ -3,6 +3,7 @@
 #![deny(unsafe_code)]
 
 pub mod access;
+pub mod api;
 pub mod attach;
 pub mod audit;
 pub mod caches;
@@ -15,7 +16,6 @@ pub mod deploy;
 pub mod explain;
 pub mod health;
 pub mod host;
-pub mod http;
 pub mod id;
 pub mod link;
 pub mod packet;

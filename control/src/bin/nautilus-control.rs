@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
+use nautilus_control::api::Managers;
 use nautilus_control::config::{Config, ConfigError, DEFAULT_PATH};
-use nautilus_control::http;
 use nautilus_control::serve::Server;
 use nautilus_control::watcher::Watcher;
 use tokio::signal::unix::{SignalKind, signal};
@@ -71,7 +71,8 @@ fn serve(config: Config) -> anyhow::Result<()> {
     runtime.block_on(async {
         let count = config.nodes.len();
         let watcher = Watcher::start(config.nodes).context("starting the watcher")?;
-        let server = Server::open(http::router(watcher), config.listen, &config.security).await?;
+        let managers = Managers { watcher };
+        let server = Server::open(managers, config.listen, &config.security).await?;
         say(&format!("listening on {}, watching {count} nodes", server.url()?));
         let (mut terminate, mut interrupt) =
             (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);

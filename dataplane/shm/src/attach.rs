@@ -25,6 +25,8 @@
 //! | explain | root, own, `control.user`      | TOML for an operator        | none                                      |
 //! | create | root, own, `control.user`       | UTF-8 text for an operator  | none                                      |
 //! | remove | root, own, `control.user`       | UTF-8 text for an operator  | none                                      |
+//! | start, park, drain, resume, swap | as `remove` | UTF-8 text for an operator  | none                            |
+//! | probe  | root, own, `control.user`       | a [`Probed`]                | none                                      |
 //!
 //! A refusal's payload may be UTF-8 text that says why. A request of `create` carries the section of the
 //! cache behind its first eight bytes, as in a node file and at most [`SECTION_BYTES_MAX`]; `remove` carries a
@@ -36,8 +38,12 @@
 
 mod cache;
 mod explain;
+mod node;
 
 pub use cache::{Ask, CACHE_REQUEST_BYTES, CacheRequest, create_request, remove_request};
+pub use node::{
+    DRAIN_MS_MAX, PROBE_MS_MAX, PROBED_BYTES, Probed, drain_request, probe_request, swap_request,
+};
 pub use explain::{EXPLAIN_FRAME_BYTES_MAX, EXPLAIN_FRAME_BYTES_MIN, ExplainRequest};
 
 /// Name of the socket inside a node's run directory.
@@ -99,6 +105,19 @@ pub enum Verb {
     Create = 6,
     /// Removes a cache that was made by [`Self::Create`].
     Remove = 7,
+    /// Starts a parked node; answered when it serves.
+    Start = 8,
+    /// Has the node give everything back but its supervisor; answered when that is done.
+    Park = 9,
+    /// Takes no more clients over TCP; answered when the last is gone.
+    Drain = 10,
+    /// Takes clients again.
+    Resume = 11,
+    /// Exchanges the running programs for those of a release, or has the node file read anew; answered when
+    /// the new ones serve.
+    Swap = 12,
+    /// Measures the node with packets of its own.
+    Probe = 13,
 }
 
 impl Verb {
@@ -112,6 +131,12 @@ impl Verb {
             5 => Some(Self::Explain),
             6 => Some(Self::Create),
             7 => Some(Self::Remove),
+            8 => Some(Self::Start),
+            9 => Some(Self::Park),
+            10 => Some(Self::Drain),
+            11 => Some(Self::Resume),
+            12 => Some(Self::Swap),
+            13 => Some(Self::Probe),
             _ => None,
         }
     }
