@@ -4,6 +4,7 @@
 //!   status, top, explain, host, cache --node   this host's nodes, asked through their supervisors: they
 //!                                              work while control is dead
 //!   nodes, operations, cache, placement, ...   a control, asked over its API (../client)
+//!   config                                     files, and what runs of this host
 //!   replay, ca, audit verify|export            programs that stand beside this one
 //! ```
 
@@ -12,6 +13,7 @@ mod cache;
 mod cache_items;
 mod certificates;
 mod completion;
+mod config;
 mod connect;
 mod daemon;
 mod document;
@@ -68,6 +70,7 @@ enum Command {
     Monitoring(monitoring::Monitoring),
     Certificates(certificates::Certificates),
     Audit(audit::Audit),
+    Config(config::Config),
     Control(daemon::Daemon),
     Version(daemon::Version),
     Completion(completion::Completion),
@@ -98,6 +101,7 @@ impl Arguments {
             Command::Monitoring(monitoring) => monitoring.run(),
             Command::Certificates(certificates) => certificates.run(),
             Command::Audit(audit) => audit.run(),
+            Command::Config(config) => config.run(),
             Command::Control(daemon) => daemon.run(),
             Command::Version(version) => version.run(),
             Command::Completion(completion) => Ok(completion.run()),
