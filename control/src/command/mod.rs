@@ -16,6 +16,7 @@ mod completion;
 mod config;
 mod connect;
 mod daemon;
+mod deployments;
 mod document;
 mod exit;
 mod explain;
@@ -28,6 +29,7 @@ mod operations;
 mod output;
 mod performance;
 mod placement;
+mod progress;
 mod sheet;
 mod status;
 mod table;
@@ -62,6 +64,7 @@ enum Command {
     Top(top::Top),
     Explain(explain::Explain),
     Nodes(nodes::Nodes),
+    Deployments(deployments::Deployments),
     Operations(operations::Operations),
     Cache(cache::Cache),
     Placement(placement::Placement),
@@ -93,6 +96,7 @@ impl Arguments {
             Command::Top(top) => top.run(),
             Command::Explain(explain) => explain.run(),
             Command::Nodes(nodes) => nodes.run(),
+            Command::Deployments(deployments) => deployments.run(),
             Command::Operations(operations) => operations.run(),
             Command::Cache(cache) => cache.run(),
             Command::Placement(placement) => placement.run(),

@@ -265,7 +265,7 @@ mod tests {
                  `STANDARD`, `lab`, `Lab`, `LAB`",
                 "c.toml:15: node[1].id: \"NO\": ids are [a-z0-9][a-z0-9_.-]{0,62} and none of create, \
                  status, deploy, summary",
-                "c.toml:18: node[2].rundir: unknown key",
+                "c.toml:19: node[2].rundir: unknown key",
             ]
         );
         assert!(control("[[node]]\nrun_dir = \"/r\"\n").is_empty());

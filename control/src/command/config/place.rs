@@ -88,10 +88,10 @@ pub fn key_at(text: &str, offset: usize) -> String {
 
 /// Whether `key` is `outer` or lies below it. The only section of a list may be named without its number.
 pub fn covers(outer: &str, key: &str) -> bool {
-    let below = |outer: &str| {
-        key.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+    let below = |outer: &str, ends: &[char]| {
+        key.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with(ends))
     };
-    below(outer) || outer.strip_suffix("[0]").is_some_and(below)
+    below(outer, &['.', '[']) || outer.strip_suffix("[0]").is_some_and(|outer| below(outer, &['.']))
 }
 
 /// The same text without these entries: every byte but line ends becomes a space, so that all else stays
@@ -134,7 +134,8 @@ mod tests {
         ] {
             assert_eq!(line_of_key(FILE, key), line, "{key}");
         }
-        assert!(covers("cache[0]", "cache.port") && !covers("cache[1]", "cache[10].id"));
+        assert!(covers("cache[0]", "cache.port") && covers("cache", "cache[1].id"));
+        assert!(!covers("cache[1]", "cache[10].id") && !covers("cache[0]", "cache[1].id"));
     }
 
     #[test]

@@ -159,7 +159,14 @@ mod tests {
             .stdin(std::process::Stdio::piped())
             .spawn()
             .unwrap();
-        let running = Running::of(child.id());
+        // Right after its start a process has no arguments yet.
+        let running = (0..50).map(|_| {
+            std::thread::sleep(Duration::from_millis(10));
+            Running::of(child.id())
+        });
+        let mut running = running;
+        let running = running.find(|one| one.as_ref().is_ok_and(|one| one.file.is_some()));
+        let running = running.ok_or("it never had a file");
         std::thread::sleep(Duration::from_millis(300));
         let told = running.as_ref().map(Running::told);
         std::fs::write(&file, "a = 2\n").unwrap();
