@@ -3,9 +3,11 @@
 # devices, a live systemd. In software, some three minutes: for behaviour, never for figures. Never run
 # by test.sh.
 #
-#   scripts/vm.sh            builds the image once, then boots it and runs scripts/vm-guest.sh inside
+#   scripts/vm.sh [engine]   builds the image once, then boots it and runs scripts/vm-guest.sh inside
+#   scripts/vm.sh metal      runs scripts/vm-metal.sh inside: install, units, upgrade, host stages, uninstall
 #   scripts/vm.sh --fresh    builds the image anew
 #   scripts/vm.sh --kvm      boots it by KVM; a nested one may hang before the first line
+#   scripts/vm.sh --from DIR takes the programs there; else they are built
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
@@ -18,17 +20,26 @@ DISK_MIB=3072
 
 fresh=false
 accelerator=tcg,thread=multi
-for argument in "$@"; do
-  case "$argument" in
+checks='vm-guest.sh'
+from=
+while [ $# -gt 0 ]; do
+  case "$1" in
+    engine) checks='vm-guest.sh' ;;
+    metal) checks='vm-metal.sh' ;;
     --fresh) fresh=true ;;
     --kvm) accelerator=kvm ;;
-    *) die "usage: $0 [--fresh] [--kvm]" ;;
+    --from) from=${2:?} && shift ;;
+    *) die "usage: $0 [--fresh] [--kvm] [--from DIR] [engine|metal]" ;;
   esac
+  shift
 done
 is_root || die "the image is built with debootstrap: run this as root"
 install_packages "${PACKAGES_BUILD[@]}" debootstrap qemu-system-x86 e2fsprogs ||
   die "the virtual machine needs those packages"
-build_release
+if [ -z "$from" ]; then
+  build_release
+  from=$CARGO_TARGET_DIR/release
+fi
 
 vm="$CARGO_TARGET_DIR/vm"
 tree="$vm/tree"
@@ -43,18 +54,20 @@ if [ ! -e "$vm/tree.complete" ] || [ ! -d "$tree" ]; then
 fi
 
 say "the image"
+rm -rf "$tree/opt/nautilus"
 install -d "$tree/opt/nautilus"
-for program in nautilus-supervisor nautilus-worker nautilus-control nautilus nautilus-lab; do
-  install -m 755 "$CARGO_TARGET_DIR/release/$program" "$tree/opt/nautilus/"
+for program in nautilus{,-audit,-ca,-capture,-control,-front,-lab,-replay,-supervisor,-worker}; do
+  # Without line tables, which nobody reads there, and which make the image three times as large.
+  install -s -m 755 "$from/$program" "$tree/opt/nautilus/"
 done
-install -m 755 "$ROOT/scripts/vm-guest.sh" "$tree/opt/nautilus/"
+cp -r "$ROOT/scripts" "$tree/opt/nautilus/scripts"
 cat >"$tree/etc/systemd/system/nautilus-guest.service" <<UNIT
 [Unit]
 Description=Checks of Nautilus Edge in a virtual machine
 After=multi-user.target
 [Service]
 Type=oneshot
-ExecStart=/opt/nautilus/vm-guest.sh
+ExecStart=/opt/nautilus/scripts/$checks
 ExecStopPost=/bin/systemctl --no-block poweroff
 StandardOutput=journal+console
 StandardError=journal+console
