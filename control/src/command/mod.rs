@@ -4,6 +4,7 @@
 //!   status, top, explain, host, cache --node   this host's nodes, asked through their supervisors: they
 //!                                              work while control is dead
 //!   nodes, operations, cache, placement, ...   a control, asked over its API (../client)
+//!   config                                     files, and what runs of this host
 //!   replay, ca, audit verify|export            programs that stand beside this one
 //! ```
 
@@ -12,8 +13,10 @@ mod cache;
 mod cache_items;
 mod certificates;
 mod completion;
+mod config;
 mod connect;
 mod daemon;
+mod deployments;
 mod document;
 mod exit;
 mod explain;
@@ -26,6 +29,7 @@ mod operations;
 mod output;
 mod performance;
 mod placement;
+mod progress;
 mod sheet;
 mod status;
 mod table;
@@ -60,6 +64,7 @@ enum Command {
     Top(top::Top),
     Explain(explain::Explain),
     Nodes(nodes::Nodes),
+    Deployments(deployments::Deployments),
     Operations(operations::Operations),
     Cache(cache::Cache),
     Placement(placement::Placement),
@@ -68,6 +73,7 @@ enum Command {
     Monitoring(monitoring::Monitoring),
     Certificates(certificates::Certificates),
     Audit(audit::Audit),
+    Config(config::Config),
     Control(daemon::Daemon),
     Version(daemon::Version),
     Completion(completion::Completion),
@@ -90,6 +96,7 @@ impl Arguments {
             Command::Top(top) => top.run(),
             Command::Explain(explain) => explain.run(),
             Command::Nodes(nodes) => nodes.run(),
+            Command::Deployments(deployments) => deployments.run(),
             Command::Operations(operations) => operations.run(),
             Command::Cache(cache) => cache.run(),
             Command::Placement(placement) => placement.run(),
@@ -98,6 +105,7 @@ impl Arguments {
             Command::Monitoring(monitoring) => monitoring.run(),
             Command::Certificates(certificates) => certificates.run(),
             Command::Audit(audit) => audit.run(),
+            Command::Config(config) => config.run(),
             Command::Control(daemon) => daemon.run(),
             Command::Version(version) => version.run(),
             Command::Completion(completion) => Ok(completion.run()),
