@@ -16,6 +16,7 @@ pub mod host;
 pub mod http;
 pub mod id;
 pub mod link;
+pub mod node_verbs;
 pub mod packet;
 pub mod peer;
 pub mod problem;

@@ -17,6 +17,7 @@ use nautilus_control::explain::{ExplainError, Explanation};
 use nautilus_control::health::{Health, HealthDocument};
 use nautilus_control::host::command::HostCommand;
 use nautilus_control::link::{Attachment, Link};
+use nautilus_control::node_verbs::NodeVerb;
 use nautilus_control::packet::Packet;
 use nautilus_control::rates::NodeRates;
 use nautilus_control::status::{NodeStatus, StatusDocument};
@@ -84,6 +85,9 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Starts, parks, drains, resumes, swaps and probes a node by its supervisor
+    #[command(subcommand)]
+    Node(NodeVerb),
     /// Makes, removes and lists caches of a running node
     #[command(subcommand)]
     Cache(CacheCommand),
@@ -161,6 +165,7 @@ fn main() -> ExitCode {
         Command::Cache(CacheCommand::List { nodes, json }) => {
             nodes.links().map(|links| cache_list(links, json))
         }
+        Command::Node(verb) => Ok(verb.run()),
         Command::Cache(CacheCommand::Create(wanted)) => Ok(wanted.create()),
         Command::Cache(CacheCommand::Remove(gone)) => Ok(gone.remove()),
         Command::Replay(other) => Ok(become_it(other, "nautilus-replay")),

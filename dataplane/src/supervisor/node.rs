@@ -41,15 +41,14 @@ use super::run_dir::{RunDir, RunDirError};
 use super::seat::Seat;
 use super::take_back::{TakenBack, take_over};
 use super::workers::{Context, Workers, last_generation};
+use crate::config::{Begin, ConfigError, PortKind, ResolveError, Resolved, place_of};
 use draining::Draining;
 use life::Life;
-use crate::config::{Begin, ConfigError, PortKind, ResolveError, Resolved, place_of};
 
 mod asked;
 mod draining;
 mod life;
 mod wait;
-
 
 /// Longest sleep of the loop. Too low: the supervisor takes time from other processes of its core.
 /// Too high: a worker waits that long for an unknown neighbour.

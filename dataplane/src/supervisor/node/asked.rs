@@ -41,28 +41,30 @@ impl Node {
                 Ok(Reply::Later)
             };
             match ask {
-            Ask::Attach => {
-                attach_answer(resources.control.reopen_read_only(), caches).map(Reply::Give)
-            }
-            Ask::Status => {
-                Ok(Reply::Give(Answer { payload: status.into_bytes(), fds: Vec::new() }))
-            }
-            Ask::Cache(name) => cache_answer(name, memory_of(name, caches)).map(Reply::Give),
-            Ask::Hits(name) => hits_answer(name, memory_of(name, caches)).map(Reply::Give),
-            Ask::Start => later(OfNode::Start),
-            Ask::Park => later(OfNode::Park),
-            Ask::Drain(within_ms) => later(OfNode::Drain(*within_ms)),
-            Ask::Resume => later(OfNode::Resume),
-            Ask::Swap(_) | Ask::Probe(_) => Ok(Reply::Say(Code::BadRequest, "not yet".into())),
-            Ask::Explain(_) | Ask::Create(_) | Ask::Remove(_) if phase != NodePhase::Running => {
-                let text = format!("the node is {}", phase.name());
-                Ok(Reply::Say(Code::Impossible, text))
-            }
-            Ask::Explain(request) => explains
-                .answer(request, (resolved, resources), workers, monotonic_ns())
-                .map(Reply::Give),
-            Ask::Create(section) => changes.create(section, (resolved, resources), peer),
-            Ask::Remove(name) => changes.remove(name, (resolved, resources), peer),
+                Ask::Attach => {
+                    attach_answer(resources.control.reopen_read_only(), caches).map(Reply::Give)
+                }
+                Ask::Status => {
+                    Ok(Reply::Give(Answer { payload: status.into_bytes(), fds: Vec::new() }))
+                }
+                Ask::Cache(name) => cache_answer(name, memory_of(name, caches)).map(Reply::Give),
+                Ask::Hits(name) => hits_answer(name, memory_of(name, caches)).map(Reply::Give),
+                Ask::Start => later(OfNode::Start),
+                Ask::Park => later(OfNode::Park),
+                Ask::Drain(within_ms) => later(OfNode::Drain(*within_ms)),
+                Ask::Resume => later(OfNode::Resume),
+                Ask::Swap(_) | Ask::Probe(_) => Ok(Reply::Say(Code::BadRequest, "not yet".into())),
+                Ask::Explain(_) | Ask::Create(_) | Ask::Remove(_)
+                    if phase != NodePhase::Running =>
+                {
+                    let text = format!("the node is {}", phase.name());
+                    Ok(Reply::Say(Code::Impossible, text))
+                }
+                Ask::Explain(request) => explains
+                    .answer(request, (resolved, resources), workers, monotonic_ns())
+                    .map(Reply::Give),
+                Ask::Create(section) => changes.create(section, (resolved, resources), peer),
+                Ask::Remove(name) => changes.remove(name, (resolved, resources), peer),
             }
         });
         match of_node {
