@@ -28,7 +28,9 @@ pub enum NodeVerb {
     Park(Which),
     /// Takes no new TCP connection, and waits until the last one has ended
     Drain {
+        // No doc comment: clap would take it for the help of the options.
         #[command(flatten)]
+        #[allow(missing_docs)]
         which: Which,
         /// Closes those that are left after so many milliseconds
         #[arg(long, default_value_t = 30_000, value_parser = clap::value_parser!(u32).range(..=DRAIN_MS_MAX as i64))]
@@ -38,7 +40,9 @@ pub enum NodeVerb {
     Resume(Which),
     /// Exchanges the running programs for those of a release, and has the node file read anew
     Swap {
+        // No doc comment: clap would take it for the help of the options.
         #[command(flatten)]
+        #[allow(missing_docs)]
         which: Which,
         /// Name of the release; the one that runs unless said
         #[arg(long, default_value = "")]
@@ -46,7 +50,9 @@ pub enum NodeVerb {
     },
     /// Measures the node with packets of its own
     Probe {
+        // No doc comment: clap would take it for the help of the options.
         #[command(flatten)]
+        #[allow(missing_docs)]
         which: Which,
         /// For so many milliseconds
         #[arg(long, default_value_t = 2_000, value_parser = clap::value_parser!(u32).range(1..=PROBE_MS_MAX as i64))]

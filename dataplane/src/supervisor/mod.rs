@@ -28,6 +28,7 @@ pub mod node;
 pub mod parked;
 pub mod publish;
 pub mod reaper;
+pub mod releases;
 pub mod remembered;
 pub mod resources;
 pub mod run_dir;

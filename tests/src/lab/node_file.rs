@@ -110,8 +110,7 @@ impl NodeFile {
             .collect();
         let start = if self.parked { "parked" } else { "serving" };
         let releases = self.releases.as_ref();
-        let releases =
-            releases.map_or(String::new(), |folder| format!("releases = {folder:?}\n"));
+        let releases = releases.map_or(String::new(), |folder| format!("releases = {folder:?}\n"));
         let (group, feed_port) = FEED_GROUP;
         format!(
             "[node]\nid = {id:?}\nregion = \"lab\"\ntier = \"lab\"\nrun_dir = {run_dir:?}\n\n\
