@@ -26,6 +26,7 @@ pub mod neighbours;
 pub mod netlink;
 pub mod node;
 pub mod parked;
+pub mod probe;
 pub mod publish;
 pub mod reaper;
 pub mod releases;

@@ -44,11 +44,13 @@ use super::workers::{Context, Workers, last_generation};
 use crate::config::{Begin, ConfigError, PortKind, ResolveError, Resolved, place_of};
 use draining::Draining;
 use life::Life;
+use probing::Probing;
 use swap::{Swap, become_remembered};
 
 mod asked;
 mod draining;
 mod life;
+mod probing;
 mod swap;
 mod wait;
 
@@ -137,6 +139,7 @@ pub struct Node {
     life: Life,
     draining: Draining,
     swap: Swap,
+    probing: Option<Probing>,
 }
 
 /// Reads the node file and what the host has to say to it. Opens nothing.
@@ -205,6 +208,8 @@ impl Node {
                     fill(steering, &resources.caches, &resolved.config, &mirror)?;
                 }
                 resources.join(&resolved.config)?;
+                // A supervisor that died while it probed has left them out.
+                resources.steer()?;
                 counters::adopt(&mut resources, resolved.config.port.zero_copy);
                 (resources, generation)
             }
@@ -282,6 +287,7 @@ impl Node {
             life: Life::new(is_parked),
             draining: Draining::default(),
             swap: Swap::new(&known, origin, stale),
+            probing: None,
         };
         for note in notes {
             say(&node, &note);
@@ -333,6 +339,7 @@ impl Node {
             }
             self.keep_life();
             self.keep_swap();
+            self.keep_probing();
             self.keep_draining();
             self.tick();
         }

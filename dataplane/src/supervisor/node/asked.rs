@@ -24,6 +24,7 @@ enum OfNode {
     Drain(u32),
     Resume,
     Swap(String),
+    Probe(u32),
 }
 
 impl Node {
@@ -55,7 +56,7 @@ impl Node {
                 Ask::Drain(within_ms) => later(OfNode::Drain(*within_ms)),
                 Ask::Resume => later(OfNode::Resume),
                 Ask::Swap(release) => later(OfNode::Swap((*release).into())),
-                Ask::Probe(_) => Ok(Reply::Say(Code::BadRequest, "not yet".into())),
+                Ask::Probe(period_ms) => later(OfNode::Probe(*period_ms)),
                 Ask::Explain(_) | Ask::Create(_) | Ask::Remove(_)
                     if phase != NodePhase::Running || swaps =>
                 {
@@ -80,6 +81,7 @@ impl Node {
             Some((OfNode::Drain(within_ms), peer)) => self.drain_asked(within_ms, peer),
             Some((OfNode::Resume, peer)) => self.resume_asked(peer),
             Some((OfNode::Swap(release), peer)) => self.swap_asked(&release, peer),
+            Some((OfNode::Probe(period_ms), peer)) => self.probe_asked(period_ms, peer),
             None => {}
         }
         match outcome {
