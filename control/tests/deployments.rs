@@ -52,7 +52,7 @@ fn a_deployment_is_tried_taken_once_and_seen() {
         assert_eq!(document["operation_id"], "op-1", "{status} {document}");
     }
     let done = nodes.end(&socket, "op-1");
-    assert_eq!((&done["state"], &done["steps_done"]), (&json!("done"), &json!(10)), "{done}");
+    assert_eq!((&done["phase"], &done["steps_done"]), (&json!("done"), &json!(10)), "{done}");
     let (status, document) = socket.post(DEPLOY, &body);
     assert_eq!((status, &document["operation_id"]), (200, &json!("op-1")), "{document}");
 
@@ -197,8 +197,8 @@ fn events_go_on_where_they_were_left() {
     assert_eq!((last.name.as_str(), &last.data["is_over"]), ("operation", &json!(true)));
     let done: Vec<String> = all
         .iter()
-        .filter(|event| event.data["step"]["state"] == "done")
-        .map(|event| event.data["step"]["step"].as_str().unwrap().to_owned())
+        .filter(|event| event.name == "step" && event.data["state"] == "done")
+        .map(|event| event.data["step"].as_str().unwrap().to_owned())
         .collect();
     let steps: BTreeSet<String> = last.data["steps"]
         .as_array()
@@ -221,7 +221,7 @@ fn events_go_on_where_they_were_left() {
         }
         let rest = answer.to_end();
         let names = |events: &[ask::Event]| -> Vec<(String, Value)> {
-            events.iter().map(|e| (e.id.clone(), e.data["step"]["step"].clone())).collect()
+            events.iter().map(|e| (e.id.clone(), e.data["step"].clone())).collect()
         };
         assert_eq!(names(&rest), names(&all[place + 1..]), "after event {}", event.id);
     }
@@ -252,7 +252,7 @@ fn a_control_that_is_killed_goes_on_where_it_was() {
         let socket = Ask::of(&site);
         // Nobody asked again: it goes on by itself.
         let done = nodes.end(&socket, "op-1");
-        assert_eq!(done["state"], "done", "after {deaths}: {done}");
+        assert_eq!(done["phase"], "done", "after {deaths}: {done}");
         let status = socket.get("/api/v1/edge/nodes/status").1;
         assert_eq!(status["drift"], json!([]), "{status}");
         let (status, again) = socket.post(DEPLOY, &body);
@@ -273,7 +273,7 @@ fn an_operation_is_turned_back_and_says_so() {
     let (status, document) = socket.post("/api/v1/edge/operations/op-1/abort", &json!({}));
     assert!(status == 202 || kind(&document) == "operation-over", "{status} {document}");
     let end = nodes.end(&socket, "op-1");
-    assert!(end["state"].as_str().unwrap().starts_with("roll"), "{end}");
+    assert!(end["phase"].as_str().unwrap().starts_with("roll"), "{end}");
     assert!(!end["reason"].as_str().unwrap().is_empty(), "{end}");
     let (status, problem) = socket.post("/api/v1/edge/operations/op-1/abort", &json!({}));
     assert_eq!((status, kind(&problem)), (409, "operation-over"));
@@ -329,7 +329,7 @@ fn a_full_disk_is_said_and_nothing_is_half_done() {
     limit("unlimited:");
     assert_eq!(socket.get("/api/v1/edge/operations").1["operations"], json!([]));
     assert_eq!(socket.post(DEPLOY, &body).0, 202, "without a restart");
-    assert_eq!(nodes.end(&socket, "op-1")["state"], "done");
+    assert_eq!(nodes.end(&socket, "op-1")["phase"], "done");
 }
 
 #[test]

@@ -3,8 +3,8 @@
 //! | event | data | when |
 //! | --- | --- | --- |
 //! | `operation` | its document | first, where no id says what was seen; and last, when it is over |
-//! | `step` | the summary, with one step in `step` | that begins, is done or fails |
-//! | `phase` | the summary | it turns back, or its plan ends |
+//! | `step` | one step | it begins, is done or fails |
+//! | `phase` | phase and reason | it turns back, or its plan ends |
 //!
 //! Ids are revisions of the store: a client that comes again with `Last-Event-ID` misses nothing. Where one
 //! revision has several events the last of them has the id. Once the last event was seen, 204 tells a browser
@@ -184,19 +184,20 @@ impl Source {
         let own = Operation::key(&self.id);
         let mut events = Vec::new();
         let mut is_over = false;
-        // As it is now: no older than the change, and whole.
-        let Ok(now) = OperationDocument::find(&self.id, &self.deployments) else { return Ok(()) };
         for change in &changes.changes {
             let Change::Put(entry) = change else { continue };
             if entry.key == own && ended(entry).is_some() {
-                events.push(event("operation", &json!(now)));
+                let Ok(document) = OperationDocument::find(&self.id, &self.deployments) else {
+                    continue;
+                };
+                events.push(event("operation", &json!(document)));
                 is_over = true;
-            } else if let Some(step) = step(entry) {
-                let mut data = json!(now.summary);
-                data["step"] = step;
+            } else if let Some(data) = step(entry) {
                 events.push(event("step", &data));
-            } else if entry.key == "deploy/phase" {
-                events.push(event("phase", &json!(now.summary)));
+            } else if entry.key == "deploy/phase"
+                && let Ok(phase) = serde_json::from_slice::<Value>(&entry.value)
+            {
+                events.push(event("phase", &phase));
             }
         }
         let last = events.len().saturating_sub(1);

@@ -33,7 +33,7 @@ pub struct OperationSummary {
     /// The plan that carries it out.
     pub plan_id: String,
     /// How far that is.
-    pub state: Phase,
+    pub phase: Phase,
     /// Whether nothing more happens.
     pub is_over: bool,
     /// Why it does not go forward; empty otherwise.
@@ -41,13 +41,13 @@ pub struct OperationSummary {
     /// Why it does not go on just now; empty otherwise.
     pub waits_for: String,
     /// When it was taken, seconds since 1970.
-    pub started_s: f64,
+    pub begun_s: f64,
     /// When it ended; null while it has not.
     pub ended_s: Option<f64>,
     /// Steps forward that are done.
     pub steps_done: usize,
     /// All steps forward.
-    pub steps_total: usize,
+    pub steps_count: usize,
 }
 
 /// The same with every step.
@@ -79,7 +79,7 @@ impl OperationDocument {
     /// As it is now.
     pub fn of(operation: &Operation, deployments: &Deployments) -> Result<Self, Problem> {
         let waits_for = if operation.end.is_none() { deployments.trouble() } else { String::new() };
-        let (state, reason, steps) = match &operation.end {
+        let (phase, reason, steps) = match &operation.end {
             Some(end) => (end.phase.phase, end.phase.reason.clone(), end.steps.clone()),
             None => {
                 let progress = deployments.look(|manager| manager.progress())?;
@@ -96,14 +96,14 @@ impl OperationDocument {
             kind: operation.kind,
             subject: operation.subject.clone(),
             plan_id: operation.plan_id.clone(),
-            state,
+            phase,
             is_over: operation.end.is_some(),
             reason,
             waits_for,
-            started_s: operation.begun_ms as f64 / 1e3,
+            begun_s: operation.begun_ms as f64 / 1e3,
             ended_s: operation.end.as_ref().map(|end| end.at_ms as f64 / 1e3),
             steps_done: forward().filter(|step| step.state == Some(StepState::Done)).count(),
-            steps_total: forward().count(),
+            steps_count: forward().count(),
         };
         Ok(Self { summary, steps })
     }
@@ -155,7 +155,7 @@ async fn operation(State(managers): State<Managers>, Id(id): Id) -> Result<Respo
     params(
         ("operation_id" = String, Path, description = "An operation"),
         ("dry_run" = Option<bool>, Query, description = "Say what it is, and do nothing"),
-        ("force" = Option<bool>, Query, description = "Taken for the likes of other paths: no rule is in the way"),
+        ("force" = Option<bool>, Query, description = "As of other paths; no rule is in the way here"),
     ),
     responses(
         (status = 200, description = "A dry run: the operation as it is", body = OperationDocument),
