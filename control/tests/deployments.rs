@@ -72,8 +72,8 @@ fn a_deployment_is_tried_taken_once_and_seen() {
 
     // On record: what was asked of whom, and by which operation.
     let records = site.records();
-    let ended = records.iter().find(|record| record["outcome"] == "done").unwrap();
-    assert_eq!(ended["reason"], "status 202 op-1: deploy one");
+    let said = "status 202 op-1: deploy one";
+    assert!(records.iter().any(|record| record["outcome"] == "done" && record["reason"] == said));
 }
 
 #[test]
@@ -233,26 +233,24 @@ fn events_go_on_where_they_were_left() {
 
 #[test]
 fn a_control_that_is_killed_goes_on_where_it_was() {
-    for deaths in 0..7 {
-        let nodes = Nodes::new(3);
+    for death in 0..8 {
+        // Measured for a second, so that there is time to die.
+        let nodes = Nodes { judge_s: 1, ..Nodes::new(3) };
         let mut site = nodes.site("");
-        // The last node is not there yet, so that there is time to die.
-        nodes.region(2).supervisor().set_serving(false);
         let body = nodes.deployment("one", "rolling");
         Ask::of(&site).post(DEPLOY, &body);
         {
             let mut events = Stream::open(&site, "/api/v1/edge/operations/op-1/events", None);
-            for _ in 0..1 + deaths * 2 {
+            for _ in 0..1 + death * 4 {
                 events.next();
             }
         }
         site.kill();
-        nodes.region(2).supervisor().set_serving(true);
         site.start_again(&[]);
         let socket = Ask::of(&site);
         // Nobody asked again: it goes on by itself.
         let done = nodes.end(&socket, "op-1");
-        assert_eq!(done["phase"], "done", "after {deaths}: {done}");
+        assert_eq!(done["phase"], "done", "death {death}: {done}");
         let status = socket.get("/api/v1/edge/nodes/status").1;
         assert_eq!(status["drift"], json!([]), "{status}");
         let (status, again) = socket.post(DEPLOY, &body);
@@ -319,7 +317,7 @@ fn a_full_disk_is_said_and_nothing_is_half_done() {
         assert!(status.unwrap().success());
     };
     // The trail has room, the store has not.
-    limit("262144:");
+    limit("32768:");
     let body = nodes.deployment("one", "all_at_once");
     let answer = socket.whole("POST", DEPLOY, &[], body.to_string().as_bytes());
     assert_eq!((answer.status, kind(&answer.json())), (503, "store"), "{}", answer.text());

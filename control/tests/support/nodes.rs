@@ -14,6 +14,7 @@ use crate::support::{hand_out, keep_beating, region, reply};
 /// Nodes `n-0`, `n-1`, ...: regions of this process that somebody hands out.
 pub struct Nodes {
     pub folder: tempfile::TempDir,
+    pub judge_s: u64,
     regions: Vec<Arc<ControlRegion>>,
 }
 
@@ -29,7 +30,7 @@ impl Nodes {
             region
         });
         let regions = regions.collect();
-        Self { folder, regions }
+        Self { folder, judge_s: 0, regions }
     }
 
     pub fn region(&self, number: usize) -> &ControlRegion {
@@ -41,7 +42,8 @@ impl Nodes {
         let folder = self.folder.path().display();
         let mut text = format!(
             "[control.store]\nfile = \"{folder}/store.redb\"\n\
-             [control.deploy]\njudge_s = 0\njudge_canary_s = 0\n"
+             [control.deploy]\njudge_s = {0}\njudge_canary_s = {0}\n",
+            self.judge_s
         );
         for number in 0..self.regions.len() {
             text += &format!(
