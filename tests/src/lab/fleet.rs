@@ -143,7 +143,10 @@ impl Lab {
 
     /// Starts one control process for all nodes, in a namespace of its own, and waits until it answers.
     pub fn start_control(&mut self) -> Result<(), LabError> {
-        let mut text = format!("[control]\nlisten = \"{CONTROL_LISTEN}\"\n");
+        let store = self.folder.join("store.redb");
+        let mut text = format!(
+            "[control]\nlisten = \"{CONTROL_LISTEN}\"\n[control.store]\nfile = {store:?}\n"
+        );
         for node in &self.nodes {
             text += &format!(
                 "\n[[node]]\nrun_dir = {:?}\nid = {:?}\nregion = \"lab\"\n",
