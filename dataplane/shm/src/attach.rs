@@ -25,10 +25,14 @@
 //! | explain | root, own, `control.user`      | TOML for an operator        | none                                      |
 //! | create | root, own, `control.user`       | UTF-8 text for an operator  | none                                      |
 //! | remove | root, own, `control.user`       | UTF-8 text for an operator  | none                                      |
+//! | connect | root, own, `control.user`      | its [`CacheName`]           | a connection to the front, for that cache |
 //!
 //! A refusal's payload may be UTF-8 text that says why. A request of `create` carries the section of the
 //! cache behind its first eight bytes, as in a node file and at most [`SECTION_BYTES_MAX`]; `remove` carries a
 //! [`CacheName`] there. Both are answered when the node has done it, which takes seconds for a large cache.
+//!
+//! A connection of `connect` speaks memcached's protocol, may read and write, and waits for a front if there is
+//! none at the moment.
 //!
 //! Every other descriptor is opened read-only. This module holds bytes and bounds only, no I/O: the
 //! supervisor writes replies, `control` and same-host readers parse them, and neither trusts the
@@ -99,6 +103,8 @@ pub enum Verb {
     Create = 6,
     /// Removes a cache that was made by [`Self::Create`].
     Remove = 7,
+    /// A connection to the front, by which one cache, named in a [`CacheRequest`], is changed.
+    Connect = 14,
 }
 
 impl Verb {
@@ -112,6 +118,7 @@ impl Verb {
             5 => Some(Self::Explain),
             6 => Some(Self::Create),
             7 => Some(Self::Remove),
+            14 => Some(Self::Connect),
             _ => None,
         }
     }

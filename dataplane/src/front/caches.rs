@@ -6,6 +6,7 @@ use nautilus_shm::attach::CACHES_MAX;
 use nautilus_shm::region::Access;
 use nautilus_shm::sampled_hits::HitRegion;
 use nautilus_shm::table::{TableReader, TableRegion};
+use nix::sys::socket::{getsockopt, sockopt};
 
 use super::FrontError;
 use super::datagrams::Datagrams;
@@ -24,8 +25,10 @@ pub struct Served {
     pub access: AccessList,
     /// Reads of its memory.
     pub reads: Reads,
-    /// Its TCP listeners.
+    /// Its TCP listeners, and control's.
     pub listeners: Vec<OwnedFd>,
+    /// Whose connections come to the last of them: the user that made it listen.
+    pub local_uid: Option<u32>,
     /// Its UDP sockets of the kernel.
     pub datagrams: Datagrams,
 }
@@ -42,12 +45,17 @@ impl Served {
         let hits = HitRegion::attach(fds.take(&opened.hits_name())?, Access::ReadWrite)
             .map_err(|error| FrontError::Region("sampled hits", error))?;
         let memory = memory.with_hits(hits);
-        let CacheSockets { listeners, datagrams } = CacheSockets::take(fds, opened.place);
+        let CacheSockets { mut listeners, datagrams, local } =
+            CacheSockets::take(fds, opened.place);
+        let made = local.as_ref().map(|local| getsockopt(local, sockopt::PeerCredentials));
+        let local_uid = made.and_then(Result::ok).map(|made| made.uid());
+        listeners.extend(local);
         let target = Target { place: opened.place.into(), generation: opened.generation };
         Ok(Self {
             target,
             reads: Reads::new(TableReader::attach(memory)?),
             listeners,
+            local_uid,
             datagrams: Datagrams::new(target, datagrams, access.clone())
                 .map_err(FrontError::Socket)?,
             access,

@@ -7,7 +7,8 @@ use nautilus_shm::metrics::table as metrics;
 
 use super::Node;
 use crate::supervisor::attach::{
-    Access, Answer, Outcome, Reply, attach_answer, cache_answer, hits_answer, memory_of,
+    Access, Answer, Outcome, Reply, attach_answer, cache_answer, connect_answer, hits_answer,
+    memory_of,
 };
 use crate::supervisor::journal::Event;
 use crate::supervisor::publish::{front_status, status};
@@ -32,6 +33,7 @@ impl Node {
             Ask::Explain(request) => explains
                 .answer(request, (resolved, resources), workers, monotonic_ns())
                 .map(Reply::Give),
+            Ask::Connect(name) => connect_answer(name, caches),
             Ask::Create(section) => changes.create(section, (resolved, resources), peer),
             Ask::Remove(name) => changes.remove(name, (resolved, resources), peer),
         });
