@@ -1,11 +1,14 @@
 //! The HTTP server: metrics, probes, and the two node documents. Reads only.
 
+use std::sync::Arc;
+
 use axum::extract::{Path, State};
 use axum::http::{Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, any, get};
 use axum::{Json, Router};
 
+use crate::cache::{self, Items};
 use crate::health::HealthDocument;
 use crate::link::Attachment;
 use crate::problem::Problem;
@@ -14,15 +17,13 @@ use crate::watcher::Watcher;
 use crate::{id, prometheus};
 
 /// Paths of the API whose manager is not built: method, path, what it needs.
-const NOT_BUILT: [(&str, &str, &str); 18] = [
+const NOT_BUILT: [(&str, &str, &str); 16] = [
     ("POST", "/api/v1/edge/nodes/deploy", "deployments"),
     ("POST", "/api/v1/edge/placement/activities", "the placement optimizer"),
     ("POST", "/api/v1/edge/placement/optimize", "the placement optimizer"),
     ("GET", "/api/v1/edge/placement/recommendations", "the placement optimizer"),
     ("POST", "/api/v1/edge/cache/create", "the cache manager"),
     ("GET", "/api/v1/edge/cache/status", "the cache manager"),
-    ("GET", "/api/v1/edge/cache/{cache_id}", "the cache manager"),
-    ("PUT", "/api/v1/edge/cache/{cache_id}", "the cache manager"),
     ("POST", "/api/v1/edge/performance/profiles", "the regional performance optimizer"),
     ("POST", "/api/v1/edge/performance/optimize/{region_id}", "the regional performance optimizer"),
     ("GET", "/api/v1/edge/performance/summary", "the regional performance optimizer"),
@@ -37,6 +38,7 @@ const NOT_BUILT: [(&str, &str, &str); 18] = [
 
 /// All routes over these nodes.
 pub fn router(watcher: Watcher) -> Router {
+    let items = Arc::new(Items::new(watcher.clone()));
     let mut router = Router::new()
         .route("/metrics", get(metrics))
         .route("/livez", get(async || "ok\n"))
@@ -55,6 +57,7 @@ pub fn router(watcher: Watcher) -> Router {
         })
         .method_not_allowed_fallback(wrong_method)
         .with_state(watcher)
+        .merge(cache::http::router(items))
 }
 
 /// Answers 501 to the methods the path will have, 405 to others.

@@ -5,6 +5,7 @@
 pub mod access;
 pub mod attach;
 pub mod audit;
+pub mod cache;
 pub mod caches;
 pub mod catalogue;
 pub mod companion;

@@ -4,7 +4,9 @@ use std::net::IpAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use nautilus_ebpf::intf::Permissions;
-use nix::sys::socket::{AddressFamily, SockaddrLike, SockaddrStorage, getpeername, getsockopt, sockopt};
+use nix::sys::socket::{
+    AddressFamily, SockaddrLike, SockaddrStorage, getpeername, getsockopt, sockopt,
+};
 
 use super::caches::Served;
 

@@ -207,7 +207,10 @@ impl Readers {
                     Ok(Reply::Say(code, text)) => (code, said(text), Outcome::Told),
                     // Who asks where to tell of hits has been counted as a reader before.
                     Ok(Reply::Give(answer))
-                        if matches!(ask, Ask::Status | Ask::Hits(_) | Ask::Explain(_) | Ask::Connect(_)) =>
+                        if matches!(
+                            ask,
+                            Ask::Status | Ask::Hits(_) | Ask::Explain(_) | Ask::Connect(_)
+                        ) =>
                     {
                         (Code::Ok, answer, Outcome::Told)
                     }
