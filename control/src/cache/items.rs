@@ -44,6 +44,9 @@ pub enum ItemError {
     FeedOwned,
 }
 
+const OTHER_VERSION: &str = "the key has another version";
+const ABSENT: &str = "the key is not there";
+
 /// All items.
 #[derive(Debug)]
 pub struct Items {
@@ -92,11 +95,9 @@ impl Items {
             Reply::Done(version) => Ok(version),
             Reply::TooLarge | Reply::NoMemory => Err(ItemError::NoMemory(bytes)),
             Reply::FeedOwned => Err(ItemError::FeedOwned),
-            _ => Err(ItemError::Condition(match condition {
-                Condition::Absent => "the key is there already",
-                Condition::Present => "the key is not there",
-                _ => "the key has another version, or none",
-            })),
+            Reply::Exists => Err(ItemError::Condition(OTHER_VERSION)),
+            _ if condition == Condition::Absent => Err(ItemError::Condition("the key is there")),
+            _ => Err(ItemError::Condition(ABSENT)),
         }
     }
 
@@ -116,7 +117,8 @@ impl Items {
             Reply::Done(_) => Ok(()),
             Reply::FeedOwned => Err(ItemError::FeedOwned),
             Reply::NotFound if condition == Condition::Always => Err(ReadFailure::Miss.into()),
-            _ => Err(ItemError::Condition("the key has another version, or none")),
+            Reply::NotFound => Err(ItemError::Condition(ABSENT)),
+            _ => Err(ItemError::Condition(OTHER_VERSION)),
         }
     }
 

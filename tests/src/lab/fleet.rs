@@ -138,7 +138,8 @@ impl Lab {
 
     /// Starts one control process for all nodes, in a namespace of its own, and waits until it answers.
     pub fn start_control(&mut self) -> Result<(), LabError> {
-        let mut text = format!("[control]\nlisten = \"{CONTROL_LISTEN}\"\n");
+        let socket = self.control_socket();
+        let mut text = format!("[control]\nlisten = \"{CONTROL_LISTEN}\"\nsocket = {socket:?}\n");
         for node in &self.nodes {
             text += &format!(
                 "\n[[node]]\nrun_dir = {:?}\nid = {:?}\nregion = \"lab\"\n",
@@ -229,6 +230,11 @@ impl Lab {
     /// The control process, once started.
     pub fn control(&self) -> Option<&Service> {
         self.control.as_ref()
+    }
+
+    /// Where it answers without a network, from every namespace.
+    pub fn control_socket(&self) -> PathBuf {
+        self.folder.join("control.sock")
     }
 
     /// One scrape of the control process, which must have been started.
