@@ -4,13 +4,14 @@ use nautilus_shm::control_region::HistogramId;
 use nautilus_shm::metrics::labels::FeedError;
 use nautilus_shm::metrics::{MetricSnapshot, table};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::link::{Attachment, HEARTBEAT_MAX_NS};
 use crate::status::{Lifecycle, NodeStatus, Percentiles};
 use crate::view::NodeView;
 
 /// The verdict, what it rests on, and what was read.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct HealthDocument {
     /// The node's id.
     pub node_id: String,
@@ -24,7 +25,7 @@ pub struct HealthDocument {
 }
 
 /// The verdict.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Health {
     /// Every check holds.
@@ -36,7 +37,7 @@ pub enum Health {
 }
 
 /// One thing looked at.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct Check {
     /// Name, such as `standby_running`.
     pub name: &'static str,

@@ -5,10 +5,12 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::Parser;
+use nautilus_control::api::Managers;
+use nautilus_control::cache::Items;
 use nautilus_control::config::{Config, ConfigError, DEFAULT_PATH};
-use nautilus_control::http;
 use nautilus_control::serve::Server;
 use nautilus_control::watcher::Watcher;
 use tokio::signal::unix::{SignalKind, signal};
@@ -71,7 +73,9 @@ fn serve(config: Config) -> anyhow::Result<()> {
     runtime.block_on(async {
         let count = config.nodes.len();
         let watcher = Watcher::start(config.nodes).context("starting the watcher")?;
-        let server = Server::open(http::router(watcher), config.listen, &config.security).await?;
+        let items = Arc::new(Items::new(watcher.clone()));
+        let managers = Managers { watcher, items };
+        let server = Server::open(managers, config.listen, &config.security).await?;
         say(&format!("listening on {}, watching {count} nodes", server.url()?));
         let (mut terminate, mut interrupt) =
             (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);

@@ -1,6 +1,6 @@
 //! A change of one item in the words of the front, and what its answer says.
 
-use super::query::Key;
+use super::key::Key;
 
 /// Longest key that the front takes in base64: 250 characters of it.
 const BASE64_KEY_BYTES_MAX: usize = 186;
@@ -149,7 +149,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn key(bytes: &[u8]) -> Key {
-        Key::new(bytes.to_vec()).unwrap()
+        Key::new(bytes).unwrap()
     }
 
     #[test]

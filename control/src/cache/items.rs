@@ -2,7 +2,7 @@
 
 use super::command::{Condition, KEY_RULE, Reply, delete, store};
 use super::item::Item;
-use super::query::Key;
+use super::key::Key;
 use super::readers::{ReadFailure, Readers};
 use super::whereabouts::{NoPlace, Place, find};
 use super::writers::{WriteFailure, Writers};

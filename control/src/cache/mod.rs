@@ -5,16 +5,16 @@
 
 pub mod command;
 pub mod etag;
-pub mod http;
 mod item;
 mod items;
-pub mod query;
+mod key;
 mod readers;
 mod whereabouts;
 mod writers;
 
 pub use item::Item;
 pub use items::{ItemError, Items};
+pub use key::Key;
 pub use readers::ReadFailure;
 pub use whereabouts::{NoPlace, Place, find};
 pub use writers::WriteFailure;

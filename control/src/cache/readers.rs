@@ -20,7 +20,7 @@ use nautilus_shm::attach::Code;
 use tokio::sync::Mutex;
 
 use super::item::Item;
-use super::query::Key;
+use super::key::Key;
 
 /// How long a key that is being written is tried. Too low: a worker that died in the middle of a change makes
 /// errors; too high: a client waits for one that does not come back.

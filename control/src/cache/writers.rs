@@ -14,7 +14,7 @@ use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nautilus_shm::attach::Code;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -28,6 +28,10 @@ use crate::attach::{ReachError, connect_cache};
 /// Connections to one cache at once; who comes later waits. Too low: requests wait for each other; too high: control
 /// takes the front's connections from its clients.
 const CONNECTIONS_MAX: usize = 32;
+
+/// How long a connection is kept for the next change. Too low: the supervisor is asked for one again and again;
+/// too high: a node that drains waits for it.
+const IDLE_MAX: Duration = Duration::from_secs(1);
 
 /// How long an answer is waited for. Too low: a change that waits for a worker's or front's successor ends as
 /// unknown; too high: so long is a client kept that could ask what became of it.
@@ -45,9 +49,6 @@ pub enum WriteFailure {
     /// The node has no such cache. Nothing was changed.
     #[error("no such cache")]
     NoCache,
-    /// The node takes no changes of control. Nothing was changed.
-    #[error("nothing was changed: {0}")]
-    NotAvailable(String),
 }
 
 /// The caches that are written.
@@ -58,7 +59,7 @@ pub struct Writers {
 
 #[derive(Debug)]
 struct Pool {
-    idle: Mutex<Vec<UnixStream>>,
+    idle: Mutex<Vec<(UnixStream, Instant)>>,
     permits: Semaphore,
 }
 
@@ -97,7 +98,7 @@ impl Writers {
             Reply::NoCache => Err(WriteFailure::NoCache),
             Reply::Refused(text) => Err(WriteFailure::NotDone(format!("the front: {text}"))),
             reply => {
-                pool.lock().push(connection);
+                pool.give_back(connection);
                 Ok(reply)
             }
         }
@@ -126,7 +127,7 @@ impl Pool {
     /// An idle connection that the front has not closed, nor said anything on.
     fn take(&self) -> Option<UnixStream> {
         loop {
-            let connection = self.lock().pop()?;
+            let (connection, _) = self.lock().pop()?;
             let silent = connection.try_read(&mut [0; 1]);
             if silent.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
                 return Some(connection);
@@ -134,7 +135,27 @@ impl Pool {
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<UnixStream>> {
+    /// Keeps a connection for the next change, for a while.
+    fn give_back(self: &Arc<Self>, connection: UnixStream) {
+        let mut idle = self.lock();
+        idle.push((connection, Instant::now()));
+        if idle.len() > 1 {
+            return;
+        }
+        let pool = Arc::clone(self);
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(IDLE_MAX / 2).await;
+                let mut idle = pool.lock();
+                idle.retain(|(_, since)| since.elapsed() < IDLE_MAX);
+                if idle.is_empty() {
+                    return;
+                }
+            }
+        });
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<(UnixStream, Instant)>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -150,9 +171,6 @@ async fn connect(run_dir: &Path, id: &str) -> Result<UnixStream, WriteFailure> {
             UnixStream::from_std(stream).map_err(|error| not_done(&error))
         }
         Err(ReachError::Refused { code: Code::NoCache, .. }) => Err(WriteFailure::NoCache),
-        Err(ReachError::Refused { code: Code::Impossible, said, .. }) => {
-            Err(WriteFailure::NotAvailable(said.trim_start_matches(": ").into()))
-        }
         Err(error) => Err(not_done(&error)),
     }
 }

@@ -50,7 +50,7 @@ pub type NeighbourRequests = Ring<NEIGHBOUR_REQUESTS_MAX, 3>;
 pub const CONTROL_MAGIC: u64 = u64::from_le_bytes(*b"NAUTCTRL");
 
 /// Counts deliberate changes of the layout.
-pub const CONTROL_LAYOUT_VERSION: u32 = 3;
+pub const CONTROL_LAYOUT_VERSION: u32 = 4;
 
 /// One request: resolve this neighbour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -415,5 +415,20 @@ impl SupervisorView<'_> {
     /// Whether the node has been set up.
     pub fn is_serving(&self) -> bool {
         self.0.is_serving()
+    }
+
+    /// Where the node is in its life.
+    pub fn phase(&self) -> crate::life::NodePhase {
+        self.0.life().phase()
+    }
+
+    /// When a draining node closes its last connections; 0 for one that takes clients.
+    pub fn drain_until_ns(&self) -> u64 {
+        self.0.life().drain_until_ns()
+    }
+
+    /// What the node runs.
+    pub fn release(&self) -> Result<crate::life::Release, crate::seqlock::WriterBusy> {
+        self.0.life().release()
     }
 }

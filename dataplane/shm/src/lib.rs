@@ -13,6 +13,7 @@ pub mod event_log;
 pub mod front_region;
 pub mod histogram;
 pub mod ledger;
+pub mod life;
 #[cfg(all(test, loom))]
 mod loom_tests;
 pub mod message_ring;

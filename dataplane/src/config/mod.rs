@@ -31,8 +31,8 @@ pub(crate) use load::{misread, refused};
 pub use republish::{FeedRepublish, RepublishSnapshot};
 pub use resolve::{Choice, HostFacts, ResolveError, Resolved};
 pub use types::{
-    Cache, Control, Cores, Echo, Front, Interface, Node, NodeConfig, PollPolicy, Port, PortKind,
-    Queues, RxChecksum, Supervisor, Tier, Worker,
+    Begin, Cache, Control, Cores, Echo, Front, Interface, Node, NodeConfig, PollPolicy, Port,
+    PortKind, Queues, RxChecksum, Supervisor, Tier, Worker,
 };
 
 /// The default node file, documented line by line.

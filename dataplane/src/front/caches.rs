@@ -25,9 +25,11 @@ pub struct Served {
     pub access: AccessList,
     /// Reads of its memory.
     pub reads: Reads,
-    /// Its TCP listeners, and control's.
+    /// Its TCP listeners.
     pub listeners: Vec<OwnedFd>,
-    /// Whose connections come to the last of them: the user that made it listen.
+    /// The listener for control.
+    pub local: Option<OwnedFd>,
+    /// Whose connections come to it: the user that made it listen.
     pub local_uid: Option<u32>,
     /// Its UDP sockets of the kernel.
     pub datagrams: Datagrams,
@@ -45,21 +47,27 @@ impl Served {
         let hits = HitRegion::attach(fds.take(&opened.hits_name())?, Access::ReadWrite)
             .map_err(|error| FrontError::Region("sampled hits", error))?;
         let memory = memory.with_hits(hits);
-        let CacheSockets { mut listeners, datagrams, local } =
-            CacheSockets::take(fds, opened.place);
+        let CacheSockets { listeners, datagrams, local } = CacheSockets::take(fds, opened.place);
         let made = local.as_ref().map(|local| getsockopt(local, sockopt::PeerCredentials));
         let local_uid = made.and_then(Result::ok).map(|made| made.uid());
-        listeners.extend(local);
         let target = Target { place: opened.place.into(), generation: opened.generation };
         Ok(Self {
             target,
             reads: Reads::new(TableReader::attach(memory)?),
             listeners,
+            local,
             local_uid,
             datagrams: Datagrams::new(target, datagrams, access.clone())
                 .map_err(FrontError::Socket)?,
             access,
         })
+    }
+}
+
+impl Served {
+    /// Its TCP listeners, then that for control.
+    pub fn all_listeners(&self) -> impl Iterator<Item = &OwnedFd> {
+        self.listeners.iter().chain(&self.local)
     }
 }
 

@@ -163,8 +163,10 @@ fn serve(socket: &OwnedFd, assignment: &FrontAssignment, mut fds: Fds) -> Result
     let bank = control.metrics(FRONT_PROCESS);
     let mut guardian = Guardian::new(assignment.supervisor_pid);
     let mut published = Counts::default();
+    server.drain_until(control.supervisor().life().drain_until_ns());
     server.run(|server, counts| {
         changes.look(server);
+        server.drain_until(control.supervisor().life().drain_until_ns());
         counts.publish(&published, &bank, |place| control.cache_metrics(FRONT_PROCESS, place));
         published = *counts;
         guardian.is_anyone_left(&control)

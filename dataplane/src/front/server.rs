@@ -69,6 +69,7 @@ const STALL_NS: u64 = 30_000_000_000;
 const HELD_BYTES_FAIR: usize = 64 << 10;
 
 mod ahead;
+mod draining;
 mod listeners;
 
 /// Where the place of the cache stands in the index of a listener's token.
@@ -95,6 +96,8 @@ pub struct Server<'a> {
     busy_ns: u64,
     ticked_ns: u64,
     started_ns: u64,
+    /// No client is taken.
+    draining: bool,
 }
 
 impl<'a> Server<'a> {
@@ -123,6 +126,7 @@ impl<'a> Server<'a> {
             busy_ns: 0,
             ticked_ns: 0,
             started_ns: monotonic_ns(),
+            draining: false,
         }
     }
 

@@ -12,16 +12,13 @@ use nautilus_shm::region::RegionError;
 use nix::errno::Errno;
 use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, UnixAddr, bind, connect,
-    getsockname, getsockopt, listen, setsockopt, socket, sockopt,
+    getpeername, getsockname, getsockopt, listen, setsockopt, socket, sockopt,
 };
 
 use super::handover::Fds;
 use crate::config::{Cache, NodeConfig, PortKind};
+use crate::limits::LISTEN_BACKLOG;
 use crate::port::socket::{SocketError, SocketSpec, bind_socket};
-
-/// Connections that wait to be accepted; the kernel bounds it by `net.core.somaxconn`. Too low: a crowd
-/// of clients is refused while a front is replaced. Too high: they wait for longer than they want.
-const BACKLOG: i32 = 4096;
 
 /// Why the front has nothing to serve with.
 #[derive(Debug, thiserror::Error)]
@@ -134,6 +131,14 @@ impl CacheSockets {
         Ok(this)
     }
 
+    /// Has every listener listen, also one that was closed for new clients.
+    pub fn listen(&self) -> Result<(), io::Error> {
+        for listener in &self.listeners {
+            listen(listener, Backlog::new(LISTEN_BACKLOG).unwrap_or(Backlog::MAXCONN))?;
+        }
+        Ok(())
+    }
+
     /// A connection to the front, which waits in the backlog until a front takes it. The front serves nobody
     /// else there: it looks whose end it is.
     pub fn connect_local(&self) -> io::Result<OwnedFd> {
@@ -180,7 +185,7 @@ impl CacheSockets {
             let wanted = if is_stream { SockType::Stream } else { SockType::Datagram };
             for (index, fd) in sockets.iter().enumerate() {
                 let is_wanted = getsockopt(fd, sockopt::SockType) == Ok(wanted)
-                    && getsockopt(fd, sockopt::AcceptConn) == Ok(is_stream)
+                    && takes_clients(fd) == is_stream
                     && if kind == "local" { is_ours(fd) } else { bound_port(fd) == Some(port) };
                 if !is_wanted {
                     return Err(format!("its {kind}.{place}.{index} is no socket of the cache"));
@@ -207,8 +212,16 @@ fn open_local() -> Result<OwnedFd, FrontOpenError> {
     let fd = socket(AddressFamily::Unix, SockType::Stream, flags, None).map_err(failed("make"))?;
     // Without a name of ours the kernel chooses one, which leaves no file behind.
     bind(fd.as_raw_fd(), &UnixAddr::new_unnamed()).map_err(failed("bind"))?;
-    listen(&fd, Backlog::new(BACKLOG).unwrap_or(Backlog::MAXCONN)).map_err(failed("begin"))?;
+    listen(&fd, Backlog::new(LISTEN_BACKLOG).unwrap_or(Backlog::MAXCONN))
+        .map_err(failed("begin"))?;
     Ok(fd)
+}
+
+/// Whether it is a listener, also one that was closed for new clients: it is connected to nobody.
+fn takes_clients(fd: &OwnedFd) -> bool {
+    getsockopt(fd, sockopt::AcceptConn) == Ok(true)
+        || (getsockopt(fd, sockopt::SockType) == Ok(SockType::Stream)
+            && getpeername::<SockaddrStorage>(fd.as_raw_fd()) == Err(Errno::ENOTCONN))
 }
 
 fn bound_port(fd: &OwnedFd) -> Option<u16> {
@@ -262,7 +275,8 @@ fn open_listener(address: SocketAddr) -> Result<OwnedFd, FrontOpenError> {
         set("set IPV6_V6ONLY for", setsockopt(&fd, sockopt::Ipv6V6Only, &true))?;
     }
     bind(fd.as_raw_fd(), &SockaddrStorage::from(address)).map_err(failed("bind to"))?;
-    listen(&fd, Backlog::new(BACKLOG).unwrap_or(Backlog::MAXCONN)).map_err(failed("listen on"))?;
+    listen(&fd, Backlog::new(LISTEN_BACKLOG).unwrap_or(Backlog::MAXCONN))
+        .map_err(failed("listen on"))?;
     Ok(fd)
 }
 

@@ -289,7 +289,17 @@ impl Resources {
     /// Opens everything a node needs. The notes are for the operator.
     pub fn open(resolved: &Resolved, mirror: &Mirror) -> Result<(Self, Vec<String>), OpenError> {
         let control = ControlRegion::create(c"nautilus-control")?;
-        let caches = open_all(&resolved.config)?;
+        let caches = open_all(&resolved.config, 0)?;
+        Self::open_with(control, caches, resolved, mirror)
+    }
+
+    /// The same with a control region and caches that are there.
+    pub fn open_with(
+        control: ControlRegion,
+        caches: Vec<OpenCache>,
+        resolved: &Resolved,
+        mirror: &Mirror,
+    ) -> Result<(Self, Vec<String>), OpenError> {
         let front = match resolved.config.has_front() {
             true => Some(FrontResources::open(resolved.config.worker.count as usize)?),
             false => None,

@@ -80,6 +80,8 @@ pub struct Workers {
     unbound_since_ns: u64,
     /// What was last said about a failed bind, so that it is said once.
     said: String,
+    /// The node is being parked: nobody is started or promoted.
+    is_closing: bool,
     /// Number of a change of the caches that one of them could not make, and why.
     pub refused: Option<(u64, String)>,
     reaper: Rc<Reaper>,
@@ -99,6 +101,7 @@ impl Workers {
             killed_ns: 0,
             unbound_since_ns: 0,
             said: String::new(),
+            is_closing: false,
             refused: None,
             reaper,
         }
@@ -107,7 +110,7 @@ impl Workers {
     /// Starts a standby when there is none and the time has come.
     pub fn keep_standby(&mut self, context: &mut Context<'_>) {
         let now_ns = monotonic_ns();
-        if self.standby.is_some() || now_ns < self.start_after_ns {
+        if self.standby.is_some() || self.is_closing || now_ns < self.start_after_ns {
             return;
         }
         if let Err(text) = self.start(context, now_ns) {
@@ -165,7 +168,8 @@ impl Workers {
 
     /// Makes the standby active when nobody is and it is ready.
     pub fn promote(&mut self, context: &mut Context<'_>) {
-        if self.active.is_some()
+        if self.is_closing
+            || self.active.is_some()
             || self.standby.as_ref().is_none_or(|seat| seat.phase != Phase::Ready)
             || (context.resources.binds_per_worker() && !self.bind(context))
         {
@@ -401,8 +405,9 @@ impl Workers {
         self.start_after_ns = 0;
     }
 
-    /// Tells the active worker to finish; the standby is killed.
-    pub fn drain(&self) {
+    /// Tells the active worker to finish; the standby is killed, and nobody follows.
+    pub fn drain(&mut self) {
+        self.is_closing = true;
         if let Some(seat) = &self.standby {
             seat.kill();
         }

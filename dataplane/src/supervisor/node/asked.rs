@@ -1,9 +1,14 @@
 //! What is asked at `supervisor.sock`, and the changes of the caches that come of it.
 
-use nautilus_shm::attach::Ask;
+use std::io;
+use std::os::fd::OwnedFd;
+
+use nautilus_shm::attach::{Ask, Code};
 use nautilus_shm::clock::monotonic_ns;
 use nautilus_shm::event_log::EventKind;
 use nautilus_shm::metrics::table as metrics;
+
+use nautilus_shm::life::NodePhase;
 
 use super::Node;
 use crate::supervisor::attach::{
@@ -13,6 +18,14 @@ use crate::supervisor::attach::{
 use crate::supervisor::journal::Event;
 use crate::supervisor::publish::{front_status, status};
 
+/// What is asked of the node as a whole.
+enum OfNode {
+    Start,
+    Park,
+    Drain(u32),
+    Resume,
+}
+
 impl Node {
     /// Answers what a reader has asked.
     pub(super) fn answer(&mut self, index: usize) {
@@ -21,22 +34,53 @@ impl Node {
         let status = front_status(status, &self.front);
         let (caches, changes) = (resources.caches.as_slice(), &mut self.cache_changes);
         let (explains, workers) = (&mut self.explains, &self.workers);
-        let outcome = self.readers.answer(index, |ask, peer| match ask {
-            Ask::Attach => {
-                attach_answer(resources.control.reopen_read_only(), caches).map(Reply::Give)
+        let phase = self.life.phase();
+        let drains = resources.control.supervisor().life().drain_until_ns() > 0;
+        let mut of_node: Option<(OfNode, OwnedFd)> = None;
+        let outcome = self.readers.answer(index, |ask, peer| {
+            let mut later = |what| -> io::Result<Reply> {
+                of_node = Some((what, peer.try_clone_to_owned()?));
+                Ok(Reply::Later)
+            };
+            match ask {
+                Ask::Attach => {
+                    attach_answer(resources.control.reopen_read_only(), caches).map(Reply::Give)
+                }
+                Ask::Status => {
+                    Ok(Reply::Give(Answer { payload: status.into_bytes(), fds: Vec::new() }))
+                }
+                Ask::Cache(name) => cache_answer(name, memory_of(name, caches)).map(Reply::Give),
+                Ask::Hits(name) => hits_answer(name, memory_of(name, caches)).map(Reply::Give),
+                Ask::Start => later(OfNode::Start),
+                Ask::Park => later(OfNode::Park),
+                Ask::Drain(within_ms) => later(OfNode::Drain(*within_ms)),
+                Ask::Resume => later(OfNode::Resume),
+                Ask::Swap(_) | Ask::Probe(_) => Ok(Reply::Say(Code::BadRequest, "not yet".into())),
+                Ask::Explain(_) | Ask::Create(_) | Ask::Remove(_)
+                    if phase != NodePhase::Running =>
+                {
+                    let text = format!("the node is {}", phase.name());
+                    Ok(Reply::Say(Code::Impossible, text))
+                }
+                Ask::Explain(request) => explains
+                    .answer(request, (resolved, resources), workers, monotonic_ns())
+                    .map(Reply::Give),
+                Ask::Connect(_) if drains => {
+                    let text = "the node drains: it takes no clients".into();
+                    Ok(Reply::Say(Code::Impossible, text))
+                }
+                Ask::Connect(name) => connect_answer(name, caches),
+                Ask::Create(section) => changes.create(section, (resolved, resources), peer),
+                Ask::Remove(name) => changes.remove(name, (resolved, resources), peer),
             }
-            Ask::Status => {
-                Ok(Reply::Give(Answer { payload: status.into_bytes(), fds: Vec::new() }))
-            }
-            Ask::Cache(name) => cache_answer(name, memory_of(name, caches)).map(Reply::Give),
-            Ask::Hits(name) => hits_answer(name, memory_of(name, caches)).map(Reply::Give),
-            Ask::Explain(request) => explains
-                .answer(request, (resolved, resources), workers, monotonic_ns())
-                .map(Reply::Give),
-            Ask::Connect(name) => connect_answer(name, caches),
-            Ask::Create(section) => changes.create(section, (resolved, resources), peer),
-            Ask::Remove(name) => changes.remove(name, (resolved, resources), peer),
         });
+        match of_node {
+            Some((OfNode::Start, peer)) => self.start_asked(peer),
+            Some((OfNode::Park, peer)) => self.park_asked(peer),
+            Some((OfNode::Drain(within_ms), peer)) => self.drain_asked(within_ms, peer),
+            Some((OfNode::Resume, peer)) => self.resume_asked(peer),
+            None => {}
+        }
         match outcome {
             Outcome::Attached(_) => self.count(metrics::ATTACHES),
             Outcome::Refused { uid, list } => {
