@@ -9,8 +9,9 @@ use std::sync::Arc;
 
 use clap::Parser;
 use nautilus_control::api::Managers;
-use nautilus_control::cache::Items;
+use nautilus_control::cache::{EdgeCacheManager, Items};
 use nautilus_control::config::{Config, ConfigError, DEFAULT_PATH};
+use nautilus_control::deploy::runner::Deployments;
 use nautilus_control::serve::Server;
 use nautilus_control::watcher::Watcher;
 use tokio::signal::unix::{SignalKind, signal};
@@ -72,9 +73,13 @@ fn serve(config: Config) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let count = config.nodes.len();
+        let deployments = Deployments::open(&config.deploy, &config.nodes, say)?;
         let watcher = Watcher::start(config.nodes).context("starting the watcher")?;
         let items = Arc::new(Items::new(watcher.clone()));
-        let managers = Managers { watcher, items };
+        let store = deployments.as_ref().map(|deployments| deployments.store());
+        let caches = EdgeCacheManager::start(watcher.clone(), store)
+            .context("starting the keeper of caches")?;
+        let managers = Managers { watcher, deployments, items, caches };
         let server = Server::open(managers, config.listen, &config.security).await?;
         say(&format!("listening on {}, watching {count} nodes", server.url()?));
         let (mut terminate, mut interrupt) =

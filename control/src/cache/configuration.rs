@@ -139,7 +139,10 @@ impl CacheConfiguration {
         let fields = |one: &Self| serde_json::to_value(one).unwrap_or_default();
         let (ours, theirs) = (fields(self), fields(other));
         let Some(ours) = ours.as_object() else { return Vec::new() };
-        ours.iter().filter(|(key, value)| theirs[*key] != **value).map(|(key, _)| key.clone()).collect()
+        ours.iter()
+            .filter(|(key, value)| theirs[*key] != **value)
+            .map(|(key, _)| key.clone())
+            .collect()
     }
 }
 

@@ -130,7 +130,8 @@ impl Items {
         Ok(asked?)
     }
 
-    fn forget(&self, place: &Place) {
+    /// Lets go of what is held of a cache that is gone.
+    pub fn forget(&self, place: &Place) {
         self.readers.forget(&place.run_dir, &place.identity.id);
         self.writers.forget(&place.run_dir, &place.identity.id);
     }

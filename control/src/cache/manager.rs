@@ -70,7 +70,9 @@ pub enum CacheError {
     #[error(transparent)]
     Place(#[from] NoPlace),
     /// It was not made over REST: there is no configuration to be changed.
-    #[error("cache {0} is in no configuration of control: the node file or its command line made it")]
+    #[error(
+        "cache {0} is in no configuration of control: the node file or its command line made it"
+    )]
     NotManaged(String),
     /// The tag is another's.
     #[error("the configuration has changed meanwhile: its tag is {0}")]
@@ -353,7 +355,8 @@ impl EdgeCacheManager {
 
     /// Has the node make it; the same again is fine.
     fn make(&self, wanted: &CacheConfiguration, link: &Link) -> Result<(), CacheError> {
-        let section = wanted.section().map_err(|error| CacheError::NodeRefused(error.to_string()))?;
+        let section =
+            wanted.section().map_err(|error| CacheError::NodeRefused(error.to_string()))?;
         judged(create_cache(&link.spec.run_dir, &section))
     }
 

@@ -113,9 +113,10 @@ impl EdgeCacheManager {
         id: &str,
         node: Option<&str>,
     ) -> Result<Option<(CacheDocument, Option<Revision>)>, CacheError> {
-        let states = self.states(views)?.into_iter().filter(|state| {
-            state.cache_id == id && node.is_none_or(|node| state.node_id == node)
-        });
+        let states = self
+            .states(views)?
+            .into_iter()
+            .filter(|state| state.cache_id == id && node.is_none_or(|node| state.node_id == node));
         let states: Vec<CacheState> = states.collect();
         let state = match states.as_slice() {
             [] => return Ok(None),
@@ -129,8 +130,7 @@ impl EdgeCacheManager {
             },
         };
         let wanted = self.wanted_one(id)?;
-        let wanted =
-            wanted.filter(|(wanted, _)| wanted.configuration.node_id == state.node_id);
+        let wanted = wanted.filter(|(wanted, _)| wanted.configuration.node_id == state.node_id);
         let (configuration, revision) = match wanted {
             Some((wanted, revision)) => (Some(wanted.configuration), Some(revision)),
             None => (None, None),
