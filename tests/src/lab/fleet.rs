@@ -139,7 +139,11 @@ impl Lab {
     /// Starts one control process for all nodes, in a namespace of its own, and waits until it answers.
     pub fn start_control(&mut self) -> Result<(), LabError> {
         let socket = self.control_socket();
-        let mut text = format!("[control]\nlisten = \"{CONTROL_LISTEN}\"\nsocket = {socket:?}\n");
+        let store = self.folder.join("control.redb");
+        let mut text = format!(
+            "[control]\nlisten = \"{CONTROL_LISTEN}\"\nsocket = {socket:?}\n\
+             store = {{ file = {store:?} }}\n"
+        );
         for node in &self.nodes {
             text += &format!(
                 "\n[[node]]\nrun_dir = {:?}\nid = {:?}\nregion = \"lab\"\n",
