@@ -115,6 +115,10 @@ pub enum ConfigError {
         path: PathBuf,
         /// What and where.
         message: String,
+        /// The byte of the text, where that is known.
+        at: Option<usize>,
+        /// What alone.
+        reason: String,
     },
     /// A key nobody reads: probably misspelt.
     #[error("{}: unknown key {key}", path.display())]
@@ -146,10 +150,18 @@ struct File {
 #[derive(Default, Deserialize)]
 struct Control {
     listen: Option<SocketAddr>,
-    #[serde(flatten)]
-    security: SecurityKeys,
-    #[serde(flatten)]
-    deploy: DeployKeys,
+}
+
+/// The same file: read side by side, since what is flattened loses its place.
+#[derive(Deserialize)]
+struct SecurityFile {
+    control: Option<SecurityKeys>,
+}
+
+/// And once more.
+#[derive(Deserialize)]
+struct DeployFile {
+    control: Option<DeployKeys>,
 }
 
 impl Config {
@@ -169,6 +181,8 @@ impl Config {
         let wrong = |error: toml::de::Error| ConfigError::Parse {
             path: path.into(),
             message: error.to_string().trim_end().into(),
+            at: error.span().map(|span| span.start),
+            reason: error.message().into(),
         };
         let table: toml::Table = text.parse().map_err(wrong)?;
         if let Some(key) = unknown_key(&table) {
@@ -176,13 +190,15 @@ impl Config {
         }
         let file: File = toml::from_str(text).map_err(wrong)?;
         let control = file.control.unwrap_or_default();
+        let security: SecurityFile = toml::from_str(text).map_err(wrong)?;
+        let deploy: DeployFile = toml::from_str(text).map_err(wrong)?;
         let refuse = |(key, reason): (String, String)| ConfigError::Value {
             path: path.into(),
             key: format!("control.{key}"),
             reason,
         };
-        let security = Security::of(control.security).map_err(refuse)?;
-        let deploy = DeploySettings::of(control.deploy).map_err(refuse)?;
+        let security = Security::of(security.control.unwrap_or_default()).map_err(refuse)?;
+        let deploy = DeploySettings::of(deploy.control.unwrap_or_default()).map_err(refuse)?;
         let listen = control.listen.unwrap_or(Self::DEFAULT_LISTEN);
         let config = Self { listen, security, deploy, nodes: file.node };
         config.check(path)?;

@@ -19,6 +19,8 @@ pub mod health;
 pub mod host;
 pub mod id;
 pub mod link;
+pub mod node_verbs;
+pub mod notify;
 pub mod packet;
 pub mod peer;
 pub mod problem;

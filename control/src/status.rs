@@ -3,6 +3,7 @@
 use nautilus_shm::cells::{InterfaceState, WorkerState};
 use nautilus_shm::control_region::HistogramId;
 use nautilus_shm::histogram::HistogramSnapshot;
+use nautilus_shm::life::NodePhase;
 use nautilus_shm::metrics::table as metrics;
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -40,6 +41,10 @@ pub enum Lifecycle {
     Provisioning,
     /// A worker serves.
     Active,
+    /// A worker serves, and no new client is taken.
+    Draining,
+    /// Only a supervisor is there, on purpose.
+    Parked,
     /// Nothing serves.
     Failed,
 }
@@ -98,6 +103,12 @@ pub struct SupervisorStatus {
     pub uptime_s: f64,
     /// The last gap in service, seconds; 0 if none.
     pub last_gap_s: f64,
+    /// `running`, `starting`, `parked` or `parking`.
+    pub phase: &'static str,
+    /// Release that runs; empty for the programs it was started with.
+    pub release: String,
+    /// Version of the supervisor.
+    pub version: String,
 }
 
 /// A worker.
@@ -226,6 +237,8 @@ impl Lifecycle {
         let Some(snapshot) = &node.snapshot else { return Self::Unknown };
         let alive = |worker: &Worker| worker.pulse.silent_ns(snapshot.now_ns) <= HEARTBEAT_MAX_NS;
         match snapshot.active() {
+            _ if snapshot.phase == NodePhase::Parked => Self::Parked,
+            Some(worker) if alive(worker) && snapshot.is_draining() => Self::Draining,
             Some(worker) if alive(worker) => Self::Active,
             _ if node.attachment == Attachment::Attached && !snapshot.serving => Self::Provisioning,
             _ => Self::Failed,
@@ -238,6 +251,8 @@ impl Lifecycle {
             Self::Unknown => "unknown",
             Self::Provisioning => "provisioning",
             Self::Active => "active",
+            Self::Draining => "draining",
+            Self::Parked => "parked",
             Self::Failed => "failed",
         }
     }
@@ -283,6 +298,9 @@ impl SupervisorStatus {
             silence_s: seconds(snapshot.supervisor_silence_ns),
             uptime_s: seconds(snapshot.now_ns.saturating_sub(snapshot.supervisor.started_ns)),
             last_gap_s: seconds(snapshot.last_gap_ns),
+            phase: snapshot.phase.name(),
+            release: snapshot.release.name.clone(),
+            version: snapshot.release.version.clone(),
         }
     }
 }

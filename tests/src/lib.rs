@@ -18,6 +18,7 @@ pub mod phases;
 pub mod repository;
 pub mod rest;
 pub mod scrape;
+pub mod steady;
 pub mod values;
 pub mod venue;
 pub mod wait;

@@ -12,6 +12,7 @@ use nautilus_control::api::Managers;
 use nautilus_control::cache::{EdgeCacheManager, Items};
 use nautilus_control::config::{Config, ConfigError, DEFAULT_PATH};
 use nautilus_control::deploy::runner::Deployments;
+use nautilus_control::notify::ServiceManager;
 use nautilus_control::serve::Server;
 use nautilus_control::watcher::Watcher;
 use tokio::signal::unix::{SignalKind, signal};
@@ -81,7 +82,10 @@ fn serve(config: Config) -> anyhow::Result<()> {
             .context("starting the keeper of caches")?;
         let managers = Managers { watcher, deployments, items, caches };
         let server = Server::open(managers, config.listen, &config.security).await?;
-        say(&format!("listening on {}, watching {count} nodes", server.url()?));
+        let status = format!("listening on {}, watching {count} nodes", server.url()?);
+        say(&status);
+        let manager = ServiceManager::of_environment();
+        manager.ready(&status);
         let (mut terminate, mut interrupt) =
             (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
         let stop = async move {
@@ -93,7 +97,20 @@ fn serve(config: Config) -> anyhow::Result<()> {
         // Answers in progress are dropped: every one of them can be asked again.
         tokio::select! {
             result = server.run(say) => result,
-            () = stop => Ok(()),
+            () = keep_awake(&manager) => Ok(()),
+            () = stop => {
+                manager.stopping();
+                Ok(())
+            }
         }
     })
+}
+
+/// Says from the loop that serves that it turns, as often as the service manager wants to hear it.
+async fn keep_awake(manager: &ServiceManager) {
+    let Some(interval) = manager.interval() else { return std::future::pending().await };
+    loop {
+        manager.alive();
+        tokio::time::sleep(interval).await;
+    }
 }
