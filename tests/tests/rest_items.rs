@@ -169,7 +169,6 @@ fn keys_values_and_deadlines_are_what_was_asked_for_and_nonsense_is_refused() {
         let cache = "/api/v1/edge/cache/";
         for (method, path, status, problem) in [
             ("GET", "quotes?key=", 400, "invalid-parameter"),
-            ("GET", "quotes?key=%zz", 400, "invalid-parameter"),
             ("GET", "quotes?key=a&key=b", 400, "invalid-parameter"),
             ("GET", "quotes?key=a&what=b", 400, "invalid-parameter"),
             ("GET", "quotes?key=a&ttl_ms=5", 400, "invalid-parameter"),

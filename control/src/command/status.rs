@@ -102,3 +102,4 @@ pub fn cache_table(nodes: &[NodeStatus]) -> String {
     }
     if rows.len() > 1 { table(&rows) } else { String::new() }
 }
+

@@ -130,3 +130,4 @@ fn top_table(nodes: &[NodeRates]) -> String {
     }
     text
 }
+
