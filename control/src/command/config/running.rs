@@ -52,11 +52,14 @@ impl Running {
         };
         let folder = Path::new("/proc").join(pid.to_string());
         let line = std::fs::read(folder.join("cmdline")).map_err(gone)?;
-        let words: Vec<String> =
-            line.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into()).collect();
+        let words: Vec<String> = line
+            .split(|byte| *byte == 0)
+            .map(|word| String::from_utf8_lossy(word).into())
+            .collect();
         let file = words.iter().enumerate().find_map(|(index, word)| {
             let value = word.strip_prefix("--config=");
-            value.or_else(|| (word == "--config").then(|| words.get(index + 1))?.map(String::as_str))
+            value
+                .or_else(|| (word == "--config").then(|| words.get(index + 1))?.map(String::as_str))
         });
         let file = match file {
             None => None,
@@ -67,7 +70,8 @@ impl Running {
         };
         let stat = std::fs::read_to_string(folder.join("stat")).map_err(gone)?;
         // Behind the name, which may hold anything: field 22 of them all, 20 of these.
-        let ticks = stat.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(19)?.parse().ok());
+        let ticks =
+            stat.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(19)?.parse().ok());
         let per_s = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK).ok().flatten();
         let since_boot = clock_gettime(ClockId::CLOCK_BOOTTIME).map(Duration::from).ok();
         let (Some(ticks), Some(per_s), Some(since_boot)) = (ticks, per_s, since_boot) else {
@@ -82,9 +86,8 @@ impl Running {
 
     /// The control that answers at a socket of this host.
     pub fn at_socket(path: &Path) -> Result<Self, Failure> {
-        let gone = |error: String| {
-            Failure::new(Exit::Unreachable, format!("{}: {error}", path.display()))
-        };
+        let gone =
+            |error: String| Failure::new(Exit::Unreachable, format!("{}: {error}", path.display()));
         let stream = UnixStream::connect(path).map_err(|error| gone(error.to_string()))?;
         let peer = getsockopt(&stream.as_fd(), PeerCredentials).map_err(|e| gone(e.to_string()))?;
         match u32::try_from(peer.pid()) {
@@ -136,7 +139,10 @@ pub fn node(run_dir: &Path) -> Result<(NodeView, NodeStatus), Failure> {
         return Err(Failure::new(Exit::Unreachable, "there is no node"));
     };
     if view.attachment == Attachment::Unreachable {
-        return Err(Failure::new(Exit::Unreachable, format!("{}: {}", run_dir.display(), view.reason)));
+        return Err(Failure::new(
+            Exit::Unreachable,
+            format!("{}: {}", run_dir.display(), view.reason),
+        ));
     }
     let status = NodeStatus::of(&view);
     Ok((view, status))
@@ -160,13 +166,11 @@ mod tests {
             .spawn()
             .unwrap();
         // Right after its start a process has no arguments yet.
-        let running = (0..50).map(|_| {
+        let mut looks = (0..50).filter_map(|_| {
             std::thread::sleep(Duration::from_millis(10));
-            Running::of(child.id())
+            Running::of(child.id()).ok()
         });
-        let mut running = running;
-        let running = running.find(|one| one.as_ref().is_ok_and(|one| one.file.is_some()));
-        let running = running.ok_or("it never had a file");
+        let running = looks.find(|one| one.file.is_some());
         std::thread::sleep(Duration::from_millis(300));
         let told = running.as_ref().map(Running::told);
         std::fs::write(&file, "a = 2\n").unwrap();
@@ -175,7 +179,7 @@ mod tests {
         let replaced = running.as_ref().map(Running::told);
         drop(child.stdin.take());
         child.wait().unwrap();
-        let running = running.as_ref().unwrap();
+        let running = running.unwrap();
         assert_eq!(running.file.as_deref(), Some(file.canonicalize().unwrap().as_path()));
         let apart = running.started.duration_since(begun).unwrap_or_default();
         assert!(apart < Duration::from_secs(5), "{apart:?}");
