@@ -139,7 +139,7 @@ check_start() {
   if within 90 echoes; then
     ok "a node in its unit answers"
   else
-    failed "the unit does not answer: $(unit_says . | tail -n 8 | tr '\n' '|')"
+    failed "the unit does not answer: $(unit_says '^nautilus-supervisor[: ]' | tail -n 6 | tr '\n' '|')"
     return 1
   fi
   local worker

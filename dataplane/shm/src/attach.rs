@@ -41,10 +41,11 @@ mod explain;
 mod node;
 
 pub use cache::{Ask, CACHE_REQUEST_BYTES, CacheRequest, create_request, remove_request};
-pub use node::{
-    DRAIN_MS_MAX, PROBE_MS_MAX, PROBED_BYTES, Probed, drain_request, probe_request, swap_request,
-};
 pub use explain::{EXPLAIN_FRAME_BYTES_MAX, EXPLAIN_FRAME_BYTES_MIN, ExplainRequest};
+pub use node::{
+    DRAIN_MS_MAX, HOST_RELEASE, PROBE_MS_MAX, PROBED_BYTES, Probed, drain_request, probe_request,
+    swap_request,
+};
 
 /// Name of the socket inside a node's run directory.
 pub const SUPERVISOR_SOCKET: &str = "supervisor.sock";

@@ -178,12 +178,7 @@ pub struct Supervisor {
 
 impl Default for Supervisor {
     fn default() -> Self {
-        Self {
-            realtime_priority: 10,
-            hang_limit_ms: 1000,
-            start: Begin::Serving,
-            releases: None,
-        }
+        Self { realtime_priority: 10, hang_limit_ms: 1000, start: Begin::Serving, releases: None }
     }
 }
 

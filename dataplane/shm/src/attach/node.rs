@@ -8,6 +8,9 @@ pub const DRAIN_MS_MAX: u32 = 240_000;
 /// Longest time a node is probed, in milliseconds.
 pub const PROBE_MS_MAX: u32 = 120_000;
 
+/// In place of a release's name: the programs that the node was started with.
+pub const HOST_RELEASE: &str = "@host";
+
 /// Bytes of the answer to a probe.
 pub const PROBED_BYTES: usize = 32;
 
@@ -66,9 +69,8 @@ impl Probed {
         if payload.len() != PROBED_BYTES {
             return Err(AttachError::Payload { said: PROBED_BYTES, found: payload.len() });
         }
-        let at = |offset| {
-            u64::from(word(payload, offset)) | u64::from(word(payload, offset + 4)) << 32
-        };
+        let at =
+            |offset| u64::from(word(payload, offset)) | u64::from(word(payload, offset + 4)) << 32;
         Ok(Self { samples: at(0), p50_ns: at(8), p99_ns: at(16), p999_ns: at(24) })
     }
 }
