@@ -35,6 +35,8 @@ const VERBS: &[(&str, &str, &str)] = &[
     ("POST", "/api/v1/edge/nodes/{node_id}/drain", "nodes drain some-1 --dry-run"),
     ("POST", "/api/v1/edge/nodes/{node_id}/resume", "nodes resume some-1 --force"),
     ("POST", "/api/v1/edge/nodes/{node_id}/retire", "nodes retire some-1 --no-wait"),
+    ("GET", "/api/v1/edge/deployments", "deployments list"),
+    ("GET", "/api/v1/edge/deployments/{deployment_id}", "deployments show some-1"),
     ("GET", "/api/v1/edge/operations", "operations list"),
     ("GET", "/api/v1/edge/operations/{operation_id}", "operations show some-1"),
     ("POST", "/api/v1/edge/operations/{operation_id}/abort", "operations abort some-1"),
@@ -139,7 +141,7 @@ fn every_path_of_the_table_is_reached_by_a_verb() {
         }
         reached.insert((*method, *route));
     }
-    // It needs an operation that is there: `tests/command.rs` follows one.
+    // It needs an operation that is there: `tests/command_deployments.rs` follows one.
     reached.insert(("GET", "/api/v1/edge/operations/{operation_id}/events"));
     for (method, route, _) in TABLE {
         let has_verb = reached.contains(&(*method, *route)) || BY_CA.contains(route);

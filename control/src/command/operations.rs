@@ -73,9 +73,9 @@ const OPERATIONS: Columns<'_> = &[
     ("OPERATION", "/operation_id"),
     ("KIND", "/kind"),
     ("SUBJECT", "/subject"),
-    ("PHASE", "/phase"),
+    ("STATE", "/state"),
     ("DONE", "/steps_done"),
-    ("STEPS", "/steps_count"),
+    ("STEPS", "/steps_total"),
     ("WAITS FOR", "/waits_for"),
     ("REASON", "/reason"),
 ];
