@@ -247,7 +247,7 @@ const CHANGE: [&str; 6] = ["nodes", "drain", "a", "--no-wait", "--timeout-s", "1
 
 #[test]
 fn answers_that_lie_are_bounded_and_named() {
-    let hangs = liar(|stream| std::mem::forget(stream));
+    let hangs = liar(std::mem::forget);
     let closes = liar(drop);
     let noise = liar(|mut stream| {
         let _ = stream.write_all(b"SSH-2.0-OpenSSH_9.7\r\n\r\n");
