@@ -73,9 +73,9 @@ const OPERATIONS: Columns<'_> = &[
     ("OPERATION", "/operation_id"),
     ("KIND", "/kind"),
     ("SUBJECT", "/subject"),
-    ("STATE", "/state"),
+    ("PHASE", "/phase"),
     ("DONE", "/steps_done"),
-    ("STEPS", "/steps_total"),
+    ("STEPS", "/steps_count"),
     ("WAITS FOR", "/waits_for"),
     ("REASON", "/reason"),
 ];

@@ -13,13 +13,13 @@ use crate::client::Event;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
     /// `forward`, `rolling_back`, or how it ended.
-    pub state: String,
-    /// Why it does not go forward; empty otherwise.
+    pub phase: String,
+    /// Why it does not go forward, or not just now; empty otherwise.
     pub reason: String,
     /// Whether nothing more happens.
     pub is_over: bool,
     done: u64,
-    total: u64,
+    count: u64,
     /// The step that was last heard of.
     step: String,
 }
@@ -29,20 +29,39 @@ impl Progress {
     pub fn of(document: &Value) -> Self {
         let number = |name: &str| document[name].as_u64().unwrap_or(0);
         Self {
-            state: text(document, "state"),
-            reason: [text(document, "reason"), text(document, "waits_for")].concat(),
+            phase: text(document, "phase"),
+            reason: text(document, "reason") + &text(document, "waits_for"),
             is_over: document["is_over"].as_bool().unwrap_or(false),
             done: number("steps_done"),
-            total: number("steps_total"),
-            step: step_text(&document["step"]),
+            count: number("steps_count"),
+            step: String::new(),
         }
     }
 
-    /// Takes an event in: each has all but the steps, and the step that it is about.
+    /// Takes an event in.
     pub fn hear(&mut self, event: &Event) {
         let document: Value = serde_json::from_str(&event.data).unwrap_or_default();
-        if document["state"].is_string() {
-            *self = Self::of(&document);
+        match event.name.as_str() {
+            "operation" => *self = Self::of(&document),
+            "phase" => {
+                self.phase = text(&document, "phase");
+                self.reason = text(&document, "reason");
+            }
+            "step" => {
+                let goes_forward = document["is_rollback"] != true;
+                let state = text(&document, "state");
+                if goes_forward && state == "done" {
+                    self.done = (self.done + 1).min(self.count.max(self.done));
+                }
+                let (node_id, action) = (text(&document, "node_id"), text(&document, "action"));
+                let back = if goes_forward { "" } else { " back" };
+                let reason = match text(&document, "reason").as_str() {
+                    "" => String::new(),
+                    reason => format!(": {reason}"),
+                };
+                self.step = format!("{node_id} {action}{back} {state}{reason}");
+            }
+            _ => {}
         }
     }
 
@@ -53,22 +72,8 @@ impl Progress {
             reason => format!(": {reason}"),
         };
         let step = if self.step.is_empty() { String::new() } else { format!(", {}", self.step) };
-        format!("{} {}/{} steps{step}{reason}", self.state, self.done, self.total)
+        format!("{} {}/{} steps{step}{reason}", self.phase, self.done, self.count)
     }
-}
-
-/// A step in words; empty where there is none.
-fn step_text(step: &Value) -> String {
-    if !step.is_object() {
-        return String::new();
-    }
-    let (node_id, action) = (text(step, "node_id"), text(step, "action"));
-    let back = if step["is_rollback"] == true { " back" } else { "" };
-    let reason = match text(step, "reason").as_str() {
-        "" => String::new(),
-        reason => format!(": {reason}"),
-    };
-    format!("{node_id} {action}{back} {}{reason}", text(step, "state"))
 }
 
 fn text(document: &Value, name: &str) -> String {
@@ -100,8 +105,8 @@ impl Display {
     /// Shows how far it is.
     pub fn show(&mut self, progress: &Progress) {
         if let Some(bar) = &self.bar {
-            bar.set_length(progress.total.max(1));
-            bar.set_position(progress.done.min(progress.total));
+            bar.set_length(progress.count.max(1));
+            bar.set_position(progress.done.min(progress.count));
         }
         self.say(progress.line());
     }
@@ -134,31 +139,29 @@ mod tests {
 
     #[test]
     fn events_move_it_on() {
-        let summary = |state: &str, done: u64, step: Value| {
-            json!({
-                "operation_id": "op-1", "state": state, "is_over": false, "reason": "", "waits_for": "",
-                "steps_done": done, "steps_total": 3, "step": step,
-            })
-        };
-        let mut progress = Progress::of(&summary("forward", 1, Value::Null));
+        let document =
+            json!({"phase": "forward", "is_over": false, "steps_done": 1, "steps_count": 3});
+        let mut progress = Progress::of(&document);
         assert_eq!(progress.line(), "forward 1/3 steps");
         let mut hear = |name: &str, data: Value| {
             progress.hear(&Event { name: name.into(), data: data.to_string() });
             (progress.line(), progress.is_over)
         };
+        let step =
+            json!({"node_id": "a", "action": "warm", "is_rollback": false, "state": "started"});
+        assert_eq!(hear("step", step).0, "forward 1/3 steps, a warm started");
         let step = json!({"node_id": "a", "action": "warm", "is_rollback": false, "state": "done"});
-        let line = hear("step", summary("forward", 2, step)).0;
-        assert_eq!(line, "forward 2/3 steps, a warm done");
-        let mut phase = summary("rolling_back", 2, Value::Null);
-        phase["reason"] = "a.judge: late\u{1b}".into();
-        assert_eq!(hear("phase", phase).0, "rolling_back 2/3 steps: a.judge: late");
-        let step = json!({"node_id": "a", "action": "drain", "is_rollback": true, "state": "failed",
-                          "reason": "no"});
-        let line = hear("step", summary("rolling_back", 2, step)).0;
-        assert_eq!(line, "rolling_back 2/3 steps, a drain back failed: no");
-        let mut end = summary("rolled_back", 2, Value::Null);
-        end["is_over"] = true.into();
-        assert_eq!(hear("operation", end), ("rolled_back 2/3 steps".into(), true));
+        assert_eq!(hear("step", step).0, "forward 2/3 steps, a warm done");
+        let phase = json!({"phase": "rolling_back", "reason": "a.judge: late"});
+        assert_eq!(hear("phase", phase).0, "rolling_back 2/3 steps, a warm done: a.judge: late");
+        let step = json!({"node_id": "a", "action": "drain", "is_rollback": true, "state": "done"});
+        assert_eq!(
+            hear("step", step).0,
+            "rolling_back 2/3 steps, a drain back done: a.judge: late"
+        );
+        let end =
+            json!({"phase": "rolled_back", "is_over": true, "steps_count": 3, "reason": "late"});
+        assert_eq!(hear("operation", end), ("rolled_back 0/3 steps: late".into(), true));
         // What nobody knows, or is no document, moves nothing.
         assert!(hear("new", json!([])).1);
         assert!(hear("step", json!("\u{1b}")).1);

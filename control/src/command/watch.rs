@@ -28,7 +28,7 @@ pub struct Watch<'a> {
     pub operation_id: &'a str,
     /// How long the control may be away.
     pub patience: Duration,
-    /// The state in which it is to end.
+    /// The phase in which it is to end.
     pub wanted: &'static str,
     /// Each event goes to stdout as it came, a line each, and nothing else.
     pub as_lines: bool,
@@ -52,11 +52,11 @@ impl Watch<'_> {
             }
         }
         // Nobody reads on: it is not over, and nothing is said about it.
-        if !progress.is_over || progress.state == self.wanted {
+        if !progress.is_over || progress.phase == self.wanted {
             return Ok(Exit::Done);
         }
         let reason = if progress.reason.is_empty() { "" } else { ": " };
-        let text = format!("{} {}{reason}{}", self.operation_id, progress.state, progress.reason);
+        let text = format!("{} {}{reason}{}", self.operation_id, progress.phase, progress.reason);
         Err(Failure::new(Exit::SaidNo, text))
     }
 
