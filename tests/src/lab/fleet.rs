@@ -143,7 +143,12 @@ impl Lab {
 
     /// Starts one control process for all nodes, in a namespace of its own, and waits until it answers.
     pub fn start_control(&mut self) -> Result<(), LabError> {
-        let mut text = format!("[control]\nlisten = \"{CONTROL_LISTEN}\"\n");
+        let socket = self.control_socket();
+        let store = self.folder.join("control.redb");
+        let mut text = format!(
+            "[control]\nlisten = \"{CONTROL_LISTEN}\"\nsocket = {socket:?}\n\
+             store = {{ file = {store:?} }}\n"
+        );
         for node in &self.nodes {
             text += &format!(
                 "\n[[node]]\nrun_dir = {:?}\nid = {:?}\nregion = \"lab\"\n",
@@ -240,6 +245,11 @@ impl Lab {
     /// The control process, once started.
     pub fn control(&self) -> Option<&Service> {
         self.control.as_ref()
+    }
+
+    /// Where it answers without a network, from every namespace.
+    pub fn control_socket(&self) -> PathBuf {
+        self.folder.join("control.sock")
     }
 
     /// One scrape of the control process, which must have been started.
