@@ -21,6 +21,7 @@ pub mod limits;
 pub mod nodes;
 pub mod not_built;
 pub mod operations;
+mod page;
 pub mod parameters;
 pub mod path;
 pub mod probes;
@@ -63,6 +64,7 @@ fn routes() -> OpenApiRouter<Managers> {
     OpenApiRouter::with_openapi(document::frame())
         .merge(probes::routes())
         .merge(version::routes())
+        .merge(page::routes())
         .merge(nodes::routes())
         .merge(deployments::routes())
         .merge(operations::routes())
@@ -87,7 +89,7 @@ pub fn router(managers: Managers, authority: Option<Arc<Authority>>) -> Router {
         .layer(from_fn(tag::tagged))
         .layer(from_fn_with_state(known, parameters::refuse_unknown))
         .layer(axum::extract::DefaultBodyLimit::max(limits::BODY_BYTES_MAX))
-        .layer(from_fn_with_state(limits::Limits::new(), limits::limit))
+        .layer(from_fn_with_state(limits::Limits::default(), limits::limit))
 }
 
 async fn wrong_method(method: Method, uri: Uri) -> Problem {
