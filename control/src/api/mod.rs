@@ -11,6 +11,9 @@
 
 pub mod body;
 pub mod cache;
+mod cache_configuration;
+mod cache_item;
+mod conditions;
 pub mod deployments;
 pub mod document;
 mod events;
@@ -33,6 +36,7 @@ use axum::http::{Method, StatusCode, Uri};
 use axum::middleware::{from_fn, from_fn_with_state};
 use utoipa_axum::router::OpenApiRouter;
 
+use crate::cache::{EdgeCacheManager, Items};
 use crate::deploy::runner::Deployments;
 use crate::problem::Problem;
 use crate::tls::authority::Authority;
@@ -47,6 +51,10 @@ pub const ROOT: &str = "/api/v1/edge";
 pub struct Managers {
     /// Nodes as they are.
     pub watcher: Watcher,
+    /// Items of their caches.
+    pub items: Arc<Items>,
+    /// Their caches, as they are wanted.
+    pub caches: Arc<EdgeCacheManager>,
     /// Nodes as they are wanted; none without a store.
     pub deployments: Option<Arc<Deployments>>,
 }
