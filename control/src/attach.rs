@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use nautilus_shm::attach::{
     AttachError, Code, ExplainRequest, FDS_MAX, PACKET_BYTES_MAX, ReplyHeader, Request,
-    SUPERVISOR_SOCKET, Verb, cache_ids, cache_name, create_request, remove_request,
+    SUPERVISOR_SOCKET, Verb, cache_ids, cache_name, create_request, kill_switch_request,
+    remove_request,
 };
 use nautilus_shm::control_region::ControlReader;
 use nautilus_shm::region::RegionError;
@@ -136,6 +137,13 @@ pub fn create_cache(run_dir: &Path, section: &str) -> Result<String, ReachError>
 pub fn remove_cache(run_dir: &Path, id: &str) -> Result<String, ReachError> {
     let path = run_dir.join(SUPERVISOR_SOCKET);
     let (_, payload, _) = ask(&path, &remove_request(&cache_name(id)), CHANGE_MS)?;
+    Ok(text(&payload))
+}
+
+/// Has the node turn its kill switch on, or off, and says what it said.
+pub fn turn_kill_switch(run_dir: &Path, on: bool, reason: &str) -> Result<String, ReachError> {
+    let path = run_dir.join(SUPERVISOR_SOCKET);
+    let (_, payload, _) = ask(&path, &kill_switch_request(on, reason), ANSWER_MS)?;
     Ok(text(&payload))
 }
 

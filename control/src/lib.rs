@@ -15,6 +15,7 @@ pub mod health;
 pub mod host;
 pub mod http;
 pub mod id;
+pub mod kill_switch;
 pub mod link;
 pub mod packet;
 pub mod peer;

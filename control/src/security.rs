@@ -87,6 +87,19 @@ pub fn unknown_key(control: &toml::Table) -> Option<String> {
 }
 
 impl Security {
+    /// Folders that the daemon writes in: of the trail and its key, of a certificate that it renews, of its socket; and
+    /// the authority's.
+    pub fn written(&self) -> Vec<PathBuf> {
+        let mut files: Vec<&PathBuf> = self.socket.iter().collect();
+        files.extend(self.tls.iter().map(|tls| &tls.certificate));
+        files.extend(self.audit.iter().flat_map(|audit| [&audit.dir, &audit.key]));
+        let folders = files.into_iter().map(|file| match file.parent() {
+            Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
+            _ => PathBuf::from("."),
+        });
+        folders.chain(self.authority.clone()).collect()
+    }
+
     /// Checks what the file says. An error is the key's path below `[control]`, and what is wrong.
     pub fn of(keys: SecurityKeys) -> Result<Self, (String, String)> {
         let tls = keys.tls.map(|tls| TlsFiles {

@@ -11,6 +11,7 @@ use nautilus_control::config::{Config, ConfigError, DEFAULT_PATH};
 use nautilus_control::http;
 use nautilus_control::serve::Server;
 use nautilus_control::watcher::Watcher;
+use nautilus_sandbox::{Files, Kind};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Watches the nodes of a site and answers HTTP
@@ -67,6 +68,10 @@ fn configuration(arguments: &Arguments) -> Result<Config, ConfigError> {
 
 fn serve(config: Config) -> anyhow::Result<()> {
     use anyhow::Context;
+    // Before there is a second thread, and before anybody can ask anything.
+    let files = Files { read: vec!["/".into()], write: config.security.written() };
+    let entered = nautilus_sandbox::enter(Kind::Control, &files);
+    entered.notes.iter().for_each(|note| say(note));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let count = config.nodes.len();

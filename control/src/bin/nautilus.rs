@@ -16,6 +16,7 @@ use nautilus_control::config::{Config, ConfigError, DEFAULT_PATH};
 use nautilus_control::explain::{ExplainError, Explanation};
 use nautilus_control::health::{Health, HealthDocument};
 use nautilus_control::host::command::HostCommand;
+use nautilus_control::kill_switch::KillSwitchCommand;
 use nautilus_control::link::{Attachment, Link};
 use nautilus_control::packet::Packet;
 use nautilus_control::rates::NodeRates;
@@ -87,6 +88,9 @@ enum Command {
     /// Makes, removes and lists caches of a running node
     #[command(subcommand)]
     Cache(CacheCommand),
+    /// Makes all prices of feeds suspect and silences every publisher, until it is released
+    #[command(subcommand)]
+    KillSwitch(KillSwitchCommand),
     /// Replays captures: onto an interface, or into the records a node published
     #[command(disable_help_flag = true)]
     Replay(Companion),
@@ -163,6 +167,7 @@ fn main() -> ExitCode {
         }
         Command::Cache(CacheCommand::Create(wanted)) => Ok(wanted.create()),
         Command::Cache(CacheCommand::Remove(gone)) => Ok(gone.remove()),
+        Command::KillSwitch(command) => Ok(command.run()),
         Command::Replay(other) => Ok(become_it(other, "nautilus-replay")),
         Command::Audit(other) => Ok(become_it(other, "nautilus-audit")),
         Command::Ca(other) => Ok(become_it(other, "nautilus-ca")),

@@ -25,10 +25,12 @@
 //! | explain | root, own, `control.user`      | TOML for an operator        | none                                      |
 //! | create | root, own, `control.user`       | UTF-8 text for an operator  | none                                      |
 //! | remove | root, own, `control.user`       | UTF-8 text for an operator  | none                                      |
+//! | halt, release | root, own, `control.user` | UTF-8 text for an operator | none                                      |
 //!
 //! A refusal's payload may be UTF-8 text that says why. A request of `create` carries the section of the
 //! cache behind its first eight bytes, as in a node file and at most [`SECTION_BYTES_MAX`]; `remove` carries a
-//! [`CacheName`] there. Both are answered when the node has done it, which takes seconds for a large cache.
+//! [`CacheName`] there. Both are answered when the node has done it, which takes seconds for a large cache. `halt` and
+//! `release` carry the operator's reason there, UTF-8 of at most [`REASON_BYTES_MAX`] bytes, none if he gives none.
 //!
 //! Every other descriptor is opened read-only. This module holds bytes and bounds only, no I/O: the
 //! supervisor writes replies, `control` and same-host readers parse them, and neither trusts the
@@ -37,7 +39,10 @@
 mod cache;
 mod explain;
 
-pub use cache::{Ask, CACHE_REQUEST_BYTES, CacheRequest, create_request, remove_request};
+pub use crate::kill_switch::REASON_BYTES_MAX;
+pub use cache::{
+    Ask, CACHE_REQUEST_BYTES, CacheRequest, create_request, kill_switch_request, remove_request,
+};
 pub use explain::{EXPLAIN_FRAME_BYTES_MAX, EXPLAIN_FRAME_BYTES_MIN, ExplainRequest};
 
 /// Name of the socket inside a node's run directory.
@@ -99,6 +104,10 @@ pub enum Verb {
     Create = 6,
     /// Removes a cache that was made by [`Self::Create`].
     Remove = 7,
+    /// Turns the kill switch on ([`crate::kill_switch`]), for the reason behind the verb.
+    Halt = 20,
+    /// Turns it off again.
+    Release = 21,
 }
 
 impl Verb {
@@ -112,6 +121,8 @@ impl Verb {
             5 => Some(Self::Explain),
             6 => Some(Self::Create),
             7 => Some(Self::Remove),
+            20 => Some(Self::Halt),
+            21 => Some(Self::Release),
             _ => None,
         }
     }

@@ -30,6 +30,7 @@ use super::host::{Host, HostError, facts, settle};
 use super::inspect::Refusal;
 use super::interfaces::Interfaces;
 use super::journal::{Event, milliseconds, publish, say};
+use super::kill_switch;
 use super::mirror::{Mirror, Touched};
 use super::neighbours::Neighbours;
 use super::netlink::{NetlinkError, NetlinkSocket};
@@ -153,6 +154,11 @@ impl Node {
         // Inherited by every worker: nothing they execute can gain a privilege.
         nix::sys::prctl::set_no_new_privs()
             .map_err(|errno| NodeError::System("give up new privileges", errno))?;
+        if let Err(why) = nautilus_sandbox::leave_children_without_capabilities()
+            && nix::unistd::geteuid().is_root()
+        {
+            notes.push(format!("the capabilities of children cannot be bounded: {why}"));
+        }
         let signals = signals()?;
         let run_dir = RunDir::take(&resolved.run_dir)?;
         notes.extend(settle(&resolved));
@@ -188,6 +194,7 @@ impl Node {
                 (resources, 1)
             }
         };
+        notes.extend(kill_switch::restore(&resources, run_dir.path()));
         let control = &resources.control;
         let workers = (0..).zip(seats).map(|(number, seat)| {
             Workers::new(number, seat, last_generation(control, number), reaper.clone())
