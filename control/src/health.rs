@@ -3,9 +3,11 @@
 use nautilus_sandbox::Confinement;
 use nautilus_shm::cells::WorkerState;
 use nautilus_shm::control_region::HistogramId;
+use nautilus_shm::life::NodePhase;
 use nautilus_shm::metrics::labels::FeedError;
 use nautilus_shm::metrics::{MetricSnapshot, table};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::link::{Attachment, HEARTBEAT_MAX_NS};
 use crate::snapshot::{Snapshot, Worker};
@@ -13,7 +15,7 @@ use crate::status::{Lifecycle, NodeStatus, Percentiles};
 use crate::view::NodeView;
 
 /// The verdict, what it rests on, and what was read.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct HealthDocument {
     /// The node's id.
     pub node_id: String,
@@ -27,7 +29,7 @@ pub struct HealthDocument {
 }
 
 /// The verdict.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Health {
     /// Every check holds.
@@ -39,7 +41,7 @@ pub enum Health {
 }
 
 /// One thing looked at.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct Check {
     /// Name, such as `standby_running`.
     pub name: &'static str,
@@ -59,7 +61,7 @@ impl HealthDocument {
     /// Judges a node.
     pub fn of(node: &NodeView) -> Self {
         let checks = checks(node);
-        let serves = Lifecycle::of(node) == Lifecycle::Active;
+        let serves = matches!(Lifecycle::of(node), Lifecycle::Active | Lifecycle::Draining);
         let holds = checks.iter().all(|check| check.holds != Some(false));
         let health = match (serves, holds) {
             (false, _) => Health::Unhealthy,
@@ -77,6 +79,19 @@ fn checks(node: &NodeView) -> Vec<Check> {
     let mut checks = vec![Check::new("supervisor_alive", attached, detail)];
     let Some(snapshot) = &node.snapshot else { return checks };
 
+    let phase = snapshot.phase;
+    let detail = match phase {
+        NodePhase::Running => "started",
+        NodePhase::Parked => "parked: `nautilus node start` has it serve",
+        NodePhase::Starting | NodePhase::Parking => phase.name(),
+    };
+    checks.push(Check::new("started", phase == NodePhase::Running, detail));
+    let detail = match snapshot.is_draining() {
+        true => "drains: no new TCP connection is taken; `nautilus node resume` ends that",
+        false => "takes clients",
+    };
+    let takes = phase == NodePhase::Running && !snapshot.is_draining();
+    checks.push(Check::new("takes_clients", takes, detail));
     let detail = if snapshot.serving { "set up" } else { "still being set up" };
     checks.push(Check::new("set_up", snapshot.serving, detail));
     let (alive, detail) = match snapshot.active() {

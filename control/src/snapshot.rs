@@ -14,6 +14,7 @@ use nautilus_shm::control_region::{
 };
 use nautilus_shm::event_log::Event;
 use nautilus_shm::histogram::HistogramSnapshot;
+use nautilus_shm::life::{NodePhase, Release};
 use nautilus_shm::metrics::{MetricSnapshot, Owner};
 
 use crate::kill_switch::KillSwitchStatus;
@@ -32,6 +33,12 @@ pub struct Snapshot {
     pub supervisor_silence_ns: u64,
     /// Whether everything the node file asks for is set up.
     pub serving: bool,
+    /// Where the node is in its life.
+    pub phase: NodePhase,
+    /// When a draining node closes its last connections; 0 for one that takes clients.
+    pub drain_until_ns: u64,
+    /// What it runs.
+    pub release: Release,
     /// The last gap in service; 0 if none.
     pub last_gap_ns: u64,
     /// The kill switch.
@@ -127,6 +134,9 @@ impl Snapshot {
             supervisor: supervisor.identity().unwrap_or_default(),
             supervisor_silence_ns: crate::link::silence_ns(region),
             serving: supervisor.is_serving(),
+            phase: supervisor.phase(),
+            drain_until_ns: supervisor.drain_until_ns(),
+            release: supervisor.release().unwrap_or_default(),
             last_gap_ns: supervisor.last_gap_ns(),
             kill_switch: KillSwitchStatus::of(region, now_ns),
             confinements: [("front", FRONT_PROCESS), ("capture", CAPTURE_PROCESS)]
@@ -148,6 +158,11 @@ impl Snapshot {
     /// The worker that serves.
     pub fn active(&self) -> Option<&Worker> {
         self.workers.iter().find(|worker| worker.identity.state == WorkerState::Active)
+    }
+
+    /// Whether it takes no clients, on purpose.
+    pub fn is_draining(&self) -> bool {
+        self.drain_until_ns > 0
     }
 
     /// Whether a standby is running.

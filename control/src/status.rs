@@ -4,8 +4,10 @@ use nautilus_sandbox::Confinement;
 use nautilus_shm::cells::{InterfaceState, WorkerState};
 use nautilus_shm::control_region::HistogramId;
 use nautilus_shm::histogram::HistogramSnapshot;
+use nautilus_shm::life::NodePhase;
 use nautilus_shm::metrics::table as metrics;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::config::Tier;
 use crate::kill_switch::KillSwitchStatus;
@@ -14,14 +16,14 @@ use crate::snapshot::{Cache, Snapshot, Worker};
 use crate::view::NodeView;
 
 /// Every node.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct StatusDocument {
     /// In the order of the configuration.
     pub nodes: Vec<NodeStatus>,
 }
 
 /// Where a node is in its life, from what its region says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Lifecycle {
     /// Never reached: nothing is known.
@@ -30,12 +32,16 @@ pub enum Lifecycle {
     Provisioning,
     /// A worker serves.
     Active,
+    /// A worker serves, and no new client is taken.
+    Draining,
+    /// Only a supervisor is there, on purpose.
+    Parked,
     /// Nothing serves.
     Failed,
 }
 
 /// One node.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct NodeStatus {
     /// The node's id.
     pub node_id: String,
@@ -69,7 +75,7 @@ pub struct NodeStatus {
 }
 
 /// A supervisor.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct SupervisorStatus {
     /// Process id.
     pub pid: u32,
@@ -81,10 +87,16 @@ pub struct SupervisorStatus {
     pub uptime_s: f64,
     /// The last gap in service, seconds; 0 if none.
     pub last_gap_s: f64,
+    /// `running`, `starting`, `parked` or `parking`.
+    pub phase: &'static str,
+    /// Release that runs; empty for the programs it was started with.
+    pub release: String,
+    /// Version of the supervisor.
+    pub version: String,
 }
 
 /// A worker.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct WorkerStatus {
     /// Slot.
     pub worker: usize,
@@ -107,7 +119,7 @@ pub struct WorkerStatus {
 }
 
 /// A cache.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct CacheStatus {
     /// Its id.
     pub cache_id: String,
@@ -136,7 +148,7 @@ pub struct CacheStatus {
 }
 
 /// An interface.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct InterfaceStatus {
     /// Name.
     pub name: String,
@@ -155,7 +167,7 @@ pub struct InterfaceStatus {
 }
 
 /// Latency, in seconds; values are null while nothing was counted.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, ToSchema)]
 pub struct Percentiles {
     /// Values counted.
     pub count: u64,
@@ -170,7 +182,7 @@ pub struct Percentiles {
 }
 
 /// One thing that happened.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct EventStatus {
     /// Counts the node's events, from 1.
     pub sequence: u64,
@@ -197,6 +209,8 @@ impl Lifecycle {
         let Some(snapshot) = &node.snapshot else { return Self::Unknown };
         let alive = |worker: &Worker| worker.pulse.silent_ns(snapshot.now_ns) <= HEARTBEAT_MAX_NS;
         match snapshot.active() {
+            _ if snapshot.phase == NodePhase::Parked => Self::Parked,
+            Some(worker) if alive(worker) && snapshot.is_draining() => Self::Draining,
             Some(worker) if alive(worker) => Self::Active,
             _ if node.attachment == Attachment::Attached && !snapshot.serving => Self::Provisioning,
             _ => Self::Failed,
@@ -209,6 +223,8 @@ impl Lifecycle {
             Self::Unknown => "unknown",
             Self::Provisioning => "provisioning",
             Self::Active => "active",
+            Self::Draining => "draining",
+            Self::Parked => "parked",
             Self::Failed => "failed",
         }
     }
@@ -253,6 +269,9 @@ impl SupervisorStatus {
             silence_s: seconds(snapshot.supervisor_silence_ns),
             uptime_s: seconds(snapshot.now_ns.saturating_sub(snapshot.supervisor.started_ns)),
             last_gap_s: seconds(snapshot.last_gap_ns),
+            phase: snapshot.phase.name(),
+            release: snapshot.release.name.clone(),
+            version: snapshot.release.version.clone(),
         }
     }
 }

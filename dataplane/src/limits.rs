@@ -54,3 +54,6 @@ const _: () = assert!(
     "a 1,500-byte MTU must fit the small chunk"
 );
 const _: () = assert!(REPLY_PAYLOAD_BYTES_MAX + 8 + 40 <= 1500, "a reply must fit the MTU");
+/// TCP connections that wait to be accepted; the kernel bounds it by `net.core.somaxconn`. Too low: a crowd
+/// of clients is refused while a front is replaced. Too high: they wait for longer than they want.
+pub const LISTEN_BACKLOG: i32 = 4096;

@@ -103,7 +103,7 @@ pub fn enter(kind: Kind, files: &Files) -> Entered {
 }
 
 /// Empties the bounding set: what the calling process executes later gains no capability, whoever it runs as. It
-/// keeps its own. For the supervisor, before it starts anything.
+/// keeps its own. For a thread that starts processes: the sets are each thread's own.
 pub fn leave_children_without_capabilities() -> Result<(), String> {
     privileges::empty_bounding_set()
 }

@@ -25,6 +25,8 @@
 //! | explain | root, own, `control.user`      | TOML for an operator        | none                                      |
 //! | create | root, own, `control.user`       | UTF-8 text for an operator  | none                                      |
 //! | remove | root, own, `control.user`       | UTF-8 text for an operator  | none                                      |
+//! | start, park, drain, resume, swap | as `remove` | UTF-8 text for an operator  | none                            |
+//! | probe  | root, own, `control.user`       | a [`Probed`]                | none                                      |
 //! | halt, release | root, own, `control.user` | UTF-8 text for an operator | none                                      |
 //!
 //! A refusal's payload may be UTF-8 text that says why. A request of `create` carries the section of the
@@ -38,12 +40,17 @@
 
 mod cache;
 mod explain;
+mod node;
 
 pub use crate::kill_switch::REASON_BYTES_MAX;
 pub use cache::{
     Ask, CACHE_REQUEST_BYTES, CacheRequest, create_request, kill_switch_request, remove_request,
 };
 pub use explain::{EXPLAIN_FRAME_BYTES_MAX, EXPLAIN_FRAME_BYTES_MIN, ExplainRequest};
+pub use node::{
+    DRAIN_MS_MAX, HOST_RELEASE, PROBE_MS_MAX, PROBED_BYTES, Probed, drain_request, probe_request,
+    swap_request,
+};
 
 /// Name of the socket inside a node's run directory.
 pub const SUPERVISOR_SOCKET: &str = "supervisor.sock";
@@ -104,6 +111,19 @@ pub enum Verb {
     Create = 6,
     /// Removes a cache that was made by [`Self::Create`].
     Remove = 7,
+    /// Starts a parked node; answered when it serves.
+    Start = 8,
+    /// Has the node give everything back but its supervisor; answered when that is done.
+    Park = 9,
+    /// Takes no more clients over TCP; answered when the last is gone.
+    Drain = 10,
+    /// Takes clients again.
+    Resume = 11,
+    /// Exchanges the running programs for those of a release, or has the node file read anew; answered when
+    /// the new ones serve.
+    Swap = 12,
+    /// Measures the node with packets of its own.
+    Probe = 13,
     /// Turns the kill switch on ([`crate::kill_switch`]), for the reason behind the verb.
     Halt = 20,
     /// Turns it off again.
@@ -121,6 +141,12 @@ impl Verb {
             5 => Some(Self::Explain),
             6 => Some(Self::Create),
             7 => Some(Self::Remove),
+            8 => Some(Self::Start),
+            9 => Some(Self::Park),
+            10 => Some(Self::Drain),
+            11 => Some(Self::Resume),
+            12 => Some(Self::Swap),
+            13 => Some(Self::Probe),
             20 => Some(Self::Halt),
             21 => Some(Self::Release),
             _ => None,

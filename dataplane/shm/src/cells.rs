@@ -10,6 +10,7 @@
 //! A worker's cell is that of its process slot, not of its role: the standby has one, too. What two
 //! processes write never shares a cache line. Everybody reads; times are `CLOCK_MONOTONIC`.
 
+use crate::life::LifeCell;
 use crate::seqlock::{SeqLock, WriterBusy};
 use crate::shared::{Padded, Shared};
 use crate::sync::{AtomicU64, Ordering};
@@ -304,6 +305,7 @@ pub struct SupervisorCell {
     heartbeat_ns: AtomicU64,
     last_gap_ns: AtomicU64,
     serving: AtomicU64,
+    life: LifeCell,
 }
 
 // SAFETY: repr(C) of shared words only; padding is never read.
@@ -395,6 +397,11 @@ impl SupervisorCell {
     /// Whether the node has been set up.
     pub fn is_serving(&self) -> bool {
         self.serving.load(Ordering::Relaxed) == 1
+    }
+
+    /// Where the node is in its life.
+    pub fn life(&self) -> &LifeCell {
+        &self.life
     }
 }
 

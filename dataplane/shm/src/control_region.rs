@@ -448,4 +448,19 @@ impl SupervisorView<'_> {
     pub fn is_serving(&self) -> bool {
         self.0.is_serving()
     }
+
+    /// Where the node is in its life.
+    pub fn phase(&self) -> crate::life::NodePhase {
+        self.0.life().phase()
+    }
+
+    /// When a draining node closes its last connections; 0 for one that takes clients.
+    pub fn drain_until_ns(&self) -> u64 {
+        self.0.life().drain_until_ns()
+    }
+
+    /// What the node runs.
+    pub fn release(&self) -> Result<crate::life::Release, crate::seqlock::WriterBusy> {
+        self.0.life().release()
+    }
 }

@@ -14,6 +14,7 @@ pub mod front_region;
 pub mod histogram;
 pub mod kill_switch;
 pub mod ledger;
+pub mod life;
 #[cfg(all(test, loom))]
 mod loom_tests;
 pub mod message_ring;

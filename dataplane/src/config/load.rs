@@ -395,7 +395,7 @@ mod tests {
         for (section, keys) in [
             ("[node]", &["id", "region", "tier", "run_dir"][..]),
             ("[worker]", &["core", "poll", "user", "program"]),
-            ("[supervisor]", &["realtime_priority", "hang_limit_ms"]),
+            ("[supervisor]", &["realtime_priority", "hang_limit_ms", "start", "releases"]),
             (
                 "[port]",
                 &["kind", "frames", "chunk_bytes", "huge_pages", "zero_copy", "rx_checksum"],

@@ -13,7 +13,9 @@ mod auto;
 mod capture;
 mod check;
 mod distribution;
+mod elsewhere;
 mod feed;
+mod in_place;
 mod load;
 mod one_or_many;
 mod republish;
@@ -25,14 +27,16 @@ pub use auto::Auto;
 pub use capture::Capture;
 pub use check::{FEED_LINES_MAX, FEEDS_MAX, READERS_MAX, VALUE_BYTES_MAX, check_one_more};
 pub use distribution::{Entitled, FeedDistribution, Slow};
+pub use elsewhere::wants_of_its_host;
 pub use feed::{Feed, FeedLine, FeedRecovery, FeedSnapshot, FeedStart};
+pub use in_place::change_in_place;
 pub use load::{ConfigError, load, parse, place_of};
 pub(crate) use load::{misread, refused};
 pub use republish::{FeedRepublish, RepublishSnapshot};
 pub use resolve::{Choice, HostFacts, ResolveError, Resolved};
 pub use types::{
-    Cache, Control, Cores, Echo, Front, Interface, Node, NodeConfig, PollPolicy, Port, PortKind,
-    Queues, RxChecksum, Supervisor, Tier, Worker,
+    Begin, Cache, Control, Cores, Echo, Front, Interface, Node, NodeConfig, PollPolicy, Port,
+    PortKind, Queues, RxChecksum, Supervisor, Tier, Worker,
 };
 
 /// The default node file, documented line by line.

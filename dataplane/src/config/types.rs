@@ -151,6 +151,17 @@ pub enum PollPolicy {
     Interrupt,
 }
 
+/// How a node begins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Begin {
+    /// It serves as soon as its supervisor runs.
+    #[default]
+    Serving,
+    /// Its supervisor waits for the verb `start`.
+    Parked,
+}
+
 /// `[supervisor]`
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -159,11 +170,15 @@ pub struct Supervisor {
     pub realtime_priority: u8,
     /// Milliseconds an active worker's heartbeat may stand still before it is killed; 0 for ever.
     pub hang_limit_ms: u64,
+    /// Whether it serves at once.
+    pub start: Begin,
+    /// Folder below which releases are found by name; none: the node runs what it was started with.
+    pub releases: Option<PathBuf>,
 }
 
 impl Default for Supervisor {
     fn default() -> Self {
-        Self { realtime_priority: 10, hang_limit_ms: 1000 }
+        Self { realtime_priority: 10, hang_limit_ms: 1000, start: Begin::Serving, releases: None }
     }
 }
 

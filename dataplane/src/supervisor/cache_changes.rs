@@ -192,6 +192,11 @@ impl CacheChanges {
         Ok(Reply::Later)
     }
 
+    /// Whether one is being made.
+    pub fn is_busy(&self) -> bool {
+        self.work.is_some()
+    }
+
     /// Goes on with the change that is being made, if the time has come; says when and how it has ended.
     pub fn keep(
         &mut self,

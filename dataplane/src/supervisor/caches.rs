@@ -188,11 +188,15 @@ impl OpenCache {
     }
 }
 
-/// Opens every cache of the node file; their places are those in the file.
-pub fn open_all(config: &NodeConfig) -> Result<Vec<OpenCache>, CacheOpenError> {
+/// Opens every cache of the node file; their places are those in the file, their generations follow the last
+/// one that the node has had.
+pub fn open_all(
+    config: &NodeConfig,
+    last_generation: u32,
+) -> Result<Vec<OpenCache>, CacheOpenError> {
     let open = |(place, section): (usize, &Cache)| {
         let (place, section) = (place as u16, section.clone());
-        let generation = u32::from(place) + 1;
+        let generation = last_generation + u32::from(place) + 1;
         OpenCache::open(CacheOpened { place, generation, section }, config)
     };
     config.cache.iter().enumerate().map(open).collect()

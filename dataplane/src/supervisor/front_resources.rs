@@ -11,17 +11,14 @@ use nautilus_shm::front_region::FrontRegion;
 use nautilus_shm::region::RegionError;
 use nix::errno::Errno;
 use nix::sys::socket::{
-    AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, bind, getsockname, getsockopt,
-    listen, setsockopt, socket, sockopt,
+    AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, bind, getpeername, getsockname,
+    getsockopt, listen, setsockopt, socket, sockopt,
 };
 
 use super::handover::Fds;
 use crate::config::{Cache, NodeConfig, PortKind};
+use crate::limits::LISTEN_BACKLOG;
 use crate::port::socket::{SocketError, SocketSpec, bind_socket};
-
-/// Connections that wait to be accepted; the kernel bounds it by `net.core.somaxconn`. Too low: a crowd
-/// of clients is refused while a front is replaced. Too high: they wait for longer than they want.
-const BACKLOG: i32 = 4096;
 
 /// Why the front has nothing to serve with.
 #[derive(Debug, thiserror::Error)]
@@ -123,6 +120,14 @@ impl CacheSockets {
         Ok(this)
     }
 
+    /// Has every listener listen, also one that was closed for new clients.
+    pub fn listen(&self) -> Result<(), io::Error> {
+        for listener in &self.listeners {
+            listen(listener, Backlog::new(LISTEN_BACKLOG).unwrap_or(Backlog::MAXCONN))?;
+        }
+        Ok(())
+    }
+
     fn kinds(&self) -> [(&'static str, &[OwnedFd]); 2] {
         [("tcp", &self.listeners), ("udp", &self.datagrams)]
     }
@@ -157,7 +162,7 @@ impl CacheSockets {
             let wanted = if is_stream { SockType::Stream } else { SockType::Datagram };
             for (index, fd) in sockets.iter().enumerate() {
                 let is_wanted = getsockopt(fd, sockopt::SockType) == Ok(wanted)
-                    && getsockopt(fd, sockopt::AcceptConn) == Ok(is_stream)
+                    && takes_clients(fd) == is_stream
                     && bound_port(fd) == Some(port);
                 if !is_wanted {
                     return Err(format!("its {kind}.{place}.{index} is no socket of the cache"));
@@ -169,6 +174,13 @@ impl CacheSockets {
         }
         Ok(this)
     }
+}
+
+/// Whether it is a listener, also one that was closed for new clients: it is connected to nobody.
+fn takes_clients(fd: &OwnedFd) -> bool {
+    getsockopt(fd, sockopt::AcceptConn) == Ok(true)
+        || (getsockopt(fd, sockopt::SockType) == Ok(SockType::Stream)
+            && getpeername::<SockaddrStorage>(fd.as_raw_fd()) == Err(Errno::ENOTCONN))
 }
 
 fn bound_port(fd: &OwnedFd) -> Option<u16> {
@@ -222,7 +234,8 @@ fn open_listener(address: SocketAddr) -> Result<OwnedFd, FrontOpenError> {
         set("set IPV6_V6ONLY for", setsockopt(&fd, sockopt::Ipv6V6Only, &true))?;
     }
     bind(fd.as_raw_fd(), &SockaddrStorage::from(address)).map_err(failed("bind to"))?;
-    listen(&fd, Backlog::new(BACKLOG).unwrap_or(Backlog::MAXCONN)).map_err(failed("listen on"))?;
+    listen(&fd, Backlog::new(LISTEN_BACKLOG).unwrap_or(Backlog::MAXCONN))
+        .map_err(failed("listen on"))?;
     Ok(fd)
 }
 

@@ -135,6 +135,15 @@ pub fn facts(mirror: &Mirror, text: &str, path: &Path) -> Result<HostFacts, Conf
     })
 }
 
+/// Lets the calling thread run on these CPUs. A refusal leaves it where it is.
+pub fn run_on(cores: &[u32]) {
+    let mut set = CpuSet::new();
+    for core in cores {
+        let _ = set.set(*core as usize);
+    }
+    let _ = sched_setaffinity(Pid::from_raw(0), &set);
+}
+
 /// Scheduling of the supervisor itself; what is refused is said and survived.
 pub fn settle(resolved: &Resolved) -> Vec<String> {
     let mut notes = Vec::new();

@@ -4,13 +4,13 @@
 //! netlink, by readers, by signals, and every 10 ms to look after neighbour requests and its own
 //! heartbeat.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use nautilus_shm::attach::SUPERVISOR_SOCKET;
 use nautilus_shm::cells::SupervisorIdentity;
 use nautilus_shm::clock::monotonic_ns;
-use nautilus_shm::control_region::SUPERVISOR_PROCESS;
+use nautilus_shm::control_region::{ControlRegion, SUPERVISOR_PROCESS};
 use nautilus_shm::event_log::EventKind;
 use nautilus_shm::metrics::Counter;
 use nautilus_shm::metrics::table as metrics;
@@ -26,7 +26,7 @@ use super::counters;
 use super::explain::Explains;
 use super::fill::fill;
 use super::front::Front;
-use super::host::{Host, HostError, facts, settle};
+use super::host::{Host, HostError, allowed_cores, facts, settle};
 use super::inspect::Refusal;
 use super::interfaces::Interfaces;
 use super::journal::{Event, milliseconds, publish, say};
@@ -34,17 +34,28 @@ use super::kill_switch;
 use super::mirror::{Mirror, Touched};
 use super::neighbours::Neighbours;
 use super::netlink::{NetlinkError, NetlinkSocket};
-use super::publish::{publish_caches, publish_interfaces, publish_next_hops};
+use super::publish::{publish_interfaces, publish_next_hops};
 use super::reaper::Reaper;
+use super::remembered::{Remembered, SwapUnderWay};
 use super::resources::{OpenError, Resources};
 use super::run_dir::{RunDir, RunDirError};
 use super::seat::Seat;
 use super::take_back::{TakenBack, take_over};
 use super::workers::{Context, Workers, last_generation};
-use crate::config::{ConfigError, PortKind, ResolveError, Resolved, place_of};
+use crate::config::{Begin, ConfigError, PortKind, ResolveError, Resolved, place_of};
+use draining::Draining;
+use life::Life;
+use probing::Probing;
+use swap::{Swap, become_remembered};
 
 mod asked;
+mod draining;
+mod life;
+mod probing;
+mod swap;
 mod wait;
+
+pub use swap::Origin;
 
 /// Longest sleep of the loop. Too low: the supervisor takes time from other processes of its core.
 /// Too high: a worker waits that long for an unknown neighbour.
@@ -121,6 +132,15 @@ pub struct Node {
     cache_changes: CacheChanges,
     copied_ns: u64,
     started_ns: u64,
+    /// Its node file.
+    path: PathBuf,
+    /// CPUs that the supervisor was started on.
+    cores: Vec<u32>,
+    remembered: Remembered,
+    life: Life,
+    draining: Draining,
+    swap: Swap,
+    probing: Option<Probing>,
 }
 
 /// Reads the node file and what the host has to say to it. Opens nothing.
@@ -142,7 +162,8 @@ pub fn check(path: &Path) -> Result<(Resolved, String, Mirror), NodeError> {
 
 impl Node {
     /// Starts the node of `path`, or takes it over from a worker that outlived its supervisor.
-    pub fn start(path: &Path) -> Result<Self, NodeError> {
+    /// `origin` is what the supervisor before said.
+    pub fn start(path: &Path, origin: Origin) -> Result<Self, NodeError> {
         // Before the dump, so that nothing between the two is missed.
         let changes = NetlinkSocket::for_changes()?;
         let (resolved, node_text, mirror) = check(path)?;
@@ -154,25 +175,31 @@ impl Node {
         // Inherited by every worker: nothing they execute can gain a privilege.
         nix::sys::prctl::set_no_new_privs()
             .map_err(|errno| NodeError::System("give up new privileges", errno))?;
-        if let Err(why) = nautilus_sandbox::leave_children_without_capabilities()
-            && nix::unistd::geteuid().is_root()
-        {
-            notes.push(format!("the capabilities of children cannot be bounded: {why}"));
-        }
         let signals = signals()?;
         let run_dir = RunDir::take(&resolved.run_dir)?;
-        notes.extend(settle(&resolved));
+        let (mut known, said) = Remembered::read(&run_dir);
+        notes.extend(said);
+        notes.extend(become_remembered(&mut known, &origin, (&run_dir, &resolved), path));
+        let begin = known.begin.unwrap_or(resolved.config.supervisor.start);
+        let cores = allowed_cores();
+        if begin == Begin::Serving {
+            notes.extend(settle(&resolved));
+        }
         let reaper = Rc::new(Reaper::start().map_err(NodeError::Reaper)?);
 
         let (mut taken, said) = take_over(&run_dir, &resolved);
         notes.extend(said);
         let unfinished = taken.forget_unfinished();
         let started_ns = monotonic_ns();
+        let mut stale = Vec::new();
         let mut seats: Vec<Option<Seat>> = Vec::new();
         seats.resize_with(resolved.config.worker.count as usize, || None);
         let (resources, generation) = match taken.first {
             Some(TakenBack { seat, mut resources, assignment }) => {
                 for (number, seat) in taken.others.into_iter().chain([(assignment.worker, seat)]) {
+                    if assignment.node != node_text {
+                        stale.push(seat.pid);
+                    }
                     seats[number as usize] = Some(seat);
                 }
                 let generation =
@@ -182,8 +209,13 @@ impl Node {
                     fill(steering, &resources.caches, &resolved.config, &mirror)?;
                 }
                 resources.join(&resolved.config)?;
+                // A supervisor that died while it probed has left them out.
+                resources.steer()?;
                 counters::adopt(&mut resources, resolved.config.port.zero_copy);
                 (resources, generation)
+            }
+            None if begin == Begin::Parked => {
+                (Resources::none(ControlRegion::create(c"nautilus-control")?), 1)
             }
             None => {
                 if !resolved.config.cache.is_empty() {
@@ -195,11 +227,20 @@ impl Node {
             }
         };
         notes.extend(kill_switch::restore(&resources, run_dir.path()));
+        let is_parked = seats.iter().all(Option::is_none) && begin == Begin::Parked;
+        if is_parked {
+            seats.clear();
+        }
         let control = &resources.control;
         let workers = (0..).zip(seats).map(|(number, seat)| {
             Workers::new(number, seat, last_generation(control, number), reaper.clone())
         });
         let workers: Vec<Workers> = workers.collect();
+        if !stale.is_empty() && known.swap.is_none() {
+            // The node file has changed since: the workers follow it.
+            let to = known.release.clone();
+            known.swap = Some(SwapUnderWay { to, tries: 1, failed: None });
+        }
         let identity = SupervisorIdentity {
             pid: std::process::id(),
             generation,
@@ -222,7 +263,7 @@ impl Node {
             )
         });
         notes.extend(unfinished);
-        let this = Self {
+        let mut this = Self {
             resolved,
             node_text,
             run_dir,
@@ -242,6 +283,13 @@ impl Node {
             cache_changes: CacheChanges::default(),
             copied_ns: 0,
             started_ns,
+            path: path.to_owned(),
+            cores,
+            remembered: known.clone(),
+            life: Life::new(is_parked),
+            draining: Draining::default(),
+            swap: Swap::new(&known, origin, stale),
+            probing: None,
         };
         for note in notes {
             say(&node, &note);
@@ -264,9 +312,12 @@ impl Node {
             }
         };
         this.publish(&event);
-        publish_next_hops(&this.resolved, &this.mirror, &this.resources);
-        publish_interfaces(&this.resolved, &this.mirror, &this.resources);
-        publish_caches(&this.resolved, &this.mirror, &this.resources);
+        this.show();
+        this.show_release();
+        if begin == Begin::Parked && !is_parked {
+            // The last supervisor died while it was parking the node.
+            this.begin_parking(Vec::new());
+        }
         Ok(this)
     }
 
@@ -284,8 +335,14 @@ impl Node {
                 workers.keep_standby(&mut context);
             }
             front.keep(&mut context, reaper);
-            self.keep_capture();
-            self.change_caches();
+            if self.is_running() {
+                self.keep_capture();
+                self.change_caches();
+            }
+            self.keep_life();
+            self.keep_swap();
+            self.keep_probing();
+            self.keep_draining();
             self.tick();
         }
     }
@@ -327,7 +384,8 @@ impl Node {
                 self.end_hung(number, silent_ns);
             }
         }
-        self.resources.control.supervisor().set_serving(self.all_serve(|_| true));
+        let serves = self.is_running() && self.all_serve(|_| true);
+        self.resources.control.supervisor().set_serving(serves);
         if now_ns.saturating_sub(self.copied_ns) >= COPY_NS {
             self.copied_ns = now_ns;
             self.explains.tick(now_ns);
@@ -375,6 +433,9 @@ impl Node {
     }
 
     fn look_after_interfaces(&mut self, touched: Touched) {
+        if !self.is_running() {
+            return publish_interfaces(&self.resolved, &self.mirror, &self.resources);
+        }
         if touched.links {
             // A rebind ends the sockets whose counters these are.
             self.copy_counters();
@@ -424,12 +485,12 @@ impl Node {
     }
 
     /// Packets to the kernel, then the worker, then the files.
-    fn stop(self) {
+    fn stop(mut self) {
         let text = format!("supervisor {} stops", std::process::id());
         self.publish(&Event::new(EventKind::SupervisorStopping, (0, 0), text));
         self.resources.control.supervisor().set_serving(false);
         self.resources.stop_steering();
-        self.workers.iter().for_each(Workers::drain);
+        self.workers.iter_mut().for_each(Workers::drain);
         let deadline_ns = monotonic_ns() + DRAIN_NS;
         let seats = self.workers.iter().flat_map(|workers| [&workers.active, &workers.standby]);
         for seat in seats.flatten() {

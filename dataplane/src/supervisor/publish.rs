@@ -2,7 +2,7 @@
 
 use nautilus_shm::attach::CACHES_MAX;
 use nautilus_shm::cache_cell::CacheIdentity;
-use nautilus_shm::cells::InterfaceState;
+use nautilus_shm::cells::{InterfaceState, XdpMode};
 use nautilus_shm::clock::monotonic_ns;
 use nautilus_shm::control_region::SUPERVISOR_PROCESS;
 use nautilus_shm::metrics::table as metrics;
@@ -40,7 +40,10 @@ pub fn publish_interfaces(resolved: &Resolved, mirror: &Mirror, resources: &Reso
             name: wanted.name.clone(),
             ifindex: link.map_or(0, |link| link.ifindex),
             up: link.is_some_and(|link| link.up && link.carrier),
-            xdp_mode: xdp_mode(resolved.config.port.kind),
+            xdp_mode: match (resolved.config.port.kind, opened) {
+                (PortKind::Xdp, None) => XdpMode::None,
+                (kind, _) => xdp_mode(kind),
+            },
             zero_copy: resolved.config.port.zero_copy,
             queues: opened.map_or(0, |opened| opened.queues.len() as u16),
             mtu_bytes: link.map_or(0, |link| link.mtu),
@@ -86,6 +89,11 @@ pub fn status(
         std::process::id(),
         resolved.config.port.kind.name()
     );
+    let life = resources.control.supervisor().life();
+    let _ = writeln!(text, "phase {}", life.phase().name());
+    if life.drain_until_ns() > 0 {
+        let _ = writeln!(text, "drains: no new client is taken");
+    }
     for workers in workers {
         let core = resolved.cores[workers.number as usize];
         for (role, seat) in [("active", &workers.active), ("standby", &workers.standby)] {

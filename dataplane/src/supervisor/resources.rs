@@ -289,7 +289,17 @@ impl Resources {
     /// Opens everything a node needs. The notes are for the operator.
     pub fn open(resolved: &Resolved, mirror: &Mirror) -> Result<(Self, Vec<String>), OpenError> {
         let control = ControlRegion::create(c"nautilus-control")?;
-        let caches = open_all(&resolved.config)?;
+        let caches = open_all(&resolved.config, 0)?;
+        Self::open_with(control, caches, resolved, mirror)
+    }
+
+    /// The same with a control region and caches that are there.
+    pub fn open_with(
+        control: ControlRegion,
+        caches: Vec<OpenCache>,
+        resolved: &Resolved,
+        mirror: &Mirror,
+    ) -> Result<(Self, Vec<String>), OpenError> {
         let front = match resolved.config.has_front() {
             true => Some(FrontResources::open(resolved.config.worker.count as usize)?),
             false => None,
@@ -425,6 +435,23 @@ impl Resources {
             worker: queue.worker,
         };
         self.queues_for_standby().map(row).collect()
+    }
+
+    /// Puts every socket into the program that a worker can map: what arrives is theirs.
+    pub fn steer(&self) -> Result<(), OpenError> {
+        let Some(steering) = &self.steering else { return Ok(()) };
+        for opened in &self.interfaces {
+            let can = |queue: &&Queue| queue.unbound.is_none();
+            for queue in opened.queues.iter().filter(can) {
+                let place = opened.first_socket + queue.queue;
+                let set = steering.set_socket(place, queue.fds.socket.as_fd());
+                set.map_err(|source| OpenError::Steering {
+                    name: opened.interface.name.clone(),
+                    source,
+                })?;
+            }
+        }
+        Ok(())
     }
 
     /// Takes every socket out of the program: what arrives from now on goes to the kernel.

@@ -5,6 +5,7 @@
 //!   <run_dir>/lock               0600, held (flock) while a supervisor lives; its pid inside
 //!   <run_dir>/supervisor.sock    0666: readers attach here, by their credentials
 //!   <run_dir>/worker-<pid>.sock  0600: where a worker gives everything back to the next supervisor
+//!   <run_dir>/remembered.toml    0600: what the next supervisor must know (`remembered.rs`)
 //!   <run_dir>/halted.toml        0600, while the kill switch is on (`kill_switch.rs`); stays when the node stops
 //! ```
 //!
@@ -24,6 +25,11 @@ use nix::sys::socket::{
 
 use nautilus_shm::attach::SUPERVISOR_SOCKET;
 use nautilus_shm::table::DETACHED_AGE_NS;
+
+/// What the next supervisor must know.
+pub const REMEMBERED: &str = "remembered.toml";
+/// The same while it is being written.
+const REMEMBERED_FRESH: &str = "remembered.toml.new";
 
 /// Connections waiting to be accepted.
 const BACKLOG: i32 = 16;
@@ -187,6 +193,22 @@ impl RunDir {
         Ok(found)
     }
 
+    /// Writes a file of ours as a whole, or not at all: whoever reads it next finds the old or the new text.
+    pub fn write(&self, name: &str, text: &str) -> Result<(), RunDirError> {
+        let (path, fresh) = (self.path.join(name), self.path.join(format!("{name}.new")));
+        let failed = |step, source| RunDirError::File { step, path: path.clone(), source };
+        self.remove(&fresh);
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&fresh)
+            .map_err(|source| failed("make", source))?;
+        let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
+        written.map_err(|source| failed("write", source))?;
+        std::fs::rename(&fresh, &path).map_err(|source| failed("replace", source))
+    }
+
     /// Removes a file of ours; one that is gone already is no matter.
     pub fn remove(&self, path: &Path) {
         let _ = std::fs::remove_file(path);
@@ -202,7 +224,9 @@ impl RunDir {
                 }
             }
         }
-        self.remove(&self.path.join("lock"));
+        for name in [REMEMBERED, REMEMBERED_FRESH, "lock"] {
+            self.remove(&self.path.join(name));
+        }
         let _ = std::fs::remove_dir(&self.path);
     }
 }

@@ -66,12 +66,28 @@ pub struct Seat {
     pub promoted_ns: u64,
     /// It hung and was killed.
     pub condemned: bool,
+    /// It was told to finish, because another one follows.
+    pub is_leaving: bool,
     pidfd: OwnedFd,
     socket: OwnedFd,
     /// The connection is of no more use; only the pidfd is waited for.
     hung_up: bool,
     /// `None` for a worker taken over from another supervisor, which init reaps.
     child: Option<Child>,
+}
+
+/// Starts a process that has no capability to gain, whatever it executes. Sets of capabilities belong to a thread, so one
+/// that ends at once empties its own and is the one that starts it: the supervisor keeps what it has.
+fn spawn(command: &mut Command) -> std::io::Result<Child> {
+    std::thread::scope(|scope| {
+        let start = || {
+            // Only root has any to give up.
+            let _ = nautilus_sandbox::leave_children_without_capabilities();
+            command.spawn()
+        };
+        let thread = std::thread::Builder::new().name("spawn".into()).spawn_scoped(scope, start)?;
+        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
 }
 
 /// glibc (2.35 and later) asks for transparent huge pages under large allocations. A worker's books
@@ -109,7 +125,7 @@ impl Seat {
             // std clears the supplementary groups when it changes the uid as root.
             command.uid(uid).gid(gid);
         }
-        let child = command.spawn().map_err(|source| failed("execute", source))?;
+        let child = spawn(&mut command).map_err(|source| failed("execute", source))?;
         let pid = child.id();
         let pidfd = pidfd_open(pid).map_err(|source| failed("watch", source))?;
         Ok(Self {
@@ -122,6 +138,7 @@ impl Seat {
             started_ns: now_ns,
             promoted_ns: 0,
             condemned: false,
+            is_leaving: false,
             pidfd,
             socket: ours,
             hung_up: false,
@@ -148,6 +165,7 @@ impl Seat {
             started_ns: 0,
             promoted_ns: 0,
             condemned: false,
+            is_leaving: false,
             pidfd,
             socket,
             hung_up: false,
@@ -202,6 +220,11 @@ impl Seat {
             Err(errno) => return (0, errno.to_string()),
         };
         (raw as u64, ExitStatus::from_raw(raw).to_string())
+    }
+
+    /// Whether it was started by this supervisor, not found.
+    pub fn is_child(&self) -> bool {
+        self.child.is_some()
     }
 
     /// The process itself, to be waited for; `None` for an adopted one.

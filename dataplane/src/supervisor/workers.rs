@@ -34,6 +34,12 @@ use crate::config::{PollPolicy, PortKind, Resolved};
 use crate::kill_point::kill_point;
 use crate::xsk::BIND_PATIENCE;
 
+/// A worker that ends sooner than this after it was promoted has failed.
+const YOUNG_NS: u64 = 1_000_000_000;
+
+/// Failures that such an end counts as.
+const DEATH_AS_FAILURES: u32 = 10;
+
 /// What the workers are started with, lent by the node.
 pub struct Context<'a> {
     /// The decided node file.
@@ -80,6 +86,11 @@ pub struct Workers {
     unbound_since_ns: u64,
     /// What was last said about a failed bind, so that it is said once.
     said: String,
+    /// The node is being parked: nobody is started or promoted.
+    is_closing: bool,
+    /// Standbys that ended before they were ready, one that ended young while it served counting as many, and
+    /// the last words.
+    failures: (u32, String),
     /// Number of a change of the caches that one of them could not make, and why.
     pub refused: Option<(u64, String)>,
     reaper: Rc<Reaper>,
@@ -99,6 +110,8 @@ impl Workers {
             killed_ns: 0,
             unbound_since_ns: 0,
             said: String::new(),
+            is_closing: false,
+            failures: (0, String::new()),
             refused: None,
             reaper,
         }
@@ -107,12 +120,13 @@ impl Workers {
     /// Starts a standby when there is none and the time has come.
     pub fn keep_standby(&mut self, context: &mut Context<'_>) {
         let now_ns = monotonic_ns();
-        if self.standby.is_some() || now_ns < self.start_after_ns {
+        if self.standby.is_some() || self.is_closing || now_ns < self.start_after_ns {
             return;
         }
         if let Err(text) = self.start(context, now_ns) {
             let delay_ns = self.backoff.died(0).max(100_000_000);
             self.start_after_ns = now_ns + delay_ns;
+            self.failures = (self.failures.0 + 1, text.clone());
             let text = format!("{text}; next try in {}", milliseconds(delay_ns));
             context.publish(&Event::new(EventKind::Notice, (0, 0), text));
         }
@@ -165,7 +179,8 @@ impl Workers {
 
     /// Makes the standby active when nobody is and it is ready.
     pub fn promote(&mut self, context: &mut Context<'_>) {
-        if self.active.is_some()
+        if self.is_closing
+            || self.active.is_some()
             || self.standby.as_ref().is_none_or(|seat| seat.phase != Phase::Ready)
             || (context.resources.binds_per_worker() && !self.bind(context))
         {
@@ -281,6 +296,12 @@ impl Workers {
             "standby"
         };
         let mut text = format!("{role} {} ended: {words}", seat.pid);
+        let age_ns = now_ns.saturating_sub(seat.promoted_ns);
+        if seat.phase == Phase::Starting {
+            self.failures = (self.failures.0 + 1, text.clone());
+        } else if seat.promoted_ns > 0 && age_ns < YOUNG_NS && !seat.condemned {
+            self.failures = (self.failures.0.saturating_add(DEATH_AS_FAILURES), text.clone());
+        }
         // A worker that was replaced on purpose is no sign of a crash loop.
         if seat.resources == context.resources.serial {
             let from_ns = if seat.promoted_ns > 0 { seat.promoted_ns } else { seat.started_ns };
@@ -401,8 +422,9 @@ impl Workers {
         self.start_after_ns = 0;
     }
 
-    /// Tells the active worker to finish; the standby is killed.
-    pub fn drain(&self) {
+    /// Tells the active worker to finish; the standby is killed, and nobody follows.
+    pub fn drain(&mut self) {
+        self.is_closing = true;
         if let Some(seat) = &self.standby {
             seat.kill();
         }
@@ -411,6 +433,27 @@ impl Workers {
         {
             seat.kill();
         }
+    }
+
+    /// Has the active worker finish while the standby is ready to follow.
+    pub fn hand_over(&mut self) {
+        let Some(seat) = self.active.as_mut().filter(|seat| !seat.is_leaving) else { return };
+        seat.is_leaving = true;
+        self.killed_ns = monotonic_ns();
+        if send(seat.socket().as_fd(), &ToWorker::Drain, &[]).is_err() {
+            seat.kill();
+        }
+    }
+
+    /// Takes the standby out, to be ended.
+    pub fn take_standby(&mut self) -> Option<Seat> {
+        self.standby.take()
+    }
+
+    /// What the last of so many workers said that came to nothing.
+    pub fn failure(&self, at_least: u32) -> Option<String> {
+        let (count, words) = &self.failures;
+        (*count >= at_least).then(|| words.clone())
     }
 
     /// Hands both, finished or killed, to the reaper.

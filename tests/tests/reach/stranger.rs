@@ -252,13 +252,13 @@ fn try_tcp(address: SocketAddr, targets: &Targets) {
 }
 
 fn try_udp(address: SocketAddr, targets: &Targets) {
-    let set =
-        [&[0, 1, 0, 0, 0, 1, 0, 0][..], format!("set {} 0 0 1\r\nx\r\n", targets.key).as_bytes()];
+    let set = format!("set {} 0 0 1\r\nx\r\n", targets.key);
+    let set = [&[0, 1, 0, 0, 0, 1, 0, 0][..], set.as_bytes()].concat();
     let ask = || -> std::io::Result<String> {
         let any = if address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
         let socket = UdpSocket::bind(any)?;
         socket.set_read_timeout(Some(PATIENCE))?;
-        socket.send_to(&set.concat(), address)?;
+        socket.send_to(&set, address)?;
         let mut answer = [0; 256];
         let (length, _) = socket.recv_from(&mut answer)?;
         Ok(String::from_utf8_lossy(&answer[..length]).into_owned())

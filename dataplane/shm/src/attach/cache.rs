@@ -2,7 +2,7 @@
 
 use super::{
     AttachError, CACHE_NAME_BYTES, CacheName, ExplainRequest, REASON_BYTES_MAX, REQUEST_BYTES,
-    Request, SECTION_BYTES_MAX, Verb, check, word,
+    Request, SECTION_BYTES_MAX, Verb, check, node::name_in, word,
 };
 
 /// Bytes of a [`CacheRequest`].
@@ -62,6 +62,18 @@ pub enum Ask<'a> {
     Create(&'a str),
     /// [`Verb::Remove`] of this name.
     Remove(CacheName),
+    /// [`Verb::Start`].
+    Start,
+    /// [`Verb::Park`].
+    Park,
+    /// [`Verb::Drain`] within so many milliseconds.
+    Drain(u32),
+    /// [`Verb::Resume`].
+    Resume,
+    /// [`Verb::Swap`] for the release of this name; an empty one is the one that runs.
+    Swap(&'a str),
+    /// [`Verb::Probe`] for so many milliseconds.
+    Probe(u32),
     /// [`Verb::Halt`] for this reason.
     Halt(&'a str),
     /// [`Verb::Release`] for this reason.
@@ -85,6 +97,12 @@ impl<'a> Ask<'a> {
             (Some(Verb::Hits), Ok(name)) => Ok(Self::Hits(name)),
             (Some(Verb::Explain), _) => ExplainRequest::decode_rest(packet).map(Self::Explain),
             (Some(Verb::Remove), Ok(name)) => Ok(Self::Remove(name)),
+            (Some(Verb::Start), _) if rest.is_empty() => Ok(Self::Start),
+            (Some(Verb::Park), _) if rest.is_empty() => Ok(Self::Park),
+            (Some(Verb::Resume), _) if rest.is_empty() => Ok(Self::Resume),
+            (Some(Verb::Drain), _) if rest.len() == 4 => Ok(Self::Drain(word(rest, 0))),
+            (Some(Verb::Probe), _) if rest.len() == 4 => Ok(Self::Probe(word(rest, 0))),
+            (Some(Verb::Swap), Ok(_)) => name_in(rest).map(Self::Swap),
             (Some(Verb::Create), _) if (1..=SECTION_BYTES_MAX).contains(&rest.len()) => {
                 match std::str::from_utf8(rest) {
                     Ok(section) => Ok(Self::Create(section)),
@@ -148,7 +166,7 @@ mod tests {
         };
         assert!(matches!(with(3, 0), AttachError::Magic(_)));
         assert_eq!(with(4, 2), AttachError::Version(2));
-        assert_eq!(with(5, 9), AttachError::Verb(9));
+        assert_eq!(with(5, 99), AttachError::Verb(99));
     }
 
     proptest! {

@@ -339,6 +339,8 @@ labels! {
         Broken ["broken"],
         /// Its cache was removed.
         Removed ["removed"],
+        /// The node drains, and its time was over.
+        Drained ["drained"],
     }
 
     /// How the fetching of a feed's snapshot ended.

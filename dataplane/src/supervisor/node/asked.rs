@@ -1,7 +1,7 @@
 //! What is asked at `supervisor.sock`, and the changes of the caches that come of it.
 
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use nautilus_shm::attach::{Ask, Code};
@@ -10,6 +10,8 @@ use nautilus_shm::event_log::EventKind;
 use nautilus_shm::kill_switch::KillSwitchState;
 use nautilus_shm::metrics::table as metrics;
 use nix::sys::socket::{getsockopt, sockopt};
+
+use nautilus_shm::life::NodePhase;
 
 use super::Node;
 use crate::config::Resolved;
@@ -21,6 +23,16 @@ use crate::supervisor::kill_switch;
 use crate::supervisor::publish::{front_status, status};
 use crate::supervisor::resources::Resources;
 
+/// What is asked of the node as a whole.
+enum OfNode {
+    Start,
+    Park,
+    Drain(u32),
+    Resume,
+    Swap(String),
+    Probe(u32),
+}
+
 impl Node {
     /// Answers what a reader has asked.
     pub(super) fn answer(&mut self, index: usize) {
@@ -30,27 +42,61 @@ impl Node {
         let (caches, changes) = (resources.caches.as_slice(), &mut self.cache_changes);
         let (explains, workers) = (&mut self.explains, &self.workers);
         let run_dir = self.run_dir.path();
-        let outcome = self.readers.answer(index, |ask, peer| match ask {
-            Ask::Attach => {
-                attach_answer(resources.control.reopen_read_only(), caches).map(Reply::Give)
-            }
-            Ask::Status => {
-                Ok(Reply::Give(Answer { payload: status.into_bytes(), fds: Vec::new() }))
-            }
-            Ask::Cache(name) => cache_answer(name, memory_of(name, caches)).map(Reply::Give),
-            Ask::Hits(name) => hits_answer(name, memory_of(name, caches)).map(Reply::Give),
-            Ask::Explain(request) => explains
-                .answer(request, (resolved, resources), workers, monotonic_ns())
-                .map(Reply::Give),
-            Ask::Create(section) => changes.create(section, (resolved, resources), peer),
-            Ask::Remove(name) => changes.remove(name, (resolved, resources), peer),
-            Ask::Halt(reason) => {
-                turn_kill_switch((true, reason), (run_dir, resolved, resources), peer)
-            }
-            Ask::Release(reason) => {
-                turn_kill_switch((false, reason), (run_dir, resolved, resources), peer)
+        let (phase, swaps) = (self.life.phase(), !self.swap.is_idle());
+        let mut of_node: Option<(OfNode, OwnedFd)> = None;
+        let outcome = self.readers.answer(index, |ask, peer| {
+            let mut later = |what| -> io::Result<Reply> {
+                of_node = Some((what, peer.try_clone_to_owned()?));
+                Ok(Reply::Later)
+            };
+            match ask {
+                Ask::Attach => {
+                    attach_answer(resources.control.reopen_read_only(), caches).map(Reply::Give)
+                }
+                Ask::Status => {
+                    Ok(Reply::Give(Answer { payload: status.into_bytes(), fds: Vec::new() }))
+                }
+                Ask::Cache(name) => cache_answer(name, memory_of(name, caches)).map(Reply::Give),
+                Ask::Hits(name) => hits_answer(name, memory_of(name, caches)).map(Reply::Give),
+                Ask::Start => later(OfNode::Start),
+                Ask::Park => later(OfNode::Park),
+                Ask::Drain(within_ms) => later(OfNode::Drain(*within_ms)),
+                Ask::Resume => later(OfNode::Resume),
+                Ask::Swap(release) => later(OfNode::Swap((*release).into())),
+                Ask::Probe(period_ms) => later(OfNode::Probe(*period_ms)),
+                Ask::Explain(_) | Ask::Create(_) | Ask::Remove(_)
+                    if phase != NodePhase::Running || swaps =>
+                {
+                    let doing = if swaps { "being swapped" } else { phase.name() };
+                    let text = format!("the node is {doing}");
+                    Ok(Reply::Say(Code::Impossible, text))
+                }
+                Ask::Explain(request) => explains
+                    .answer(request, (resolved, resources), workers, monotonic_ns())
+                    .map(Reply::Give),
+                Ask::Create(section) => changes.create(section, (resolved, resources), peer),
+                Ask::Remove(name) => changes.remove(name, (resolved, resources), peer),
+                Ask::Halt(reason) => {
+                    turn_kill_switch((true, reason), (run_dir, resolved, resources), peer)
+                }
+                Ask::Release(reason) => {
+                    turn_kill_switch((false, reason), (run_dir, resolved, resources), peer)
+                }
             }
         });
+        match of_node {
+            Some((OfNode::Start | OfNode::Park, peer)) if !self.swap.is_idle() => {
+                let text = "a swap is under way; ask again then";
+                self.tell(&[peer], Code::NotReady, text);
+            }
+            Some((OfNode::Start, peer)) => self.start_asked(peer),
+            Some((OfNode::Park, peer)) => self.park_asked(peer),
+            Some((OfNode::Drain(within_ms), peer)) => self.drain_asked(within_ms, peer),
+            Some((OfNode::Resume, peer)) => self.resume_asked(peer),
+            Some((OfNode::Swap(release), peer)) => self.swap_asked(&release, peer),
+            Some((OfNode::Probe(period_ms), peer)) => self.probe_asked(period_ms, peer),
+            None => {}
+        }
         match outcome {
             Outcome::Attached(_) => self.count(metrics::ATTACHES),
             Outcome::Refused { uid, list } => {
