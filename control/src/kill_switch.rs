@@ -12,6 +12,7 @@ use nautilus_shm::cells::WorkerState;
 use nautilus_shm::control_region::{ControlReader, WORKERS_MAX};
 use nautilus_shm::kill_switch::KillSwitchState;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::attach::{ReachError, attach, turn_kill_switch};
 use crate::config::{Config, ConfigError, DEFAULT_PATH};
@@ -38,7 +39,7 @@ pub struct Turned {
 }
 
 /// The switch as a node's region shows it.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, ToSchema)]
 pub struct KillSwitchStatus {
     /// Whether prices are suspect and publishers silent.
     pub on: bool,
