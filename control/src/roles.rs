@@ -68,6 +68,8 @@ pub const TABLE: &[(&str, &str, Needs)] = &[
     ("POST", "/api/v1/edge/nodes/{node_id}/drain", OPERATOR),
     ("POST", "/api/v1/edge/nodes/{node_id}/resume", OPERATOR),
     ("POST", "/api/v1/edge/nodes/{node_id}/retire", ADMIN),
+    ("GET", "/api/v1/edge/deployments", VIEWER),
+    ("GET", "/api/v1/edge/deployments/{deployment_id}", VIEWER),
     ("GET", "/api/v1/edge/operations", VIEWER),
     ("GET", "/api/v1/edge/operations/{operation_id}", VIEWER),
     ("GET", "/api/v1/edge/operations/{operation_id}/events", VIEWER),

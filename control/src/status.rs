@@ -10,6 +10,9 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::config::Tier;
+use crate::deploy::NodeState;
+use crate::deploy::drift::{Drift, drift};
+use crate::deploy::plan::Inventory;
 use crate::kill_switch::KillSwitchStatus;
 use crate::link::{Attachment, HEARTBEAT_MAX_NS};
 use crate::snapshot::{Cache, Snapshot, Worker};
@@ -20,6 +23,14 @@ use crate::view::NodeView;
 pub struct StatusDocument {
     /// In the order of the configuration.
     pub nodes: Vec<NodeStatus>,
+    /// What is not as the store wants it; absent where no store was asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub drift: Option<Vec<Drift>>,
+    /// Why the store could not be asked.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    #[schema(required = false)]
+    pub store_trouble: String,
 }
 
 /// Where a node is in its life, from what its region says.
@@ -51,13 +62,23 @@ pub struct NodeStatus {
     pub tier: Tier,
     /// Where it is in its life.
     pub state: Lifecycle,
+    /// The deployment that wants it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub deployment_id: Option<String>,
+    /// Where plans have brought it, as the store has it; `state` is what it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub lifecycle: Option<NodeState>,
     /// How control holds it.
     pub attachment: Attachment,
     /// Why it is not attached.
     #[serde(skip_serializing_if = "String::is_empty")]
+    #[schema(required = false)]
     pub reason: String,
     /// Absent for a node never reached.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub supervisor: Option<SupervisorStatus>,
     /// The kill switch; absent for a node never reached.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -199,7 +220,21 @@ pub struct EventStatus {
 impl StatusDocument {
     /// The document of these nodes.
     pub fn of(nodes: &[NodeView]) -> Self {
-        Self { nodes: nodes.iter().map(NodeStatus::of).collect() }
+        let nodes = nodes.iter().map(NodeStatus::of).collect();
+        Self { nodes, drift: None, store_trouble: String::new() }
+    }
+
+    /// The same, held against what the store wants.
+    pub fn with_wanted(mut self, wanted: &Inventory) -> Self {
+        for node in &mut self.nodes {
+            let Some(record) = wanted.get(&node.node_id) else { continue };
+            node.lifecycle = Some(record.state);
+            if record.state != NodeState::Retired {
+                node.deployment_id = Some(record.deployment_id.clone());
+            }
+        }
+        self.drift = Some(drift(&self.nodes, wanted));
+        self
     }
 }
 
@@ -244,6 +279,8 @@ impl NodeStatus {
             region: node.region.clone(),
             tier: node.tier,
             state: Lifecycle::of(node),
+            deployment_id: None,
+            lifecycle: None,
             attachment: node.attachment,
             reason: node.reason.clone(),
             supervisor: snapshot.map(SupervisorStatus::of),
