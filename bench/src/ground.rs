@@ -37,7 +37,7 @@ pub struct Ground {
     /// In the name of everything the row makes.
     pub run: RunId,
     /// Configuration, sockets and logs.
-    pub folder: Folder,
+    pub folder: Arc<Folder>,
     // Last: by then there is nothing left to guard.
     _guardian: Guardian,
 }
@@ -46,7 +46,7 @@ impl Ground {
     /// A run with nothing in it.
     pub fn new() -> anyhow::Result<Self> {
         let run = RunId::draw();
-        let folder = Folder::create(run)?;
+        let folder = Arc::new(Folder::create(run)?);
         let _guardian = Guardian::over(run, folder.path())?;
         Ok(Self { run, folder, _guardian })
     }

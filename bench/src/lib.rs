@@ -14,6 +14,7 @@ pub mod probe;
 pub mod replay;
 pub mod report;
 pub mod results;
+pub mod roll;
 pub mod row;
 pub mod rows;
 pub mod run;

@@ -136,7 +136,10 @@ fn a_cache_is_created_shown_and_removed_and_nonsense_is_refused() {
         let rows = all["caches"].as_array().unwrap();
         let ids: Vec<_> = rows.iter().map(|row| (&row["cache_id"], &row["node_id"])).collect();
         assert_eq!(rows.len(), 3, "{ids:?}");
-        assert_eq!((&rows[0]["cache_id"], &rows[0]["is_managed"]), (&json!("orders"), &json!(true)));
+        assert_eq!(
+            (&rows[0]["cache_id"], &rows[0]["is_managed"]),
+            (&json!("orders"), &json!(true))
+        );
         assert_eq!(rows[1]["is_managed"], json!(false));
         wait_until("what is counted is shown", SOON, || {
             let shown = bench.show("orders").json();
@@ -155,11 +158,21 @@ fn a_cache_is_created_shown_and_removed_and_nonsense_is_refused() {
         let same = bench.ask("PUT", "orders", &[&tag], &configuration);
         assert_eq!((same.status, same.header("etag")), (200, shown.header("etag")));
         let larger = with("max_memory_mb", json!(32));
-        refused(&bench.ask("PUT", "orders", &[&tag], &larger), 409, "cannot-change", "max_memory_mb");
+        refused(
+            &bench.ask("PUT", "orders", &[&tag], &larger),
+            409,
+            "cannot-change",
+            "max_memory_mb",
+        );
         let renamed = with("cache_id", json!("others"));
         refused(&bench.ask("PUT", "orders", &[&tag], &renamed), 400, "invalid-body", "cache_id");
         let of_file = with("cache_id", json!("quotes"));
-        refused(&bench.ask("PUT", "quotes", &["If-Match: *"], &of_file), 409, "ambiguous-cache", "");
+        refused(
+            &bench.ask("PUT", "quotes", &["If-Match: *"], &of_file),
+            409,
+            "ambiguous-cache",
+            "",
+        );
 
         let wrong = bench.ask("DELETE", "orders", &["If-Match: \"999\""], &Value::Null);
         refused(&wrong, 412, "precondition-failed", "");

@@ -13,6 +13,7 @@ pub mod c1;
 pub mod c2;
 pub mod c3;
 pub mod c4;
+pub mod h1;
 pub mod i1;
 pub mod i2;
 
@@ -36,6 +37,7 @@ pub fn set_up(row: &Row, quick: bool) -> anyhow::Result<Box<dyn Bench>> {
         "C4" => Ok(Box::new(c4::C4::set_up()?)),
         "I1" => Ok(Box::new(i1::I1::set_up(quick)?)),
         "I2" => Ok(Box::new(i2::I2::new(quick))),
+        "H1" => Ok(Box::new(h1::H1::set_up()?)),
         "C1" => Ok(Box::new(c1::C1::set_up(quick)?)),
         other => anyhow::bail!("{other} is in rows.toml, but nothing measures it"),
     }

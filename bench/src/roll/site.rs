@@ -1,0 +1,174 @@
+//! Ten nodes that wait to be deployed, their releases, and a control that is asked by the operator's command.
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use nautilus_tests::lab::node_file::CACHE_PORT;
+use nautilus_tests::lab::{Lab, NetNs, Node, binary};
+use serde_json::{Value, json};
+
+use crate::ground::Ground;
+
+/// Nodes of the site.
+pub const NODES: usize = 10;
+
+/// Nodes that change side by side.
+const UNAVAILABLE_MAX: u64 = 2;
+
+const CACHE_MEMORY_MB: u32 = 16;
+
+/// Programs of a release.
+const PROGRAMS: [&str; 4] =
+    ["nautilus-supervisor", "nautilus-worker", "nautilus-front", "nautilus-capture"];
+
+/// The nodes and their control.
+pub struct Site {
+    // Before the ground it stands on.
+    lab: Lab,
+    deployed: Option<String>,
+    count: u64,
+    ground: Ground,
+}
+
+/// How a deployment went.
+#[derive(Clone, Debug)]
+pub struct Deployed {
+    /// From the request until it was over.
+    pub whole: Duration,
+    /// From the moment it was turned back until it was over.
+    pub back: Option<Duration>,
+    /// The phase it ended in.
+    pub phase: String,
+    /// Why it did not go forward.
+    pub reason: String,
+}
+
+impl Site {
+    /// Starts the nodes, parked, and the control.
+    pub fn start() -> anyhow::Result<Self> {
+        let ground = Ground::new()?;
+        let releases = ground.folder.make("releases")?;
+        open_to_all(&releases)?;
+        for name in ["r1", "r2", "bad"] {
+            add_release(&releases, name)?;
+        }
+        // Its workers end at once.
+        let worker = releases.join("bad/nautilus-worker");
+        std::fs::remove_file(&worker)?;
+        std::fs::write(&worker, "#!/bin/sh\nexit 1\n")?;
+        open_to_all(&worker)?;
+        let mut lab = Lab::start(Arc::clone(&ground.folder), ground.run, NODES, |_, _, file| {
+            file.parked = true;
+            file.releases = Some(releases.clone());
+            file.cache_memory_mb = CACHE_MEMORY_MB;
+            // Two cores for ten workers: each sleeps when it has nothing to do.
+            file.poll = "interrupt";
+            Ok(())
+        })?;
+        lab.start_control()?;
+        Ok(Self { lab, deployed: None, count: 0, ground })
+    }
+
+    /// Where the clients are.
+    pub fn client(&self) -> &Arc<NetNs> {
+        &self.lab.client().namespace
+    }
+
+    /// The caches of all nodes.
+    pub fn caches(&self) -> Vec<SocketAddr> {
+        let cache = |node: &Node| SocketAddr::new(node.member.address.v4().into(), CACHE_PORT);
+        self.lab.nodes().iter().map(cache).collect()
+    }
+
+    /// Deploys all nodes on a release, in place of what was deployed, by one call of the operator's command.
+    pub fn deploy(&mut self, strategy: &str, release: &str) -> anyhow::Result<Deployed> {
+        self.count += 1;
+        let id = format!("h1-{}", self.count);
+        let nodes: Vec<Value> = (1..=NODES).map(|number| node(number, release)).collect();
+        let mut document = json!({
+            "deployment_id": id,
+            "deployment_type": strategy,
+            "nodes": nodes,
+        });
+        if strategy != "all_at_once" {
+            document["max_unavailable"] = json!(UNAVAILABLE_MAX);
+        }
+        if let Some(before) = &self.deployed {
+            document["replaces"] = json!(before);
+        }
+        let file = self.ground.folder.write(&format!("{id}.json"), &document.to_string())?;
+        let begun = Instant::now();
+        let mut child = Command::new(binary("nautilus"))
+            .args(["nodes", "deploy", "--force", "--json", "--control"])
+            .arg(format!("unix:{}", self.lab.control_socket().display()))
+            .arg(&file)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .context("starting nautilus: scripts/bench.sh builds it")?;
+        let stdout = child.stdout.take().context("no standard output")?;
+        let (mut turned, mut last) = (None, Value::Null);
+        for line in BufReader::new(stdout).lines() {
+            let Ok(event) = serde_json::from_str::<Value>(&line?) else { continue };
+            if event["phase"] == "rolling_back" {
+                turned.get_or_insert_with(Instant::now);
+            }
+            if event["phase"].is_string() {
+                last = event;
+            }
+        }
+        let ended = Instant::now();
+        let output = child.wait_with_output()?;
+        let text = |key: &str| last[key].as_str().unwrap_or_default().to_owned();
+        let deployed = Deployed {
+            whole: ended - begun,
+            back: turned.map(|turned| ended - turned),
+            phase: text("phase"),
+            reason: text("reason"),
+        };
+        anyhow::ensure!(
+            !deployed.phase.is_empty(),
+            "nautilus nodes deploy: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        if deployed.phase == "done" {
+            self.deployed = Some(id);
+        }
+        Ok(deployed)
+    }
+}
+
+fn node(number: usize, release: &str) -> Value {
+    json!({
+        "node_id": format!("node{number}"), "region": "equinix_ny4", "node_type": "lab",
+        "cpu_cores": 1, "memory_gb": 1, "target_latency_us": 1_000_000,
+        "max_orders_per_second": 1, "kernel_bypass": true, "cpu_isolation": false,
+        "numa_optimization": false, "release": release,
+    })
+}
+
+fn open_to_all(path: &Path) -> anyhow::Result<()> {
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755))
+        .with_context(|| path.display().to_string())
+}
+
+/// A folder with the programs of this build.
+fn add_release(releases: &Path, name: &str) -> anyhow::Result<()> {
+    let release: PathBuf = releases.join(name);
+    std::fs::create_dir(&release)?;
+    open_to_all(&release)?;
+    for program in PROGRAMS {
+        let (from, to) = (binary(program), release.join(program));
+        if std::fs::hard_link(&from, &to).is_err() {
+            std::fs::copy(&from, &to).with_context(|| from.display().to_string())?;
+        }
+        open_to_all(&to)?;
+    }
+    Ok(())
+}
