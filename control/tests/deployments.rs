@@ -191,7 +191,7 @@ fn events_go_on_where_they_were_left() {
     let socket = Ask::of(&site);
     socket.post(DEPLOY, &nodes.deployment("one", "all_at_once"));
     let path = "/api/v1/edge/operations/op-1/events";
-    let all = Stream::open(&site, path, None).to_end();
+    let all = Stream::open(&site, path, None).until_end();
     assert_eq!(all[0].name, "operation");
     let last = all.last().unwrap();
     assert_eq!((last.name.as_str(), &last.data["is_over"]), ("operation", &json!(true)));
@@ -219,15 +219,15 @@ fn events_go_on_where_they_were_left() {
             assert_eq!(answer.status, 204, "all was seen");
             continue;
         }
-        let rest = answer.to_end();
+        let rest = answer.until_end();
         let names = |events: &[ask::Event]| -> Vec<(String, Value)> {
             events.iter().map(|e| (e.id.clone(), e.data["step"].clone())).collect()
         };
         assert_eq!(names(&rest), names(&all[place + 1..]), "after event {}", event.id);
     }
-    let whole = Stream::open(&site, path, None).to_end();
+    let whole = Stream::open(&site, path, None).until_end();
     assert_eq!(whole.len(), 1, "one that is over is told in one event");
-    let beyond = Stream::open(&site, path, Some("99999999")).to_end();
+    let beyond = Stream::open(&site, path, Some("99999999")).until_end();
     assert_eq!(beyond.len(), 1, "an id that never was");
 }
 

@@ -137,7 +137,7 @@ impl Stream {
         }
     }
 
-    pub fn to_end(mut self) -> Vec<Event> {
+    pub fn until_end(mut self) -> Vec<Event> {
         assert_eq!(self.status, 200);
         std::iter::from_fn(|| self.next()).collect()
     }
