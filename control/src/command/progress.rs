@@ -65,14 +65,18 @@ impl Progress {
         }
     }
 
-    /// In one line.
-    fn line(&self) -> String {
+    /// In one line; a bar says itself how many steps are done.
+    fn line(&self, has_bar: bool) -> String {
+        let steps = match has_bar {
+            true => String::new(),
+            false => format!(" {}/{} steps", self.done, self.count),
+        };
         let reason = match self.reason.as_str() {
             "" => String::new(),
             reason => format!(": {reason}"),
         };
         let step = if self.step.is_empty() { String::new() } else { format!(", {}", self.step) };
-        format!("{} {}/{} steps{step}{reason}", self.phase, self.done, self.count)
+        format!("{}{steps}{step}{reason}", self.phase)
     }
 }
 
@@ -108,7 +112,7 @@ impl Display {
             bar.set_length(progress.count.max(1));
             bar.set_position(progress.done.min(progress.count));
         }
-        self.say(progress.line());
+        self.say(progress.line(self.bar.is_some()));
     }
 
     /// Says something else about it, once.
@@ -142,10 +146,10 @@ mod tests {
         let document =
             json!({"phase": "forward", "is_over": false, "steps_done": 1, "steps_count": 3});
         let mut progress = Progress::of(&document);
-        assert_eq!(progress.line(), "forward 1/3 steps");
+        assert_eq!(progress.line(false), "forward 1/3 steps");
         let mut hear = |name: &str, data: Value| {
             progress.hear(&Event { name: name.into(), data: data.to_string() });
-            (progress.line(), progress.is_over)
+            (progress.line(false), progress.is_over)
         };
         let step =
             json!({"node_id": "a", "action": "warm", "is_rollback": false, "state": "started"});

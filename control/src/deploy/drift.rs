@@ -153,6 +153,7 @@ mod tests {
             attachment: Attachment::Attached,
             reason: String::new(),
             supervisor: None,
+            kill_switch: None,
             workers: Vec::new(),
             caches: Vec::new(),
             interfaces: vec![interface],
