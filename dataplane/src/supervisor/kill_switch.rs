@@ -200,6 +200,6 @@ fn keep(file: &Path, kept: &Kept) -> Result<(), KillSwitchError> {
     let mut open = options.open(&new).map_err(failed("make"))?;
     open.write_all(text.as_bytes()).and_then(|()| open.sync_all()).map_err(failed("write"))?;
     std::fs::rename(&new, file).map_err(failed("name"))?;
-    let dir = file.parent().map_or_else(|| Path::new("/"), |dir| dir);
+    let dir = file.parent().unwrap_or_else(|| Path::new("/"));
     File::open(dir).and_then(|dir| dir.sync_all()).map_err(failed("sync the directory of"))
 }
