@@ -6,6 +6,7 @@ pub mod access;
 pub mod api;
 pub mod attach;
 pub mod audit;
+pub mod cache;
 pub mod caches;
 pub mod catalogue;
 pub mod client;

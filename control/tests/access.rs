@@ -172,7 +172,7 @@ fn what_was_answered_before_a_kill_is_in_the_trail() {
                         for number in 0.. {
                             let path = format!("/api/v1/edge/cache/a-{round}-{worker}-{number}");
                             match connection.ask("PUT", &path, b"") {
-                                Ok((501, _)) => {
+                                Ok((428, _)) => {
                                     paths.push(path);
                                     done.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
                                 }

@@ -11,6 +11,9 @@
 
 pub mod body;
 pub mod cache;
+mod cache_configuration;
+mod cache_item;
+mod conditions;
 pub mod deployments;
 pub mod document;
 mod events;
@@ -18,6 +21,7 @@ pub mod limits;
 pub mod nodes;
 pub mod not_built;
 pub mod operations;
+mod page;
 pub mod parameters;
 pub mod path;
 pub mod probes;
@@ -32,6 +36,7 @@ use axum::http::{Method, StatusCode, Uri};
 use axum::middleware::{from_fn, from_fn_with_state};
 use utoipa_axum::router::OpenApiRouter;
 
+use crate::cache::{EdgeCacheManager, Items};
 use crate::deploy::runner::Deployments;
 use crate::problem::Problem;
 use crate::tls::authority::Authority;
@@ -46,6 +51,10 @@ pub const ROOT: &str = "/api/v1/edge";
 pub struct Managers {
     /// Nodes as they are.
     pub watcher: Watcher,
+    /// Items of their caches.
+    pub items: Arc<Items>,
+    /// Their caches, as they are wanted.
+    pub caches: Arc<EdgeCacheManager>,
     /// Nodes as they are wanted; none without a store.
     pub deployments: Option<Arc<Deployments>>,
 }
@@ -55,6 +64,7 @@ fn routes() -> OpenApiRouter<Managers> {
     OpenApiRouter::with_openapi(document::frame())
         .merge(probes::routes())
         .merge(version::routes())
+        .merge(page::routes())
         .merge(nodes::routes())
         .merge(deployments::routes())
         .merge(operations::routes())
@@ -79,7 +89,7 @@ pub fn router(managers: Managers, authority: Option<Arc<Authority>>) -> Router {
         .layer(from_fn(tag::tagged))
         .layer(from_fn_with_state(known, parameters::refuse_unknown))
         .layer(axum::extract::DefaultBodyLimit::max(limits::BODY_BYTES_MAX))
-        .layer(from_fn_with_state(limits::Limits::new(), limits::limit))
+        .layer(from_fn_with_state(limits::Limits::default(), limits::limit))
 }
 
 async fn wrong_method(method: Method, uri: Uri) -> Problem {

@@ -12,6 +12,7 @@ use utoipa_axum::routes;
 use super::Managers;
 use super::deployments::{blocking, required};
 use super::events::{__path_events, events};
+use super::parameters::Parameters;
 use super::path::Id;
 use crate::access::{AuditNote, RequestId};
 use crate::deploy::operations::{OperationStep, steps};
@@ -151,8 +152,13 @@ async fn operation(State(managers): State<Managers>, Id(id): Id) -> Result<Respo
 /// Turns one back: the nodes begun on become again what they were
 #[utoipa::path(
     post, path = "/api/v1/edge/operations/{operation_id}/abort", tag = "operations",
-    params(("operation_id" = String, Path, description = "An operation")),
+    params(
+        ("operation_id" = String, Path, description = "An operation"),
+        ("dry_run" = Option<bool>, Query, description = "Say what it is, and do nothing"),
+        ("force" = Option<bool>, Query, description = "As of other paths; no rule is in the way here"),
+    ),
     responses(
+        (status = 200, description = "A dry run: the operation as it is", body = OperationDocument),
         (status = 202, description = "It is on its way back", body = OperationDocument),
         (status = 404, description = "`operation-not-found`", body = Problem,
          content_type = "application/problem+json"),
@@ -164,9 +170,16 @@ async fn abort(
     State(managers): State<Managers>,
     Extension(RequestId(request_id)): Extension<RequestId>,
     Id(id): Id,
+    parameters: Parameters,
 ) -> Result<Response, Problem> {
     let deployments = required(&managers)?;
+    let is_dry = parameters.flag("dry_run")?;
+    parameters.flag("force")?;
     blocking(move || {
+        if is_dry {
+            let document = OperationDocument::find(&id, &deployments)?;
+            return Ok(axum::Json(document).into_response());
+        }
         let reason = format!("aborted by request {request_id}");
         deployments.ask(|manager| manager.abort_operation(&id, &reason))?;
         let document = OperationDocument::find(&id, &deployments)?;

@@ -5,9 +5,11 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::Parser;
 use nautilus_control::api::Managers;
+use nautilus_control::cache::{EdgeCacheManager, Items};
 use nautilus_control::config::{Config, ConfigError, DEFAULT_PATH};
 use nautilus_control::deploy::runner::Deployments;
 use nautilus_control::notify::ServiceManager;
@@ -82,7 +84,11 @@ fn serve(config: Config) -> anyhow::Result<()> {
         let count = config.nodes.len();
         let deployments = Deployments::open(&config.deploy, &config.nodes, say)?;
         let watcher = Watcher::start(config.nodes).context("starting the watcher")?;
-        let managers = Managers { watcher, deployments };
+        let items = Arc::new(Items::new(watcher.clone()));
+        let store = deployments.as_ref().map(|deployments| deployments.store());
+        let caches = EdgeCacheManager::start(watcher.clone(), store)
+            .context("starting the keeper of caches")?;
+        let managers = Managers { watcher, deployments, items, caches };
         let server = Server::open(managers, config.listen, &config.security).await?;
         let status = format!("listening on {}, watching {count} nodes", server.url()?);
         say(&status);

@@ -105,6 +105,12 @@ fn compare(node: &NodeStatus, record: &NodeRecord, found: &mut Vec<Drift>) {
         let reason = "it was brought to serve and does not: its health says why";
         add(DriftKind::NotServing, "active", node.state.name(), reason.into());
     }
+    if let (Some(wanted), Some(supervisor)) = (&spec.release, &node.supervisor)
+        && *wanted != supervisor.release
+    {
+        let reason = "its supervisor runs another: deploy it anew, or swap it back";
+        add(DriftKind::Release, wanted, &supervisor.release, reason.into());
+    }
     if spec.node_type.tier() != node.tier {
         let is = serde_json::to_value(node.tier).unwrap_or_default();
         let reason = "its [[node]] names another tier, by whose budget its health is judged";
@@ -116,5 +122,84 @@ fn compare(node: &NodeStatus, record: &NodeRecord, found: &mut Vec<Drift>) {
         let wanted = if spec.kernel_bypass { "true" } else { "false" };
         let reason = format!("interface {} is in mode {}", interface.name, interface.xdp_mode);
         add(DriftKind::KernelBypass, wanted, interface.xdp_mode, reason);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Tier;
+    use crate::deploy::EdgeNodeSpec;
+    use crate::deploy::EdgeNodeType;
+    use crate::status::{InterfaceStatus, Percentiles};
+
+    fn node(node_id: &str) -> NodeStatus {
+        let interface = InterfaceStatus {
+            name: "eth0".into(),
+            ifindex: 2,
+            up: true,
+            xdp_mode: "native",
+            zero_copy: false,
+            queues: 1,
+            mtu_bytes: 1500,
+        };
+        NodeStatus {
+            node_id: node_id.into(),
+            region: None,
+            tier: Tier::Lab,
+            state: Lifecycle::Active,
+            deployment_id: None,
+            lifecycle: None,
+            attachment: Attachment::Attached,
+            reason: String::new(),
+            supervisor: None,
+            workers: Vec::new(),
+            caches: Vec::new(),
+            interfaces: vec![interface],
+            xdp_to_tx: Percentiles::default(),
+            events: Vec::new(),
+        }
+    }
+
+    fn record(state: NodeState) -> NodeRecord {
+        let spec = EdgeNodeSpec {
+            node_id: "a".into(),
+            region: "equinix_ny4".into(),
+            node_type: EdgeNodeType::Lab,
+            cpu_cores: 1,
+            memory_gb: 1,
+            target_latency_us: 100,
+            max_orders_per_second: 1,
+            kernel_bypass: true,
+            cpu_isolation: false,
+            numa_optimization: false,
+            release: None,
+        };
+        NodeRecord { deployment_id: "d".into(), spec, state }
+    }
+
+    fn kinds(node: NodeStatus, record: NodeRecord) -> Vec<DriftKind> {
+        let wanted = Inventory::from([("a".to_owned(), record)]);
+        drift(&[node], &wanted).into_iter().map(|drift| drift.kind).collect()
+    }
+
+    #[test]
+    fn each_difference_is_told_by_itself() {
+        let active = || record(NodeState::Active);
+        assert_eq!(kinds(node("a"), active()), []);
+        let other = NodeStatus { tier: Tier::Ultra, ..node("a") };
+        assert_eq!(kinds(other, active()), [DriftKind::Tier]);
+        let mut other = node("a");
+        other.interfaces[0].xdp_mode = "socket";
+        assert_eq!(kinds(other, active()), [DriftKind::KernelBypass]);
+        let other = NodeStatus { state: Lifecycle::Failed, ..node("a") };
+        assert_eq!(kinds(other, active()), [DriftKind::NotServing]);
+        let (attachment, state) = (Attachment::Unreachable, Lifecycle::Unknown);
+        let other = NodeStatus { attachment, state, ..node("a") };
+        assert_eq!(kinds(other, active()), [DriftKind::MissingNode]);
+        assert_eq!(kinds(node("b"), active()), [DriftKind::UnexpectedNode, DriftKind::MissingNode]);
+        assert_eq!(kinds(node("a"), record(NodeState::Retired)), [DriftKind::UnexpectedNode]);
+        let other = NodeStatus { state: Lifecycle::Failed, ..node("a") };
+        assert_eq!(kinds(other, record(NodeState::Tuning)), [], "a plan is at it");
     }
 }

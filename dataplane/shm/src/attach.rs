@@ -27,12 +27,16 @@
 //! | remove | root, own, `control.user`       | UTF-8 text for an operator  | none                                      |
 //! | start, park, drain, resume, swap | as `remove` | UTF-8 text for an operator  | none                            |
 //! | probe  | root, own, `control.user`       | a [`Probed`]                | none                                      |
+//! | connect | root, own, `control.user`      | its [`CacheName`]           | a connection to the front, for that cache |
 //! | halt, release | root, own, `control.user` | UTF-8 text for an operator | none                                      |
 //!
 //! A refusal's payload may be UTF-8 text that says why. A request of `create` carries the section of the
 //! cache behind its first eight bytes, as in a node file and at most [`SECTION_BYTES_MAX`]; `remove` carries a
 //! [`CacheName`] there. Both are answered when the node has done it, which takes seconds for a large cache. `halt` and
 //! `release` carry the operator's reason there, UTF-8 of at most [`REASON_BYTES_MAX`] bytes, none if he gives none.
+//!
+//! A connection of `connect` speaks memcached's protocol, may read and write, and waits for a front if there is
+//! none at the moment.
 //!
 //! Every other descriptor is opened read-only. This module holds bytes and bounds only, no I/O: the
 //! supervisor writes replies, `control` and same-host readers parse them, and neither trusts the
@@ -124,6 +128,8 @@ pub enum Verb {
     Swap = 12,
     /// Measures the node with packets of its own.
     Probe = 13,
+    /// A connection to the front, by which one cache, named in a [`CacheRequest`], is changed.
+    Connect = 14,
     /// Turns the kill switch on ([`crate::kill_switch`]), for the reason behind the verb.
     Halt = 20,
     /// Turns it off again.
@@ -147,6 +153,7 @@ impl Verb {
             11 => Some(Self::Resume),
             12 => Some(Self::Swap),
             13 => Some(Self::Probe),
+            14 => Some(Self::Connect),
             20 => Some(Self::Halt),
             21 => Some(Self::Release),
             _ => None,

@@ -15,6 +15,7 @@ pub mod fetches;
 pub mod guardian;
 pub mod link;
 pub mod links;
+mod peer;
 pub mod protocol;
 pub mod reads;
 pub mod ring;

@@ -8,7 +8,7 @@ use super::{
 /// Bytes of a [`CacheRequest`].
 pub const CACHE_REQUEST_BYTES: usize = REQUEST_BYTES + CACHE_NAME_BYTES;
 
-/// A request of [`Verb::Cache`] or [`Verb::Hits`]: the eight bytes of a [`Request`], then the cache's name.
+/// A request of [`Verb::Cache`], [`Verb::Hits`] or [`Verb::Connect`]: the eight bytes of a [`Request`], then the cache's name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CacheRequest {
     /// What is asked for of it.
@@ -74,6 +74,8 @@ pub enum Ask<'a> {
     Swap(&'a str),
     /// [`Verb::Probe`] for so many milliseconds.
     Probe(u32),
+    /// [`Verb::Connect`] of this name.
+    Connect(CacheName),
     /// [`Verb::Halt`] for this reason.
     Halt(&'a str),
     /// [`Verb::Release`] for this reason.
@@ -103,6 +105,7 @@ impl<'a> Ask<'a> {
             (Some(Verb::Drain), _) if rest.len() == 4 => Ok(Self::Drain(word(rest, 0))),
             (Some(Verb::Probe), _) if rest.len() == 4 => Ok(Self::Probe(word(rest, 0))),
             (Some(Verb::Swap), Ok(_)) => name_in(rest).map(Self::Swap),
+            (Some(Verb::Connect), Ok(name)) => Ok(Self::Connect(name)),
             (Some(Verb::Create), _) if (1..=SECTION_BYTES_MAX).contains(&rest.len()) => {
                 match std::str::from_utf8(rest) {
                     Ok(section) => Ok(Self::Create(section)),
@@ -139,6 +142,8 @@ mod tests {
             longer[..REQUEST_BYTES].copy_from_slice(&packet);
             assert_eq!(Ask::decode(&longer), Err(AttachError::Length(CACHE_REQUEST_BYTES)));
         }
+        let connect = CacheRequest { verb: Verb::Connect, name }.encode();
+        assert_eq!(Ask::decode(&connect), Ok(Ask::Connect(name)));
         let remove = remove_request(&cache_name("quotes"));
         assert_eq!(Ask::decode(&remove), Ok(Ask::Remove(cache_name("quotes"))));
         assert!(Ask::decode(&remove[..71]).is_err());

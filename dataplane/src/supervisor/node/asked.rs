@@ -16,7 +16,8 @@ use nautilus_shm::life::NodePhase;
 use super::Node;
 use crate::config::Resolved;
 use crate::supervisor::attach::{
-    Access, Answer, Outcome, Reply, attach_answer, cache_answer, hits_answer, memory_of,
+    Access, Answer, Outcome, Reply, attach_answer, cache_answer, connect_answer, hits_answer,
+    memory_of,
 };
 use crate::supervisor::journal::{Event, publish};
 use crate::supervisor::kill_switch;
@@ -43,6 +44,7 @@ impl Node {
         let (explains, workers) = (&mut self.explains, &self.workers);
         let run_dir = self.run_dir.path();
         let (phase, swaps) = (self.life.phase(), !self.swap.is_idle());
+        let drains = resources.control.supervisor().life().drain_until_ns() > 0;
         let mut of_node: Option<(OfNode, OwnedFd)> = None;
         let outcome = self.readers.answer(index, |ask, peer| {
             let mut later = |what| -> io::Result<Reply> {
@@ -74,6 +76,11 @@ impl Node {
                 Ask::Explain(request) => explains
                     .answer(request, (resolved, resources), workers, monotonic_ns())
                     .map(Reply::Give),
+                Ask::Connect(_) if drains => {
+                    let text = "the node drains: it takes no clients".into();
+                    Ok(Reply::Say(Code::Impossible, text))
+                }
+                Ask::Connect(name) => connect_answer(name, caches),
                 Ask::Create(section) => changes.create(section, (resolved, resources), peer),
                 Ask::Remove(name) => changes.remove(name, (resolved, resources), peer),
                 Ask::Halt(reason) => {
