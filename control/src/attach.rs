@@ -140,11 +140,6 @@ pub fn remove_cache(run_dir: &Path, id: &str) -> Result<String, ReachError> {
     Ok(text(&payload))
 }
 
-/// Has the node turn its kill switch on, or off, and says what it said.
-pub fn turn_kill_switch(run_dir: &Path, on: bool, reason: &str) -> Result<String, ReachError> {
-    tell(run_dir, &kill_switch_request(on, reason), ANSWER_MS)
-}
-
 /// A connection to the node's front, by which one of its caches is changed.
 pub fn connect_cache(run_dir: &Path, id: &str) -> Result<OwnedFd, ReachError> {
     let path = run_dir.join(SUPERVISOR_SOCKET);
@@ -155,6 +150,11 @@ pub fn connect_cache(run_dir: &Path, id: &str) -> Result<OwnedFd, ReachError> {
         Some(fd) if found == 1 && said == 1 => Ok(fd),
         _ => Err(ReachError::Descriptors { path, said, found }),
     }
+}
+
+/// Has the node turn its kill switch on, or off, and says what it said.
+pub fn turn_kill_switch(run_dir: &Path, on: bool, reason: &str) -> Result<String, ReachError> {
+    tell(run_dir, &kill_switch_request(on, reason), ANSWER_MS)
 }
 
 /// Has a parked node serve, and says what it said when it does. A node that serves is fine.
