@@ -67,7 +67,12 @@ pub fn turn(
     let switch = resources.control.kill_switch();
     let before = switch.state().unwrap_or_default();
     let was_on = switch.is_on();
-    let (KillSwitchState { is_on, uid, .. }, reason) = (state.clone(), said(&state.reason));
+    let KillSwitchState { is_on, uid, .. } = state;
+    let reason = match said(&state.reason) {
+        // Who says the same again without a reason takes none away.
+        empty if empty.is_empty() && is_on && was_on => before.reason.clone(),
+        reason => reason,
+    };
     if !is_on && !was_on {
         return Ok((None, "the kill switch is off already".into()));
     }
@@ -91,7 +96,7 @@ pub fn turn(
         show(resources, &state)?;
     }
     if is_on && was_on {
-        return Ok((None, "the kill switch is on already; the reason is noted".into()));
+        return Ok((None, format!("the kill switch is on already: {reason}")));
     }
     let because = if reason.is_empty() { String::new() } else { format!(": {reason}") };
     let (kind, text, on_ns) = match is_on {
@@ -200,6 +205,6 @@ fn keep(file: &Path, kept: &Kept) -> Result<(), KillSwitchError> {
     let mut open = options.open(&new).map_err(failed("make"))?;
     open.write_all(text.as_bytes()).and_then(|()| open.sync_all()).map_err(failed("write"))?;
     std::fs::rename(&new, file).map_err(failed("name"))?;
-    let dir = file.parent().map_or_else(|| Path::new("/"), |dir| dir);
+    let dir = file.parent().unwrap_or_else(|| Path::new("/"));
     File::open(dir).and_then(|dir| dir.sync_all()).map_err(failed("sync the directory of"))
 }

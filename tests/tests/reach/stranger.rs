@@ -12,7 +12,8 @@ use std::time::Duration;
 use nautilus_dataplane::supervisor::sys::{recv_packet, send_packet};
 use nautilus_shm::attach::{
     CacheRequest, Code, ExplainRequest, PACKET_BYTES_MAX, ReplyHeader, Request, Verb, cache_name,
-    create_request, kill_switch_request, remove_request,
+    create_request, drain_request, kill_switch_request, probe_request, remove_request,
+    swap_request,
 };
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
 use serde::{Deserialize, Serialize};
@@ -130,11 +131,16 @@ fn try_packets(path: &Path, targets: &Targets) {
         frame: vec![0; 64].into(),
     };
     let section = "id = \"stranger\"\nport = 11999\nmax_memory_mb = 8\n";
-    let requests: [(&str, Vec<u8>); 9] = [
+    let requests: [(&str, Vec<u8>); 14] = [
         ("attach", Request { verb: Verb::Attach }.encode().into()),
         ("status", Request { verb: Verb::Status }.encode().into()),
         ("cache", CacheRequest { verb: Verb::Cache, name: cache }.encode().into()),
         ("hits", CacheRequest { verb: Verb::Hits, name: cache }.encode().into()),
+        ("connect", CacheRequest { verb: Verb::Connect, name: cache }.encode().into()),
+        ("park", Request { verb: Verb::Park }.encode().into()),
+        ("drain", drain_request(1)),
+        ("swap", swap_request("stranger")),
+        ("probe", probe_request(1)),
         ("explain", explain.encode()),
         ("create", create_request(section)),
         ("remove", remove_request(&cache)),
