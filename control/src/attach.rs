@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use nautilus_shm::attach::{
     AttachError, CacheRequest, Code, ExplainRequest, FDS_MAX, PACKET_BYTES_MAX, Probed,
     ReplyHeader, Request, SUPERVISOR_SOCKET, Verb, cache_ids, cache_name, create_request,
-    drain_request, probe_request, remove_request, swap_request,
+    drain_request, kill_switch_request, probe_request, remove_request, swap_request,
 };
 use nautilus_shm::control_region::ControlReader;
 use nautilus_shm::region::RegionError;
@@ -150,6 +150,11 @@ pub fn connect_cache(run_dir: &Path, id: &str) -> Result<OwnedFd, ReachError> {
         Some(fd) if found == 1 && said == 1 => Ok(fd),
         _ => Err(ReachError::Descriptors { path, said, found }),
     }
+}
+
+/// Has the node turn its kill switch on, or off, and says what it said.
+pub fn turn_kill_switch(run_dir: &Path, on: bool, reason: &str) -> Result<String, ReachError> {
+    tell(run_dir, &kill_switch_request(on, reason), ANSWER_MS)
 }
 
 /// Has a parked node serve, and says what it said when it does. A node that serves is fine.

@@ -18,6 +18,7 @@ pub mod explain;
 pub mod health;
 pub mod host;
 pub mod id;
+pub mod kill_switch;
 pub mod link;
 pub mod node_verbs;
 pub mod notify;

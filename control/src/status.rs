@@ -1,5 +1,6 @@
 //! The document of `GET /api/v1/edge/nodes/status` and `nautilus status --json`.
 
+use nautilus_sandbox::Confinement;
 use nautilus_shm::cells::{InterfaceState, WorkerState};
 use nautilus_shm::control_region::HistogramId;
 use nautilus_shm::histogram::HistogramSnapshot;
@@ -12,6 +13,7 @@ use crate::config::Tier;
 use crate::deploy::NodeState;
 use crate::deploy::drift::{Drift, drift};
 use crate::deploy::plan::Inventory;
+use crate::kill_switch::KillSwitchStatus;
 use crate::link::{Attachment, HEARTBEAT_MAX_NS};
 use crate::snapshot::{Cache, Snapshot, Worker};
 use crate::view::NodeView;
@@ -78,6 +80,9 @@ pub struct NodeStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub supervisor: Option<SupervisorStatus>,
+    /// The kill switch; absent for a node never reached.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kill_switch: Option<KillSwitchStatus>,
     /// Worker slots in use.
     pub workers: Vec<WorkerStatus>,
     /// Caches.
@@ -130,6 +135,8 @@ pub struct WorkerStatus {
     pub silence_s: f64,
     /// Share of its time in turns that did something, since it started, 0 to 1.
     pub busy_share: f64,
+    /// What of its confinement it lacks; empty: it is confined.
+    pub unconfined: Vec<&'static str>,
 }
 
 /// A cache.
@@ -277,6 +284,7 @@ impl NodeStatus {
             attachment: node.attachment,
             reason: node.reason.clone(),
             supervisor: snapshot.map(SupervisorStatus::of),
+            kill_switch: snapshot.map(|snapshot| snapshot.kill_switch.clone()),
             workers,
             caches: snapshot.map_or(Vec::new(), |snapshot| {
                 let active = snapshot.active().map(|worker| worker.slot);
@@ -320,6 +328,7 @@ impl WorkerStatus {
             poll: worker.pulse.poll_policy.name(),
             silence_s: seconds(worker.pulse.silent_ns(now_ns)),
             busy_share: if busy + idle > 0.0 { busy / (busy + idle) } else { 0.0 },
+            unconfined: Confinement(worker.confinement).missing().collect(),
         }
     }
 }

@@ -1,9 +1,9 @@
 //! The command as an operator meets it: against the real daemon over TLS, the socket and loopback, and
 //! against servers that lie.
 
-mod support;
 #[path = "support/site.rs"]
 mod site;
+mod support;
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -73,8 +73,10 @@ impl Plain {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        let mut lines = std::io::BufRead::lines(std::io::BufReader::new(child.stderr.take().unwrap()));
-        let line = lines.find(|line| line.as_ref().unwrap().contains("listening on")).unwrap().unwrap();
+        let mut lines =
+            std::io::BufRead::lines(std::io::BufReader::new(child.stderr.take().unwrap()));
+        let line =
+            lines.find(|line| line.as_ref().unwrap().contains("listening on")).unwrap().unwrap();
         let url = line.split("listening on ").nth(1).unwrap().split(',').next().unwrap().to_owned();
         std::thread::spawn(move || lines.for_each(drop));
         let plain = Self { child, url, folder };
@@ -97,7 +99,8 @@ fn a_person_enrols_and_asks_over_tls() {
     let path = |name: &str| site.folder.path().join(name);
     let token_file = path("token");
     std::fs::write(&token_file, token.expose()).unwrap();
-    std::fs::set_permissions(&token_file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    std::fs::set_permissions(&token_file, std::os::unix::fs::PermissionsExt::from_mode(0o600))
+        .unwrap();
     let (reference, folder) = (format!("file:{}", token_file.display()), path("alice"));
     let folder = folder.to_str().unwrap();
     let enrol = ["ca", "enrol", &site.address, "--token", &reference, "--kind", "person"];
@@ -112,7 +115,8 @@ fn a_person_enrols_and_asks_over_tls() {
     let document: Value = serde_json::from_str(&document).unwrap();
     assert_eq!(document["nodes"].as_array().unwrap().len(), 1);
     // What her role does not allow, with the id under which it is on record.
-    let (code, _, said) = told(nautilus(&site.address, &["certificates", "list", "--identity", folder]));
+    let (code, _, said) =
+        told(nautilus(&site.address, &["certificates", "list", "--identity", folder]));
     assert_eq!(code, Some(1));
     let id = said.split("request ").nth(1).unwrap_or_else(|| panic!("{said}")).trim();
     assert!(said.contains("(403): this needs the role admin, not operator"), "{said}");
@@ -129,7 +133,8 @@ fn a_person_enrols_and_asks_over_tls() {
 
     // Nobody is asked who is not of her authority, and without a certificate nobody is asked at all.
     let other = Site::start("");
-    let (code, _, said) = told(nautilus(&other.address, &["nodes", "status", "--identity", folder]));
+    let (code, _, said) =
+        told(nautilus(&other.address, &["nodes", "status", "--identity", folder]));
     assert_eq!(code, Some(3), "{said}");
     assert!(said.contains("certificate"), "{said}");
     let wrong = [format!("https://{}", site.address), "ny4-control:9477".into()];
@@ -262,7 +267,8 @@ fn answers_that_lie_are_bounded_and_named() {
         let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n");
         while stream.write_all(b"x-again: and again and again and again\r\n").is_ok() {}
     });
-    let nothing = format!("http://{}", TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap());
+    let nothing =
+        format!("http://{}", TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap());
     for (control, look, change, reason) in [
         (&nothing, 3, 3, "Connection refused"),
         (&hangs, 3, 5, "no answer within 1 s"),
@@ -326,7 +332,11 @@ fn files_are_checked_compared_and_applied() {
     let (used, draft) = (path("control.toml"), path("draft.toml"));
     let run = |words: &[&str], file: &Path| told(bare(words).arg(file).output().unwrap());
     let text = std::fs::read_to_string(&used).unwrap();
-    std::fs::write(&draft, text.replace("ny4", "ld4").replace("[[node]]", "[[node]]\nid = \"X\"\nno = 1")).unwrap();
+    std::fs::write(
+        &draft,
+        text.replace("ny4", "ld4").replace("[[node]]", "[[node]]\nid = \"X\"\nno = 1"),
+    )
+    .unwrap();
     let (code, said, _) = run(&["config", "check"], &draft);
     assert_eq!(code, Some(2), "{said}");
     let said = said.replace(&format!("{}:", draft.display()), "");

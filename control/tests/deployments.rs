@@ -235,7 +235,8 @@ fn events_go_on_where_they_were_left() {
 fn a_control_that_is_killed_goes_on_where_it_was() {
     for death in 0..8 {
         // Measured for a second, so that there is time to die.
-        let nodes = Nodes { judge_s: 1, ..Nodes::new(3) };
+        let mut nodes = Nodes::new(3);
+        nodes.judge_s = 1;
         let mut site = nodes.site("");
         let body = nodes.deployment("one", "rolling");
         Ask::of(&site).post(DEPLOY, &body);

@@ -14,6 +14,8 @@ use std::process::Command;
 
 use ask::Ask;
 use nautilus_control::roles::Role;
+use nautilus_control::tls::authority::Authority;
+use nautilus_control::tls::identity::Kind;
 use nodes::Nodes;
 use site::DAY;
 
@@ -67,7 +69,18 @@ fn requests_made_from_the_document_get_answers_that_it_names() {
     };
     let nodes = Nodes::new(2);
     let site = nodes.site("");
-    let certificate = site.certificate(Role::Admin, "schemathesis", DAY);
+    // Of the same authority, but not in the list of what it issued: it would revoke itself.
+    let aside = nodes.folder.path().join("aside");
+    std::fs::create_dir_all(aside.join("issued")).unwrap();
+    for entry in std::fs::read_dir(site.folder.path().join("ca")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_file() {
+            std::fs::copy(&path, aside.join(path.file_name().unwrap())).unwrap();
+        }
+    }
+    let authority = Authority::load(&aside).unwrap();
+    let identity = site.identity(Role::Admin, Kind::Person, "schemathesis");
+    let certificate = site::of(&authority, &identity, DAY, &aside);
     let deployment = nodes.deployment("one", "all_at_once");
     assert_eq!(Ask::of(&site).post("/api/v1/edge/nodes/deploy?force=true", &deployment).0, 202);
     nodes.end(&Ask::of(&site), "op-1");

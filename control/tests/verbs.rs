@@ -173,7 +173,8 @@ fn completions_know_every_verb() {
         assert_eq!(output.status.code(), Some(0), "{output:?}");
         let text = String::from_utf8(output.stdout).unwrap();
         for (.., line) in VERBS {
-            let words = line.split(' ').take_while(|word| word.chars().all(|c| c.is_ascii_lowercase()));
+            let words =
+                line.split(' ').take_while(|word| word.chars().all(|c| c.is_ascii_lowercase()));
             for word in words.take(2) {
                 assert!(text.contains(word), "{shell}: {word}");
             }

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use axum::Extension;
-use axum::extract::State;
+use axum::extract::{FromRequestParts, State};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
@@ -80,6 +81,17 @@ pub(super) fn required(managers: &Managers) -> Result<Arc<Deployments>, Problem>
     })
 }
 
+/// The same, asked before anything is read of a body.
+struct Required(Arc<Deployments>);
+
+impl FromRequestParts<Managers> for Required {
+    type Rejection = Problem;
+
+    async fn from_request_parts(_: &mut Parts, managers: &Managers) -> Result<Self, Problem> {
+        required(managers).map(Self)
+    }
+}
+
 /// Runs what waits for a disk on a thread that may.
 pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Problem> + Send + 'static,
@@ -118,12 +130,11 @@ pub(super) async fn blocking<T: Send + 'static>(
     )
 )]
 async fn deploy(
-    State(managers): State<Managers>,
+    Required(deployments): Required,
     parameters: Parameters,
     headers: HeaderMap,
     body::Json(document): body::Json,
 ) -> Result<Response, Problem> {
-    let deployments = required(&managers)?;
     let (is_dry, is_forced) = (parameters.flag("dry_run")?, parameters.flag("force")?);
     let (config, plan_id) = match plan_in(&document)? {
         Some(plan_id) => {

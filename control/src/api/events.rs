@@ -19,8 +19,10 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
+use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use utoipa::ToSchema;
 
 use super::Managers;
 use super::deployments::{blocking, required};
@@ -38,6 +40,18 @@ pub const STREAMS_MAX: usize = 64;
 /// How soon a stream whose client is gone is found.
 const LOOK: Duration = Duration::from_millis(250);
 
+/// One event of the stream.
+#[derive(Serialize, ToSchema)]
+#[allow(dead_code, reason = "it stands for what is streamed in the document alone")]
+pub struct SentEvent {
+    /// `operation`, `step` or `phase`.
+    event: String,
+    /// Where to go on; absent where more of one revision follows.
+    id: Option<String>,
+    /// JSON.
+    data: String,
+}
+
 static STREAMS: LazyLock<Arc<Semaphore>> = LazyLock::new(|| Arc::new(Semaphore::new(STREAMS_MAX)));
 
 /// Every change of an operation as it happens, to its end
@@ -48,7 +62,7 @@ static STREAMS: LazyLock<Arc<Semaphore>> = LazyLock::new(|| Arc::new(Semaphore::
         ("Last-Event-ID" = Option<String>, Header, description = "The id of the last event seen"),
     ),
     responses(
-        (status = 200, description = "Events `operation`, `step`, `phase`", body = String,
+        (status = 200, description = "Events as they happen", body = SentEvent,
          content_type = "text/event-stream"),
         (status = 204, description = "It is over, and its last event was seen"),
         (status = 404, description = "`operation-not-found`", body = Problem,

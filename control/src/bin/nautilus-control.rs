@@ -13,8 +13,10 @@ use nautilus_control::cache::{EdgeCacheManager, Items};
 use nautilus_control::config::{Config, ConfigError, DEFAULT_PATH};
 use nautilus_control::deploy::runner::Deployments;
 use nautilus_control::notify::ServiceManager;
+use nautilus_control::security::folder_of;
 use nautilus_control::serve::Server;
 use nautilus_control::watcher::Watcher;
+use nautilus_sandbox::{Files, Kind};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Watches the nodes of a site and answers HTTP
@@ -71,6 +73,12 @@ fn configuration(arguments: &Arguments) -> Result<Config, ConfigError> {
 
 fn serve(config: Config) -> anyhow::Result<()> {
     use anyhow::Context;
+    // Before there is a second thread, and before anybody can ask anything.
+    let store = config.deploy.store.as_deref().map(folder_of);
+    let write = config.security.written().into_iter().chain(store).collect();
+    let files = Files { read: vec!["/".into()], write };
+    let entered = nautilus_sandbox::enter(Kind::Control, &files);
+    entered.notes.iter().for_each(|note| say(note));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let count = config.nodes.len();

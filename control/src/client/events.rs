@@ -93,7 +93,8 @@ impl EventReader {
 mod tests {
     use super::*;
 
-    const STREAM: &[u8] = b": hello\r\nid: 7\nevent: step\ndata: {\"a\":1}\ndata: b\n\n\rid:bad id\n\
+    const STREAM: &[u8] =
+        b": hello\r\nid: 7\nevent: step\ndata: {\"a\":1}\ndata: b\n\n\rid:bad id\n\
                             data:x\r\r\nevent: empty\n\nid: 8\nnobody: knows\ndata\n\n";
 
     #[test]

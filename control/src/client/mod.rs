@@ -83,7 +83,8 @@ impl Client {
         let end = Instant::now() + self.place.timeout;
         self.runtime.block_on(async {
             let (head, body) = self.begin(call, end).await?.into_parts();
-            let body = within(end, whole(body)).await.map_err(|reason| self.silent(call, reason))?;
+            let body =
+                within(end, whole(body)).await.map_err(|reason| self.silent(call, reason))?;
             Ok(Answer { status: head.status, headers: head.headers, body })
         })
     }
@@ -100,7 +101,8 @@ impl Client {
         let call = call.header("last-event-id", id);
         let (head, body) = self.runtime.block_on(self.begin(&call, end))?.into_parts();
         let kind = head.headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
-        if head.status.is_success() && kind.is_some_and(|kind| kind.starts_with("text/event-stream"))
+        if head.status.is_success()
+            && kind.is_some_and(|kind| kind.starts_with("text/event-stream"))
         {
             let reader = EventReader::after(last_id.into());
             return Ok(Ok(Events { client: self, body, reader, waiting: [].into() }));

@@ -155,9 +155,9 @@ impl Where {
 }
 
 fn usual_files() -> Vec<PathBuf> {
-    let folder = std::env::var_os("XDG_CONFIG_HOME").map(PathBuf::from).or_else(|| {
-        std::env::var_os("HOME").map(|home| Path::new(&home).join(".config"))
-    });
+    let folder = std::env::var_os("XDG_CONFIG_HOME")
+        .map(PathBuf::from)
+        .or_else(|| std::env::var_os("HOME").map(|home| Path::new(&home).join(".config")));
     let own = folder.map(|folder| folder.join("nautilus/client.toml"));
     own.into_iter().chain([PathBuf::from(DEFAULT_FILE)]).collect()
 }

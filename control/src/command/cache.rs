@@ -210,9 +210,7 @@ fn local_list(nodes: &LocalNodes, json: bool) -> Result<Exit, Failure> {
         print(cache_table(&nodes));
     }
     match views.iter().find(|view| view.attachment == Attachment::Unreachable) {
-        Some(view) => {
-            Err(Failure::new(Exit::Unreachable, format!("{}: {}", view.id, view.reason)))
-        }
+        Some(view) => Err(Failure::new(Exit::Unreachable, format!("{}: {}", view.id, view.reason))),
         None => Ok(Exit::Done),
     }
 }

@@ -38,8 +38,9 @@ pub fn read(path: &Path) -> Result<Value, Failure> {
     if named_json || (is_json && !named_toml) {
         return serde_json::from_str(&text).map_err(|error| wrong(error.to_string()));
     }
-    let table: toml::Table =
-        text.parse().map_err(|error: toml::de::Error| wrong(error.to_string().trim_end().into()))?;
+    let table: toml::Table = text
+        .parse()
+        .map_err(|error: toml::de::Error| wrong(error.to_string().trim_end().into()))?;
     Ok(json(toml::Value::Table(table)))
 }
 
@@ -77,7 +78,8 @@ mod tests {
     fn both_languages_say_the_same() {
         let folder = tempfile::tempdir().unwrap();
         let (toml, other) = (folder.path().join("d.toml"), folder.path().join("d"));
-        std::fs::write(&toml, "id = \"a\"\nat = 2026-01-02\n[[nodes]]\ncores = 4\nx = 1.5\n").unwrap();
+        std::fs::write(&toml, "id = \"a\"\nat = 2026-01-02\n[[nodes]]\ncores = 4\nx = 1.5\n")
+            .unwrap();
         let text = r#" {"id": "a", "at": "2026-01-02", "nodes": [{"cores": 4, "x": 1.5}]}"#;
         std::fs::write(&other, text).unwrap();
         assert_eq!(read(&toml).unwrap(), read(&other).unwrap());

@@ -139,22 +139,28 @@ mod tests {
 
     #[test]
     fn events_move_it_on() {
-        let document = json!({"phase": "forward", "is_over": false, "steps_done": 1, "steps_count": 3});
+        let document =
+            json!({"phase": "forward", "is_over": false, "steps_done": 1, "steps_count": 3});
         let mut progress = Progress::of(&document);
         assert_eq!(progress.line(), "forward 1/3 steps");
         let mut hear = |name: &str, data: Value| {
             progress.hear(&Event { name: name.into(), data: data.to_string() });
             (progress.line(), progress.is_over)
         };
-        let step = json!({"node_id": "a", "action": "warm", "is_rollback": false, "state": "started"});
+        let step =
+            json!({"node_id": "a", "action": "warm", "is_rollback": false, "state": "started"});
         assert_eq!(hear("step", step).0, "forward 1/3 steps, a warm started");
         let step = json!({"node_id": "a", "action": "warm", "is_rollback": false, "state": "done"});
         assert_eq!(hear("step", step).0, "forward 2/3 steps, a warm done");
         let phase = json!({"phase": "rolling_back", "reason": "a.judge: late"});
         assert_eq!(hear("phase", phase).0, "rolling_back 2/3 steps, a warm done: a.judge: late");
         let step = json!({"node_id": "a", "action": "drain", "is_rollback": true, "state": "done"});
-        assert_eq!(hear("step", step).0, "rolling_back 2/3 steps, a drain back done: a.judge: late");
-        let end = json!({"phase": "rolled_back", "is_over": true, "steps_count": 3, "reason": "late"});
+        assert_eq!(
+            hear("step", step).0,
+            "rolling_back 2/3 steps, a drain back done: a.judge: late"
+        );
+        let end =
+            json!({"phase": "rolled_back", "is_over": true, "steps_count": 3, "reason": "late"});
         assert_eq!(hear("operation", end), ("rolled_back 0/3 steps: late".into(), true));
         // What nobody knows, or is no document, moves nothing.
         assert!(hear("new", json!([])).1);

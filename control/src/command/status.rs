@@ -102,4 +102,3 @@ pub fn cache_table(nodes: &[NodeStatus]) -> String {
     }
     if rows.len() > 1 { table(&rows) } else { String::new() }
 }
-

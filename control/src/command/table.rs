@@ -135,7 +135,8 @@ mod tests {
         let document = serde_json::json!({
             "a": 1.5, "b": null, "c": true, "d": ["x", 2], "e": [{"f": 1}], "g": {"h": "i"}
         });
-        let columns = [("A", "/a"), ("B", "/b"), ("C", "/c"), ("D", "/d"), ("E", "/e"), ("H", "/g/h")];
+        let columns =
+            [("A", "/a"), ("B", "/b"), ("C", "/c"), ("D", "/d"), ("E", "/e"), ("H", "/g/h")];
         assert_eq!(
             list(&[document], &columns),
             "A    B  C    D    E          H\n1.5  -  yes  x,2  1 entries  i\n"

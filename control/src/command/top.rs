@@ -130,4 +130,3 @@ fn top_table(nodes: &[NodeRates]) -> String {
     }
     text
 }
-

@@ -52,6 +52,7 @@ pub fn region(node_id: &str) -> Arc<ControlRegion> {
         },
     );
     for (slot, state) in [(0, WorkerState::Active), (1, WorkerState::Standby)] {
+        region.set_confinement(slot, nautilus_sandbox::Confinement::WHOLE.0);
         region.worker(slot).set_identity(&WorkerIdentity {
             pid: 1000 + slot as u32,
             state,

@@ -30,6 +30,7 @@ use super::host::{Host, HostError, allowed_cores, facts, settle};
 use super::inspect::Refusal;
 use super::interfaces::Interfaces;
 use super::journal::{Event, milliseconds, publish, say};
+use super::kill_switch;
 use super::mirror::{Mirror, Touched};
 use super::neighbours::Neighbours;
 use super::netlink::{NetlinkError, NetlinkSocket};
@@ -225,6 +226,7 @@ impl Node {
                 (resources, 1)
             }
         };
+        notes.extend(kill_switch::restore(&resources, run_dir.path()));
         let is_parked = seats.iter().all(Option::is_none) && begin == Begin::Parked;
         if is_parked {
             seats.clear();

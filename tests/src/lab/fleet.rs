@@ -24,6 +24,9 @@ const READY_MAX: Duration = Duration::from_secs(30);
 pub const CONTROL_PORT: u16 = 9477;
 const CONTROL_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), CONTROL_PORT);
 
+/// Seconds that a node is measured when it is deployed: enough packets of the nodes' own prober.
+const JUDGE_S: u64 = 1;
+
 /// A member that serves.
 #[derive(Debug)]
 pub struct Node {
@@ -143,11 +146,15 @@ impl Lab {
 
     /// Starts one control process for all nodes, in a namespace of its own, and waits until it answers.
     pub fn start_control(&mut self) -> Result<(), LabError> {
-        let socket = self.control_socket();
-        let store = self.folder.join("control.redb");
         let mut text = format!(
-            "[control]\nlisten = \"{CONTROL_LISTEN}\"\nsocket = {socket:?}\n\
-             store = {{ file = {store:?} }}\n"
+            "[control]\nlisten = \"{CONTROL_LISTEN}\"\nsocket = {:?}\n\n\
+             [control.store]\nfile = {:?}\n\n\
+             [control.deploy]\njudge_s = {JUDGE_S}\njudge_canary_s = {JUDGE_S}\n\n\
+             [control.audit]\ndir = {:?}\nkey = {:?}\n",
+            self.control_socket(),
+            self.folder.join("control.redb"),
+            self.folder.join("audit"),
+            self.folder.join("audit.key"),
         );
         for node in &self.nodes {
             text += &format!(

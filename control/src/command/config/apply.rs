@@ -116,7 +116,9 @@ impl Apply<'_> {
         for one in self.differences.iter().filter(|one| one.takes == Takes::Removal) {
             let id = one.key.trim_start_matches("cache[").trim_end_matches(']');
             if !self.removes {
-                said.push(format!("cache {id} is not in the file and stays: --remove takes it away"));
+                said.push(format!(
+                    "cache {id} is not in the file and stays: --remove takes it away"
+                ));
                 continue;
             }
             match remove_cache(run_dir, id) {

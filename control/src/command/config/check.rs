@@ -7,8 +7,8 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use super::place::{Entry, covers, entries, key_at, line_of, line_of_key, without};
-use crate::config::{Config, ConfigError};
 use crate::command::exit::{Exit, Failure};
+use crate::config::{Config, ConfigError};
 
 /// Problems that are listed at most. Too high: a file that is none at all is read again for each of its lines.
 const PROBLEMS_MAX: usize = 64;
@@ -86,9 +86,9 @@ pub fn check(path: &Path, text: &str, kind: Kind) -> Result<Found, Failure> {
         let Some(problem) = problem else { break };
         let problem = as_in(text, problem);
         // What is missing, or differs, since something wrong was taken out, is no problem of the file.
-        let follows = gone.iter().any(|entry| {
-            covers(&problem.key, &entry.key) || covers(&entry.key, &problem.key)
-        });
+        let follows = gone
+            .iter()
+            .any(|entry| covers(&problem.key, &entry.key) || covers(&entry.key, &problem.key));
         let out = match taken_out(&rest, text, &problem, follows) {
             Some(out) if !problem.key.is_empty() => out,
             _ => {
@@ -101,7 +101,10 @@ pub fn check(path: &Path, text: &str, kind: Kind) -> Result<Found, Failure> {
         if !follows {
             found.problems.push(problem);
         }
-        rest = without(&rest, &out.iter().map(|entry| entry.span.clone()).collect::<Vec<Range<usize>>>());
+        rest = without(
+            &rest,
+            &out.iter().map(|entry| entry.span.clone()).collect::<Vec<Range<usize>>>(),
+        );
         gone.extend(out);
     }
     found.problems.sort_by_key(|problem| problem.line);

@@ -117,7 +117,8 @@ fn compare_caches(
                     let differs = |file: &&String| **file != value && **file != "\"auto\"";
                     let Some(file) = wanted.get(&key).filter(differs) else { continue };
                     let (running, takes) = (Some(value), Takes::Restart);
-                    let one = Difference { key: key.clone(), running, file: Some(file.clone()), takes };
+                    let one =
+                        Difference { key: key.clone(), running, file: Some(file.clone()), takes };
                     all.insert(key, one);
                 }
             }
@@ -158,12 +159,15 @@ fn compare_rest(wanted: &Flat, status: &NodeStatus, all: &mut BTreeMap<String, D
         let file = wanted.get(&key).filter(|file| **file != running).cloned();
         if let Some(file) = file {
             let takes = Takes::Restart;
-            let one = Difference { key: key.clone(), running: Some(running), file: Some(file), takes };
+            let one =
+                Difference { key: key.clone(), running: Some(running), file: Some(file), takes };
             all.entry(key).or_insert(one);
         }
     }
     let named = wanted.keys().filter_map(|key| {
-        key.strip_prefix("interface[")?.strip_suffix("].name").map(|name| (key.clone(), name.to_owned()))
+        key.strip_prefix("interface[")?
+            .strip_suffix("].name")
+            .map(|name| (key.clone(), name.to_owned()))
     });
     for (key, name) in named {
         if !status.interfaces.iter().any(|interface| interface.name == name) {
@@ -207,8 +211,10 @@ mod tests {
 
     #[test]
     fn a_file_differs_key_by_key() {
-        let then = Told::Text("[control]\nlisten = \"127.0.0.1:1\"\n[[node]]\nrun_dir = \"/a\"\n".into());
-        let now = "[control]\nlisten = \"127.0.0.1:2\"\nsocket = \"/s\"\n[[node]]\nrun_dir = \"/a\"\n";
+        let then =
+            Told::Text("[control]\nlisten = \"127.0.0.1:1\"\n[[node]]\nrun_dir = \"/a\"\n".into());
+        let now =
+            "[control]\nlisten = \"127.0.0.1:2\"\nsocket = \"/s\"\n[[node]]\nrun_dir = \"/a\"\n";
         let found = differences(&now.parse().unwrap(), &Other { told: &then, status: None });
         assert_eq!(
             text(&found),
@@ -216,7 +222,10 @@ mod tests {
              control.listen  \"127.0.0.1:1\"  \"127.0.0.1:2\"  restart\n\
              control.socket  -              \"/s\"           restart\n"
         );
-        let same = differences(&now.parse().unwrap(), &Other { told: &Told::Text(now.into()), status: None });
+        let same = differences(
+            &now.parse().unwrap(),
+            &Other { told: &Told::Text(now.into()), status: None },
+        );
         assert_eq!(text(&same), "no differences\n");
         assert_eq!(document(&found)["differences"][1]["takes"], "restart");
     }

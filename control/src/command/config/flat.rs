@@ -62,9 +62,9 @@ pub fn caches(table: &toml::Table) -> BTreeMap<String, toml::Table> {
         Some(Value::Array(items)) => items.iter().filter_map(Value::as_table).collect(),
         _ => Vec::new(),
     };
-    let named = sections.into_iter().filter_map(|section| {
-        Some((section.get("id")?.as_str()?.to_owned(), section.clone()))
-    });
+    let named = sections
+        .into_iter()
+        .filter_map(|section| Some((section.get("id")?.as_str()?.to_owned(), section.clone())));
     named.collect()
 }
 
@@ -81,8 +81,13 @@ mod tests {
         assert_eq!(
             keys,
             [
-                "access.limit[0].rate", "cache[1].id", "cache[q].id", "cache[q].port",
-                "cache[q].readers", "interface[eth0].name", "node.id"
+                "access.limit[0].rate",
+                "cache[1].id",
+                "cache[q].id",
+                "cache[q].port",
+                "cache[q].readers",
+                "interface[eth0].name",
+                "node.id"
             ]
         );
         assert_eq!(flat["cache[q].readers"], "[\"x\"]");

@@ -168,7 +168,8 @@ fn compare(what: &What) -> Result<Compared, Failure> {
                 let id = said("node", "id").unwrap_or_else(|| "node-1".into());
                 Path::new("/run/nautilus").join(id)
             };
-            let run_dir = what.node.clone().or_else(|| said("node", "run_dir")).unwrap_or_else(usual);
+            let run_dir =
+                what.node.clone().or_else(|| said("node", "run_dir")).unwrap_or_else(usual);
             let (_, status) = running::node(&run_dir)?;
             let pid = status.supervisor.as_ref().map_or(0, |supervisor| supervisor.pid);
             (Some(run_dir), Running::of(pid)?, Some(status))
@@ -211,7 +212,9 @@ fn apply_it(
     };
     let target = to.or_else(|| compared.running.file.clone()).or_else(usual);
     let target = target.ok_or_else(|| {
-        Failure::usage("the node was started without a file that can be told: name one by --to FILE")
+        Failure::usage(
+            "the node was started without a file that can be told: name one by --to FILE",
+        )
     })?;
     if !what.json {
         show(what, compared, &[]);

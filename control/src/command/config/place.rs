@@ -33,7 +33,9 @@ fn walk(text: &str, table: &DeTable<'_>, path: &str, found: &mut Vec<Entry>) {
                 section(text, value, &path, found);
                 walk(text, inner, &path, found);
             }
-            DeValue::Array(items) if items.iter().any(|item| begins_with(text, &item.span(), "[[")) => {
+            DeValue::Array(items)
+                if items.iter().any(|item| begins_with(text, &item.span(), "[[")) =>
+            {
                 for (index, item) in items.iter().enumerate() {
                     let path = format!("{path}[{index}]");
                     section(text, item, &path, found);
@@ -52,7 +54,11 @@ fn walk(text: &str, table: &DeTable<'_>, path: &str, found: &mut Vec<Entry>) {
 
 fn section(text: &str, value: &Spanned<DeValue<'_>>, path: &str, found: &mut Vec<Entry>) {
     let span = value.span();
-    found.push(Entry { key: path.into(), span: line_start(text, span.start)..span.end, is_section: true });
+    found.push(Entry {
+        key: path.into(),
+        span: line_start(text, span.start)..span.end,
+        is_section: true,
+    });
 }
 
 fn begins_with(text: &str, span: &Range<usize>, front: &str) -> bool {
@@ -122,15 +128,29 @@ mod tests {
         assert_eq!(
             keys,
             [
-                "access", "access.limit", "access.limit.x", "access.limit.x.y", "cache[0]",
-                "cache[0].id", "cache[0].sources", "cache[1]", "cache[1].id", "node", "node.id", "top"
+                "access",
+                "access.limit",
+                "access.limit.x",
+                "access.limit.x.y",
+                "cache[0]",
+                "cache[0].id",
+                "cache[0].sources",
+                "cache[1]",
+                "cache[1].id",
+                "node",
+                "node.id",
+                "top"
             ]
         );
         assert_eq!(key_at(FILE, FILE.find("10.0").unwrap()), "cache[0].sources");
         assert_eq!(key_at(FILE, FILE.find("\"r\"").unwrap()), "cache[1].id");
         for (key, line) in [
-            ("top", 1), ("node.id", 3), ("node.tier", 2), ("cache[0].sources[0].prefix", 7),
-            ("cache[1].port", 10), ("feed[0].venue", 1),
+            ("top", 1),
+            ("node.id", 3),
+            ("node.tier", 2),
+            ("cache[0].sources[0].prefix", 7),
+            ("cache[1].port", 10),
+            ("feed[0].venue", 1),
         ] {
             assert_eq!(line_of_key(FILE, key), line, "{key}");
         }
@@ -141,7 +161,8 @@ mod tests {
     #[test]
     fn what_is_left_out_leaves_the_rest_where_it_is() {
         let all = entries(FILE);
-        let spans: Vec<_> = all.iter().filter(|e| e.key == "cache[0].sources").map(|e| e.span.clone()).collect();
+        let spans: Vec<_> =
+            all.iter().filter(|e| e.key == "cache[0].sources").map(|e| e.span.clone()).collect();
         let text = without(FILE, &spans);
         assert_eq!((text.len(), text.lines().count()), (FILE.len(), FILE.lines().count()));
         let table: toml::Table = text.parse().unwrap();

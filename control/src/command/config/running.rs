@@ -52,11 +52,14 @@ impl Running {
         };
         let folder = Path::new("/proc").join(pid.to_string());
         let line = std::fs::read(folder.join("cmdline")).map_err(gone)?;
-        let words: Vec<String> =
-            line.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into()).collect();
+        let words: Vec<String> = line
+            .split(|byte| *byte == 0)
+            .map(|word| String::from_utf8_lossy(word).into())
+            .collect();
         let file = words.iter().enumerate().find_map(|(index, word)| {
             let value = word.strip_prefix("--config=");
-            value.or_else(|| (word == "--config").then(|| words.get(index + 1))?.map(String::as_str))
+            value
+                .or_else(|| (word == "--config").then(|| words.get(index + 1))?.map(String::as_str))
         });
         let file = match file {
             None => None,
@@ -67,7 +70,8 @@ impl Running {
         };
         let stat = std::fs::read_to_string(folder.join("stat")).map_err(gone)?;
         // Behind the name, which may hold anything: field 22 of them all, 20 of these.
-        let ticks = stat.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(19)?.parse().ok());
+        let ticks =
+            stat.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(19)?.parse().ok());
         let per_s = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK).ok().flatten();
         let since_boot = clock_gettime(ClockId::CLOCK_BOOTTIME).map(Duration::from).ok();
         let (Some(ticks), Some(per_s), Some(since_boot)) = (ticks, per_s, since_boot) else {
@@ -82,9 +86,8 @@ impl Running {
 
     /// The control that answers at a socket of this host.
     pub fn at_socket(path: &Path) -> Result<Self, Failure> {
-        let gone = |error: String| {
-            Failure::new(Exit::Unreachable, format!("{}: {error}", path.display()))
-        };
+        let gone =
+            |error: String| Failure::new(Exit::Unreachable, format!("{}: {error}", path.display()));
         let stream = UnixStream::connect(path).map_err(|error| gone(error.to_string()))?;
         let peer = getsockopt(&stream.as_fd(), PeerCredentials).map_err(|e| gone(e.to_string()))?;
         match u32::try_from(peer.pid()) {
@@ -136,7 +139,10 @@ pub fn node(run_dir: &Path) -> Result<(NodeView, NodeStatus), Failure> {
         return Err(Failure::new(Exit::Unreachable, "there is no node"));
     };
     if view.attachment == Attachment::Unreachable {
-        return Err(Failure::new(Exit::Unreachable, format!("{}: {}", run_dir.display(), view.reason)));
+        return Err(Failure::new(
+            Exit::Unreachable,
+            format!("{}: {}", run_dir.display(), view.reason),
+        ));
     }
     let status = NodeStatus::of(&view);
     Ok((view, status))
