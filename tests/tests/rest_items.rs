@@ -1,13 +1,16 @@
 //! Items over REST against real nodes in a lab: what is answered, what is refused, and what happens while a
 //! worker, a front, a supervisor or control is dead.
 
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use nautilus_dataplane::replay::generate::GeneratorSpec;
 use nautilus_tests::coherence::Connection;
+use nautilus_tests::feed_source::FeedSource;
 use nautilus_tests::lab::node_file::CACHE_PORT;
-use nautilus_tests::lab::{Folder, Lab, RunId, left_behind, status};
+use nautilus_tests::lab::{Folder, Lab, Process, RunId, binary, left_behind, status};
 use nautilus_tests::rest::{RestAnswer, RestClient, percent_encoded};
 use nautilus_tests::wait::wait_until;
 use nix::sys::signal::{Signal, kill};
@@ -182,6 +185,45 @@ fn keys_values_and_deadlines_are_what_was_asked_for_and_nonsense_is_refused() {
         }
         let longest = format!("{cache}quotes?key={}", "a".repeat(251));
         refused(&bench.raw("GET", &longest, &[], b""), 400, "invalid-parameter");
+    }
+    assert_eq!(left_behind(run), Vec::<String>::new());
+}
+
+#[test]
+#[ignore = "privileged: makes network namespaces and a node"]
+fn a_feeds_record_says_where_it_comes_from_and_when_it_may_not_be_used() {
+    let run = RunId::draw();
+    {
+        let mut bench = Bench::start(run, 1);
+        let spec = GeneratorSpec { seed: 1, symbols: 4, messages: 1_000_000, rate: 2_000 };
+        let source = FeedSource::Generator(spec);
+        let key = source.bbo_keys("nasdaq").unwrap().swap_remove(0).into_bytes();
+        let mut words = source.replay_arguments();
+        words.extend(["--interface", "eth0", "--pace", "2000/s"].map(OsString::from));
+        let (log, venue) = (bench.lab.folder().join("replay.log"), bench.lab.venue());
+        let program = binary("nautilus-replay");
+        let mut replay = Process::start(run, &venue.namespace, program, words, &log).unwrap();
+        wait_until("a record", SOON, || bench.get(&key).status == 200).unwrap();
+
+        let read = bench.get(&key);
+        let number = |name: &str| read.header(name).and_then(|text| text.parse::<u64>().ok());
+        assert_eq!(read.header("suspect"), Some("false"));
+        assert!(number("age-us").is_some_and(|age_us| age_us < 20_000_000), "{read:?}");
+        // In the record: layout version 1, then its length, and from byte 8 on the sequence.
+        let sequence = u64::from_le_bytes(read.body[8..16].try_into().unwrap());
+        assert_eq!(number("source-sequence"), Some(sequence), "{read:?}");
+        refused(&bench.ask("PUT", &key, "", &[], b"x"), 409, "feed-owned");
+        refused(&bench.ask("DELETE", &key, "", &[], b""), 409, "feed-owned");
+
+        // The feed falls silent.
+        replay.kill();
+        wait_until("it is suspect", SOON, || bench.get(&key).status == 503).unwrap();
+        let suspect = bench.get(&key);
+        refused(&suspect, 503, "suspect");
+        assert_eq!(suspect.header("suspect"), Some("true"));
+        let all_the_same = bench.ask("GET", &key, "&suspect=allow", &[], b"");
+        assert_eq!((all_the_same.status, all_the_same.header("suspect")), (200, Some("true")));
+        assert_eq!(all_the_same.body.len(), read.body.len());
     }
     assert_eq!(left_behind(run), Vec::<String>::new());
 }

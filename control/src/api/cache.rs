@@ -1,8 +1,7 @@
 //! `cache/...`: caches, and the items in them.
 
 use axum::Json;
-use axum::body::Body;
-use axum::extract::State;
+use axum::extract::{Request, State};
 use axum::http::HeaderMap;
 use axum::response::Response;
 use utoipa_axum::router::OpenApiRouter;
@@ -144,15 +143,15 @@ async fn store(
     Id(cache_id): Id,
     parameters: Parameters,
     headers: HeaderMap,
-    body: Body,
+    request: Request,
 ) -> Result<Response, Problem> {
     let (items, has_key) = (&managers.items, parameters.bytes("key").is_some());
     let asked = Asked { items, cache_id: &cache_id, parameters: &parameters, headers: &headers };
     if !has_key {
         let (id, parameters) = (&cache_id, &parameters);
-        return cache_configuration::configure(&managers, id, parameters, &headers, body).await;
+        return cache_configuration::configure(&managers, id, parameters, &headers, request).await;
     }
-    asked.store(body).await
+    asked.store(request.into_body()).await
 }
 
 /// Deletes a key; without `key` the cache with all that is in it

@@ -4,15 +4,14 @@ use std::future::Future;
 use std::time::Duration;
 
 use axum::Json;
-use axum::body::{Body, to_bytes};
+use axum::extract::{FromRequest, Request};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::Value;
 
-use super::body::invalid;
+use super::body::{self, invalid};
 use super::cache_item::node;
 use super::conditions::{not_so, put, tags};
-use super::limits::BODY_BYTES_MAX;
 use super::parameters::Parameters;
 use super::{Managers, ROOT};
 use crate::cache::configuration::Refused;
@@ -87,7 +86,7 @@ pub(super) async fn configure(
     id: &str,
     parameters: &Parameters,
     headers: &HeaderMap,
-    body: Body,
+    request: Request,
 ) -> Answer {
     let dry_run = parameters.flag("dry_run")?;
     let Some(demanded) = tags(headers, header::IF_MATCH)? else {
@@ -95,15 +94,11 @@ pub(super) async fn configure(
         let status = StatusCode::PRECONDITION_REQUIRED;
         return Err(Problem::new(status, "precondition-required", "Precondition required", detail));
     };
-    let bytes = to_bytes(body, BODY_BYTES_MAX).await.map_err(|_| {
-        let detail = "a configuration is shorter";
-        Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", "Content too large", detail)
-    })?;
-    let at = |path: &str, reason: String| invalid(vec![FieldProblem { path: path.into(), reason }]);
-    let value: Value = serde_json::from_slice(&bytes).map_err(|error| at("", error.to_string()))?;
+    let body::Json(value) = body::Json::from_request(request, &()).await?;
     let wanted = read(managers, &value)?;
     if wanted.cache_id != id {
-        return Err(at("cache_id", format!("is not {id}, which the path names")));
+        let reason = format!("is not {id}, which the path names");
+        return Err(invalid(vec![FieldProblem { path: "cache_id".into(), reason }]));
     }
     let caches = managers.caches.clone();
     let holds = move |revision| judged(&demanded, Some(revision));
