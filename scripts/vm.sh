@@ -3,9 +3,12 @@
 # devices, a live systemd. In software, some three minutes: for behaviour, never for figures. Never run
 # by test.sh.
 #
-#   scripts/vm.sh            builds the image once, then boots it and runs scripts/vm-guest.sh inside
+#   scripts/vm.sh [engine]   builds the image once, then boots it and runs scripts/vm-guest.sh inside
+#   scripts/vm.sh metal      runs scripts/vm-metal.sh inside: install, units, upgrade, host stages, uninstall
 #   scripts/vm.sh --fresh    builds the image anew
 #   scripts/vm.sh --kvm      boots it by KVM; a nested one may hang before the first line
+#   scripts/vm.sh --here     no virtual machine: the image's systemd in namespaces of this one (scripts/vm-here.sh)
+#   scripts/vm.sh --from DIR takes the programs there; else they are built
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
@@ -17,18 +20,31 @@ GUEST_SECONDS_MAX=1500
 DISK_MIB=3072
 
 fresh=false
+here=false
 accelerator=tcg,thread=multi
-for argument in "$@"; do
-  case "$argument" in
+processor=max
+checks='vm-guest.sh'
+from=
+while [ $# -gt 0 ]; do
+  case "$1" in
+    engine) checks='vm-guest.sh' ;;
+    metal) checks='vm-metal.sh' ;;
     --fresh) fresh=true ;;
-    --kvm) accelerator=kvm ;;
-    *) die "usage: $0 [--fresh] [--kvm]" ;;
+    # A nested hypervisor may refuse to set what it shows of it.
+    --kvm) accelerator=kvm processor=max,arch-capabilities=off ;;
+    --here) here=true ;;
+    --from) from=${2:?} && shift ;;
+    *) die "usage: $0 [--fresh] [--kvm|--here] [--from DIR] [engine|metal]" ;;
   esac
+  shift
 done
 is_root || die "the image is built with debootstrap: run this as root"
 install_packages "${PACKAGES_BUILD[@]}" debootstrap qemu-system-x86 e2fsprogs ||
   die "the virtual machine needs those packages"
-build_release
+if [ -z "$from" ]; then
+  build_release
+  from=$CARGO_TARGET_DIR/release
+fi
 
 vm="$CARGO_TARGET_DIR/vm"
 tree="$vm/tree"
@@ -43,18 +59,21 @@ if [ ! -e "$vm/tree.complete" ] || [ ! -d "$tree" ]; then
 fi
 
 say "the image"
+rm -rf "$tree/opt/nautilus"
 install -d "$tree/opt/nautilus"
-for program in nautilus-supervisor nautilus-worker nautilus-control nautilus nautilus-lab; do
-  install -m 755 "$CARGO_TARGET_DIR/release/$program" "$tree/opt/nautilus/"
+for program in nautilus{,-audit,-ca,-capture,-control,-front,-lab,-replay,-supervisor,-worker}; do
+  # Without line tables, which nobody reads there, and which make the image three times as large.
+  install -s -m 755 "$from/$program" "$tree/opt/nautilus/"
 done
-install -m 755 "$ROOT/scripts/vm-guest.sh" "$tree/opt/nautilus/"
+cp -r "$ROOT/scripts" "$tree/opt/nautilus/scripts"
+if $here; then exec "$ROOT/scripts/vm-here.sh" "$tree" "$checks"; fi
 cat >"$tree/etc/systemd/system/nautilus-guest.service" <<UNIT
 [Unit]
 Description=Checks of Nautilus Edge in a virtual machine
 After=multi-user.target
 [Service]
 Type=oneshot
-ExecStart=/opt/nautilus/vm-guest.sh
+ExecStart=/opt/nautilus/scripts/$checks
 ExecStopPost=/bin/systemctl --no-block poweroff
 StandardOutput=journal+console
 StandardError=journal+console
@@ -70,7 +89,7 @@ initrd=$(find "$tree/boot" -name 'initrd.img-*' | sort -V | tail -n 1)
 [ -n "$kernel" ] && [ -n "$initrd" ] || die "no kernel in $tree/boot"
 say "booting ${kernel##*/} (console: $vm/console.log)"
 status=0
-timeout "$GUEST_SECONDS_MAX" qemu-system-x86_64 -accel "$accelerator" -cpu max -smp 2 -m 2048 \
+timeout "$GUEST_SECONDS_MAX" qemu-system-x86_64 -accel "$accelerator" -cpu "$processor" -smp 2 -m 2048 \
   -kernel "$kernel" -initrd "$initrd" \
   -append "root=/dev/vda rw console=ttyS0 systemd.show_status=false panic=5" \
   -drive "file=$vm/disk.ext4,format=raw,if=virtio" -nic none -no-reboot \

@@ -33,6 +33,8 @@ pub struct Access {
     pub local: LocalRoles,
 }
 
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
 /// Joins a request to its records; handlers find it among the request's extensions, clients in
 /// `x-request-id`.
 #[derive(Clone, Debug)]
@@ -84,17 +86,29 @@ fn actor_of(peer: &Peer, role: Option<Role>) -> Actor {
     Actor { kind, name, role, address: peer.address.clone() }
 }
 
+/// The id that the client gave the request, if it is one that may stand in records.
+fn said_id(request: &Request) -> Option<String> {
+    let said = request.headers().get(REQUEST_ID)?.to_str().ok()?;
+    let is_word = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    let is_valid = (8..=64).contains(&said.len()) && said.bytes().all(is_word);
+    is_valid.then(|| said.to_owned())
+}
+
+fn made_id() -> Option<String> {
+    let mut random = [0; 12];
+    aws_lc_rs::rand::fill(&mut random).ok()?;
+    Some(hex(&random))
+}
+
 async fn guard(State(access): State<Arc<Access>>, mut request: Request, next: Next) -> Response {
     let peer = request.extensions().get::<ConnectInfo<Peer>>().map(|info| info.0.clone());
     let peer = peer.unwrap_or_else(|| Peer {
         address: String::new(),
         proof: Proof::Nothing("the connection does not say whose it is".into()),
     });
-    let mut random = [0; 12];
-    if aws_lc_rs::rand::fill(&mut random).is_err() {
+    let Some(request_id) = said_id(&request).or_else(made_id) else {
         return problem(StatusCode::SERVICE_UNAVAILABLE, "internal", "there are no random numbers");
-    }
-    let request_id = hex(&random);
+    };
     request.extensions_mut().insert(RequestId(request_id.clone()));
     let role = access.role_of(&peer);
     let path = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
@@ -133,7 +147,7 @@ async fn guard(State(access): State<Arc<Access>>, mut request: Request, next: Ne
         })
     };
     if let Ok(value) = HeaderValue::from_str(&request_id) {
-        response.headers_mut().insert(HeaderName::from_static("x-request-id"), value);
+        response.headers_mut().insert(REQUEST_ID, value);
     }
     response
 }

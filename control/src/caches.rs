@@ -1,12 +1,11 @@
-//! `nautilus cache create` and `remove`: what the command line says, as the section of a node file that the
-//! supervisor reads. The supervisor checks all of it; nothing is decided here.
+//! A cache as the command line describes it: the section of a node file for a node's supervisor, or the
+//! document for a control. They check all of it; nothing is decided here.
 
 use std::fmt::Write;
-use std::path::PathBuf;
-use std::process::ExitCode;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
-use nautilus_shm::attach::Code;
+use serde_json::{Map, Value, json};
 
 use crate::attach::{ReachError, create_cache, remove_cache};
 
@@ -15,12 +14,12 @@ use crate::attach::{ReachError, create_cache, remove_cache};
 pub struct CacheToCreate {
     /// Id, unique on the node: [a-z0-9] first, then [a-z0-9_.-], at most 63 in all
     id: String,
-    /// Run directory of the node
-    #[arg(long, value_name = "RUN_DIR")]
-    node: PathBuf,
+    /// Run directory of the node, which is asked without a control
+    #[arg(long, value_name = "RUN_DIR", requires = "port")]
+    pub node: Option<PathBuf>,
     /// UDP and TCP port, unique on the node
     #[arg(long)]
-    port: u16,
+    port: Option<u16>,
     /// Memory of the table, 8..=65536 MiB
     #[arg(long)]
     max_memory_mb: Option<u32>,
@@ -54,9 +53,10 @@ pub struct CacheToRemove {
 impl CacheToCreate {
     /// Its section of a node file.
     fn section(&self) -> String {
-        let mut text = format!("id = {}\nport = {}\n", quoted(&self.id), self.port);
+        let mut text = format!("id = {}\n", quoted(&self.id));
         // Writing to a string does not fail.
         for (key, value) in [
+            ("port", self.port.map(|value| value.to_string())),
             ("max_memory_mb", self.max_memory_mb.map(|value| value.to_string())),
             ("max_value_bytes", self.max_value_bytes.map(|value| value.to_string())),
             ("huge_pages", self.huge_pages.then(|| "true".into())),
@@ -76,24 +76,53 @@ impl CacheToCreate {
         text
     }
 
-    /// Has it made and says how that went.
-    pub fn create(&self) -> ExitCode {
-        tell(create_cache(&self.node, &self.section()))
+    /// Has the node of this run directory make it, and says what it said.
+    pub fn create(&self, run_dir: &Path) -> Result<String, ReachError> {
+        create_cache(run_dir, &self.section())
+    }
+
+    /// The fields of it that were said, as a control reads them.
+    pub fn fields(&self) -> Map<String, Value> {
+        let sources: Vec<Value> = self
+            .sources
+            .iter()
+            .map(|source| {
+                let (prefix, rights) = split_source(source);
+                json!({ "prefix": prefix, "allow": rights })
+            })
+            .collect();
+        let fields = [
+            ("cache_id", Some(json!(self.id))),
+            ("port", self.port.map(Value::from)),
+            ("max_memory_mb", self.max_memory_mb.map(Value::from)),
+            ("max_value_bytes", self.max_value_bytes.map(Value::from)),
+            ("huge_pages", self.huge_pages.then_some(Value::Bool(true))),
+            ("hot_set", self.hot_set.map(Value::from)),
+            ("readers", (!self.readers.is_empty()).then(|| json!(self.readers))),
+            ("sources", (!sources.is_empty()).then_some(Value::Array(sources))),
+        ];
+        let said = fields.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?)));
+        said.collect()
     }
 }
 
 impl CacheToRemove {
-    /// Has it removed and says how that went.
-    pub fn remove(&self) -> ExitCode {
-        tell(remove_cache(&self.node, &self.id))
+    /// Has it removed, and says what the node said.
+    pub fn remove(&self) -> Result<String, ReachError> {
+        remove_cache(&self.node, &self.id)
     }
 }
 
-/// `PREFIX=read,write` as an entry of the list; without rights, none.
-fn source_entry(source: &str) -> String {
+/// `PREFIX=read,write`; without rights, none.
+fn split_source(source: &str) -> (&str, Vec<&str>) {
     let (prefix, rights) = source.split_once('=').unwrap_or((source, ""));
-    let rights: Vec<String> =
-        rights.split(',').filter(|right| !right.is_empty()).map(quoted).collect();
+    (prefix, rights.split(',').filter(|right| !right.is_empty()).collect())
+}
+
+/// The same as an entry of a node file's list.
+fn source_entry(source: &str) -> String {
+    let (prefix, rights) = split_source(source);
+    let rights: Vec<String> = rights.into_iter().map(quoted).collect();
     format!("{{ prefix = {}, allow = [{}] }}", quoted(prefix), rights.join(", "))
 }
 
@@ -112,24 +141,6 @@ fn quoted(text: &str) -> String {
     quoted + "\""
 }
 
-/// 0 done, 1 the node said no, 3 it could not be asked.
-fn tell(answer: Result<String, ReachError>) -> ExitCode {
-    match answer {
-        Ok(said) => {
-            println!("{said}");
-            ExitCode::SUCCESS
-        }
-        Err(error) => {
-            eprintln!("nautilus: {error}");
-            let said_no = matches!(
-                error,
-                ReachError::Refused { code: Code::Refused | Code::NoCache | Code::Impossible, .. }
-            );
-            ExitCode::from(if said_no { 1 } else { 3 })
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -137,8 +148,8 @@ mod tests {
     fn wanted(id: &str) -> CacheToCreate {
         CacheToCreate {
             id: id.into(),
-            node: "/run/n".into(),
-            port: 7,
+            node: Some("/run/n".into()),
+            port: Some(7),
             max_memory_mb: Some(8),
             max_value_bytes: None,
             huge_pages: true,
@@ -155,6 +166,17 @@ mod tests {
                         sources = [{ prefix = \"198.18.0.0/16\", allow = [\"read\", \"write\"] }, \
                         { prefix = \"198.18.1.0/24\", allow = [] }]\n";
         assert_eq!(wanted("q").section(), expected);
+    }
+
+    #[test]
+    fn a_control_is_told_what_was_said_and_no_more() {
+        let expected = json!({
+            "cache_id": "q", "port": 7, "max_memory_mb": 8, "huge_pages": true, "hot_set": false,
+            "readers": ["alice", "61"],
+            "sources": [{"prefix": "198.18.0.0/16", "allow": ["read", "write"]},
+                        {"prefix": "198.18.1.0/24", "allow": []}],
+        });
+        assert_eq!(Value::Object(wanted("q").fields()), expected);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 /// Arguments of such a command.
-#[derive(clap::Args)]
+#[derive(Debug, clap::Args)]
 pub struct Companion {
     /// Arguments and options of the program (--help lists them)
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGUMENT")]
@@ -16,10 +16,11 @@ pub struct Companion {
 
 impl Companion {
     /// Becomes the program. Returns only when it cannot, with what to say.
-    pub fn run(self, name: &str) -> String {
+    /// `verb`: what stands before the arguments.
+    pub fn run(self, name: &str, verb: Option<&str>) -> String {
         let ours = std::env::current_exe().unwrap_or_default();
         let program = ours.with_file_name(name);
-        let error = Command::new(&program).args(self.arguments).exec();
+        let error = Command::new(&program).args(verb).args(self.arguments).exec();
         format!("cannot execute {}: {error}", program.display())
     }
 }

@@ -54,7 +54,7 @@ pub struct NodeSpec {
 }
 
 /// Latency budget classes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Tier {
     /// p99 below 100 us.
@@ -112,6 +112,10 @@ pub enum ConfigError {
         path: PathBuf,
         /// What and where.
         message: String,
+        /// The byte of the text, where that is known.
+        at: Option<usize>,
+        /// What alone.
+        reason: String,
     },
     /// A key nobody reads: probably misspelt.
     #[error("{}: unknown key {key}", path.display())]
@@ -143,8 +147,12 @@ struct File {
 #[derive(Deserialize)]
 struct Control {
     listen: Option<SocketAddr>,
-    #[serde(flatten)]
-    security: SecurityKeys,
+}
+
+/// The same file: read side by side, since what is flattened loses its place.
+#[derive(Deserialize)]
+struct SecurityFile {
+    control: Option<SecurityKeys>,
 }
 
 impl Config {
@@ -164,16 +172,17 @@ impl Config {
         let wrong = |error: toml::de::Error| ConfigError::Parse {
             path: path.into(),
             message: error.to_string().trim_end().into(),
+            at: error.span().map(|span| span.start),
+            reason: error.message().into(),
         };
         let table: toml::Table = text.parse().map_err(wrong)?;
         if let Some(key) = unknown_key(&table) {
             return Err(ConfigError::UnknownKey { path: path.into(), key });
         }
         let file: File = toml::from_str(text).map_err(wrong)?;
-        let (listen, keys) = match file.control {
-            Some(control) => (control.listen, control.security),
-            None => (None, SecurityKeys::default()),
-        };
+        let listen = file.control.and_then(|control| control.listen);
+        let keys: SecurityFile = toml::from_str(text).map_err(wrong)?;
+        let keys = keys.control.unwrap_or_default();
         let security = Security::of(keys).map_err(|(key, reason)| ConfigError::Value {
             path: path.into(),
             key: format!("control.{key}"),

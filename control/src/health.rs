@@ -5,13 +5,14 @@ use nautilus_shm::life::NodePhase;
 use nautilus_shm::metrics::labels::FeedError;
 use nautilus_shm::metrics::{MetricSnapshot, table};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::link::{Attachment, HEARTBEAT_MAX_NS};
 use crate::status::{Lifecycle, NodeStatus, Percentiles};
 use crate::view::NodeView;
 
 /// The verdict, what it rests on, and what was read.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct HealthDocument {
     /// The node's id.
     pub node_id: String,
@@ -25,7 +26,7 @@ pub struct HealthDocument {
 }
 
 /// The verdict.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Health {
     /// Every check holds.
@@ -37,7 +38,7 @@ pub enum Health {
 }
 
 /// One thing looked at.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct Check {
     /// Name, such as `standby_running`.
     pub name: &'static str,

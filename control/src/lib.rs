@@ -3,20 +3,23 @@
 #![deny(unsafe_code)]
 
 pub mod access;
+pub mod api;
 pub mod attach;
 pub mod audit;
 pub mod caches;
 pub mod catalogue;
+pub mod client;
+pub mod command;
 pub mod companion;
 pub mod config;
 pub mod deploy;
 pub mod explain;
 pub mod health;
 pub mod host;
-pub mod http;
 pub mod id;
 pub mod link;
 pub mod node_verbs;
+pub mod notify;
 pub mod packet;
 pub mod peer;
 pub mod problem;

@@ -22,7 +22,7 @@ use crate::config::NodeSpec;
 pub const HEARTBEAT_MAX_NS: u64 = 1_000_000_000;
 
 /// How a node is held.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Attachment {
     /// Mapped, and its supervisor is alive.

@@ -1,9 +1,10 @@
 //! Who may do what: one table. What is not in it needs an admin.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// What somebody may do. Each may do what the ones before may.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
     /// Looks.
@@ -65,10 +66,12 @@ pub const TABLE: &[(&str, &str, Needs)] = &[
     ("GET", "/api/v1/edge/nodes/{node_id}/health", VIEWER),
     ("POST", "/api/v1/edge/nodes/deploy", ADMIN),
     ("POST", "/api/v1/edge/nodes/{node_id}/drain", OPERATOR),
+    ("POST", "/api/v1/edge/nodes/{node_id}/resume", OPERATOR),
     ("POST", "/api/v1/edge/nodes/{node_id}/retire", ADMIN),
     ("GET", "/api/v1/edge/operations", VIEWER),
     ("GET", "/api/v1/edge/operations/{operation_id}", VIEWER),
     ("GET", "/api/v1/edge/operations/{operation_id}/events", VIEWER),
+    ("POST", "/api/v1/edge/operations/{operation_id}/abort", ADMIN),
     ("POST", "/api/v1/edge/placement/activities", OPERATOR),
     ("POST", "/api/v1/edge/placement/optimize", OPERATOR),
     ("GET", "/api/v1/edge/placement/recommendations", VIEWER),

@@ -10,11 +10,11 @@ use anyhow::Context;
 use axum::Router;
 
 use crate::access::{Access, guarded};
+use crate::api::{self, Managers};
 use crate::audit::{Actor, Auditor, Entry, Outcome};
 use crate::peer::Peer;
 use crate::security::Security;
 use crate::tls::authority::Authority;
-use crate::tls::enrolment;
 use crate::tls::listener::{LocalListener, PlainListener, TlsListener};
 use crate::tls::renewal::renew_own;
 use crate::tls::server::ServerTls;
@@ -34,7 +34,7 @@ pub struct Server {
 impl Server {
     /// Opens what the configuration names.
     pub async fn open(
-        routes: Router,
+        managers: Managers,
         listen: SocketAddr,
         security: &Security,
     ) -> anyhow::Result<Self> {
@@ -45,10 +45,7 @@ impl Server {
         let tls = security.tls.clone().map(ServerTls::open).transpose()?.map(Arc::new);
         let authority = security.authority.as_deref().map(Authority::load).transpose()?;
         let authority = authority.map(Arc::new);
-        let routes = match &authority {
-            Some(authority) => routes.merge(enrolment::router(Arc::clone(authority))),
-            None => routes,
-        };
+        let routes = api::router(managers, authority.clone());
         let access = Arc::new(Access { auditor, tls, local: security.local.clone() });
         let tcp = tokio::net::TcpListener::bind(listen)
             .await

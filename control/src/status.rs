@@ -6,6 +6,7 @@ use nautilus_shm::histogram::HistogramSnapshot;
 use nautilus_shm::life::NodePhase;
 use nautilus_shm::metrics::table as metrics;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::config::Tier;
 use crate::link::{Attachment, HEARTBEAT_MAX_NS};
@@ -13,14 +14,14 @@ use crate::snapshot::{Cache, Snapshot, Worker};
 use crate::view::NodeView;
 
 /// Every node.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct StatusDocument {
     /// In the order of the configuration.
     pub nodes: Vec<NodeStatus>,
 }
 
 /// Where a node is in its life, from what its region says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Lifecycle {
     /// Never reached: nothing is known.
@@ -38,7 +39,7 @@ pub enum Lifecycle {
 }
 
 /// One node.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct NodeStatus {
     /// The node's id.
     pub node_id: String,
@@ -69,7 +70,7 @@ pub struct NodeStatus {
 }
 
 /// A supervisor.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct SupervisorStatus {
     /// Process id.
     pub pid: u32,
@@ -90,7 +91,7 @@ pub struct SupervisorStatus {
 }
 
 /// A worker.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct WorkerStatus {
     /// Slot.
     pub worker: usize,
@@ -111,7 +112,7 @@ pub struct WorkerStatus {
 }
 
 /// A cache.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct CacheStatus {
     /// Its id.
     pub cache_id: String,
@@ -140,7 +141,7 @@ pub struct CacheStatus {
 }
 
 /// An interface.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct InterfaceStatus {
     /// Name.
     pub name: String,
@@ -159,7 +160,7 @@ pub struct InterfaceStatus {
 }
 
 /// Latency, in seconds; values are null while nothing was counted.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, ToSchema)]
 pub struct Percentiles {
     /// Values counted.
     pub count: u64,
@@ -174,7 +175,7 @@ pub struct Percentiles {
 }
 
 /// One thing that happened.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct EventStatus {
     /// Counts the node's events, from 1.
     pub sequence: u64,

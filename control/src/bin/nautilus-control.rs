@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
+use nautilus_control::api::Managers;
 use nautilus_control::config::{Config, ConfigError, DEFAULT_PATH};
-use nautilus_control::http;
+use nautilus_control::notify::ServiceManager;
 use nautilus_control::serve::Server;
 use nautilus_control::watcher::Watcher;
 use tokio::signal::unix::{SignalKind, signal};
@@ -71,8 +72,12 @@ fn serve(config: Config) -> anyhow::Result<()> {
     runtime.block_on(async {
         let count = config.nodes.len();
         let watcher = Watcher::start(config.nodes).context("starting the watcher")?;
-        let server = Server::open(http::router(watcher), config.listen, &config.security).await?;
-        say(&format!("listening on {}, watching {count} nodes", server.url()?));
+        let managers = Managers { watcher };
+        let server = Server::open(managers, config.listen, &config.security).await?;
+        let status = format!("listening on {}, watching {count} nodes", server.url()?);
+        say(&status);
+        let manager = ServiceManager::of_environment();
+        manager.ready(&status);
         let (mut terminate, mut interrupt) =
             (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
         let stop = async move {
@@ -84,7 +89,20 @@ fn serve(config: Config) -> anyhow::Result<()> {
         // Answers in progress are dropped: every one of them can be asked again.
         tokio::select! {
             result = server.run(say) => result,
-            () = stop => Ok(()),
+            () = keep_awake(&manager) => Ok(()),
+            () = stop => {
+                manager.stopping();
+                Ok(())
+            }
         }
     })
+}
+
+/// Says from the loop that serves that it turns, as often as the service manager wants to hear it.
+async fn keep_awake(manager: &ServiceManager) {
+    let Some(interval) = manager.interval() else { return std::future::pending().await };
+    loop {
+        manager.alive();
+        tokio::time::sleep(interval).await;
+    }
 }

@@ -37,7 +37,7 @@ pub struct Authority {
 }
 
 /// What was issued, and whether it still counts.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Issued {
     /// Serial number, as hexadecimal.
     pub serial: String,

@@ -11,9 +11,11 @@ use axum::body::Bytes;
 use axum::extract::{ConnectInfo, DefaultBodyLimit, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use axum::routing::post;
-use axum::{Extension, Json, Router};
+use axum::{Extension, Json};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::authority::{Authority, request};
 use super::client::{ClientIdentity, Connection, Trust, config};
@@ -21,6 +23,8 @@ use super::identity::Kind;
 use super::token::Token;
 use super::{TlsError, pem};
 use crate::access::AuditNote;
+use crate::api::body::{JsonBytes, invalid};
+use crate::deploy::fields::FieldProblem;
 use crate::peer::{Peer, Proof};
 use crate::problem::Problem;
 use crate::secret::Secret;
@@ -32,40 +36,46 @@ pub const CERTIFICATE_LIFETIME: Duration = Duration::from_secs(30 * 86_400);
 /// Longest request.
 const BODY_BYTES_MAX: usize = 16 * 1024;
 
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct EnrolRequest {
+    /// As it was given, single use.
     token: String,
+    /// `node` or `person`, as in the token.
     kind: String,
+    /// As in the token.
     name: String,
+    /// A certificate signing request, PEM.
     request: String,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct RenewRequest {
+    /// A certificate signing request, PEM.
     request: String,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize, Deserialize, ToSchema)]
+#[schema(as = IssuedCertificate)]
 struct Answer {
+    /// The certificate and its authority, PEM.
     certificate: String,
 }
 
-/// These two paths and those of `issuing.rs`, answered by this authority.
-pub fn router(authority: Arc<Authority>) -> Router {
-    Router::new()
-        .route("/api/v1/edge/enrol", post(enrol))
-        .route("/api/v1/edge/renew", post(renew))
-        .with_state(Arc::clone(&authority))
-        .merge(super::issuing::router(authority))
+/// These two paths and those of `issuing.rs`.
+pub fn routes() -> OpenApiRouter<Arc<Authority>> {
+    OpenApiRouter::new()
+        .routes(routes!(enrol))
+        .routes(routes!(renew))
+        .merge(super::issuing::routes())
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
 }
 
 pub(super) fn read<T: serde::de::DeserializeOwned>(body: &Bytes) -> Result<T, Problem> {
     serde_json::from_slice(body).map_err(|error| {
         // The text of the error names keys and places; values of ours are strings, which it does not show.
-        Problem::new(StatusCode::BAD_REQUEST, "invalid-body", "Invalid body", error.to_string())
+        invalid(vec![FieldProblem { path: String::new(), reason: error.to_string() }])
     })
 }
 
@@ -75,8 +85,7 @@ pub(super) fn refused(error: &TlsError) -> Problem {
             Problem::new(StatusCode::FORBIDDEN, "not-enrolled", "Not enrolled", reason.clone())
         }
         TlsError::Issue(reason) => {
-            let detail = format!("request: {reason}");
-            Problem::new(StatusCode::BAD_REQUEST, "invalid-body", "Invalid body", detail)
+            invalid(vec![FieldProblem { path: "request".into(), reason: reason.to_string() }])
         }
         _ => {
             let detail = "the authority cannot issue; its log says why";
@@ -89,7 +98,16 @@ pub(super) fn with_note(note: String, response: impl IntoResponse) -> Response {
     (Extension(AuditNote(note)), response).into_response()
 }
 
-async fn enrol(State(authority): State<Arc<Authority>>, body: Bytes) -> Response {
+/// A first certificate, for a token
+#[utoipa::path(
+    post, path = "/api/v1/edge/enrol", tag = "certificates", request_body = EnrolRequest,
+    responses(
+        (status = 200, description = "It is issued", body = Answer),
+        (status = 403, description = "`not-enrolled`", body = Problem,
+         content_type = "application/problem+json"),
+    )
+)]
+async fn enrol(State(authority): State<Arc<Authority>>, JsonBytes(body): JsonBytes) -> Response {
     let asked: EnrolRequest = match read(&body) {
         Ok(asked) => asked,
         Err(problem) => return problem.into_response(),
@@ -112,10 +130,15 @@ async fn enrol(State(authority): State<Arc<Authority>>, body: Bytes) -> Response
     }
 }
 
+/// Another certificate for the one that asks
+#[utoipa::path(
+    post, path = "/api/v1/edge/renew", tag = "certificates", request_body = RenewRequest,
+    responses((status = 200, description = "It is issued", body = Answer))
+)]
 async fn renew(
     State(authority): State<Arc<Authority>>,
     ConnectInfo(peer): ConnectInfo<Peer>,
-    body: Bytes,
+    JsonBytes(body): JsonBytes,
 ) -> Response {
     let asked: RenewRequest = match read(&body) {
         Ok(asked) => asked,

@@ -3,21 +3,23 @@
 
 use std::sync::Arc;
 
-use axum::body::Bytes;
+use axum::Json;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
-use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::TlsError;
-use super::authority::Authority;
+use super::authority::{Authority, Issued};
 use super::enrolment::{read, refused, with_note};
 use super::identity::{Identity, Kind};
 use super::token::TOKEN_LIFETIME;
+use crate::api::body::JsonBytes;
 use crate::roles::Role;
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct TokenRequest {
     kind: Kind,
@@ -25,31 +27,41 @@ struct TokenRequest {
     role: Role,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+struct CertificatesDocument {
+    certificates: Vec<Issued>,
+}
+
+#[derive(Serialize, ToSchema)]
 struct TokenAnswer {
     token: String,
     lifetime_s: u64,
 }
 
-/// The paths, answered by this authority.
-pub fn router(authority: Arc<Authority>) -> Router {
-    Router::new()
-        .route("/api/v1/edge/certificates", get(list))
-        .route("/api/v1/edge/certificates/tokens", post(token))
-        .route("/api/v1/edge/certificates/{serial}/revoke", post(revoke))
-        .with_state(authority)
+/// The paths.
+pub fn routes() -> OpenApiRouter<Arc<Authority>> {
+    OpenApiRouter::new().routes(routes!(list)).routes(routes!(token)).routes(routes!(revoke))
 }
 
+/// Every certificate that was issued
+#[utoipa::path(
+    get, path = "/api/v1/edge/certificates", tag = "certificates",
+    responses((status = 200, description = "In the order of issue", body = CertificatesDocument))
+)]
 async fn list(State(authority): State<Arc<Authority>>) -> Response {
     match authority.issued() {
-        Ok(certificates) => {
-            Json(serde_json::json!({ "certificates": certificates })).into_response()
-        }
+        Ok(certificates) => Json(CertificatesDocument { certificates }).into_response(),
         Err(error) => refused(&error).into_response(),
     }
 }
 
-async fn token(State(authority): State<Arc<Authority>>, body: Bytes) -> Response {
+/// A token to enrol with
+#[utoipa::path(
+    post, path = "/api/v1/edge/certificates/tokens", tag = "certificates",
+    request_body = TokenRequest,
+    responses((status = 200, description = "Shown once, never again", body = TokenAnswer))
+)]
+async fn token(State(authority): State<Arc<Authority>>, JsonBytes(body): JsonBytes) -> Response {
     let asked: TokenRequest = match read(&body) {
         Ok(asked) => asked,
         Err(problem) => return problem.into_response(),
@@ -76,6 +88,12 @@ async fn token(State(authority): State<Arc<Authority>>, body: Bytes) -> Response
     }
 }
 
+/// Takes a certificate back
+#[utoipa::path(
+    post, path = "/api/v1/edge/certificates/{serial}/revoke", tag = "certificates",
+    params(("serial" = String, Path, description = "Its serial number, hexadecimal")),
+    responses((status = 200, description = "It is revoked", body = Issued))
+)]
 async fn revoke(State(authority): State<Arc<Authority>>, Path(serial): Path<String>) -> Response {
     match authority.revoke(&serial) {
         Ok(gone) => with_note(format!("revoked {}", gone.identity), Json(gone)),

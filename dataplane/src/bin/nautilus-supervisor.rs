@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use nautilus_dataplane::app::feed_memory::FeedMemory;
-use nautilus_dataplane::config::PortKind;
+use nautilus_dataplane::config::{self, ConfigError, PortKind};
 use nautilus_dataplane::supervisor::explain::without_node;
 use nautilus_dataplane::supervisor::host::Host;
 use nautilus_dataplane::supervisor::node::{Node, Origin, check};
@@ -24,6 +24,9 @@ struct Arguments {
     /// Check the node file against this host, print what `auto` becomes, and exit.
     #[arg(long)]
     check: bool,
+    /// With --check: the file is for another host. What only that one can say is listed, not checked.
+    #[arg(long, requires = "check")]
+    elsewhere: bool,
     /// Read an explain request of the attach protocol from standard input, answer it by a program filled
     /// from the node file, and exit. For `nautilus explain --config`.
     #[arg(long, conflicts_with = "check")]
@@ -48,7 +51,6 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // Each error names its cause itself.
-            // Each error names its cause itself.
             let _ = writeln!(std::io::stderr(), "nautilus-supervisor: {error}");
             ExitCode::FAILURE
         }
@@ -63,8 +65,18 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
     // Before anything else is opened.
     let waiting = arguments.answer.into_iter().filter_map(inherited_connection).collect();
     let Some(path) = arguments.config else { anyhow::bail!("--config is missing") };
+    if arguments.check && arguments.elsewhere {
+        let text = std::fs::read_to_string(&path)
+            .map_err(|source| ConfigError::Read { path: path.clone(), source })?;
+        let config = config::parse(&text, &path.display().to_string())?;
+        for want in config::wants_of_its_host(&config) {
+            writeln!(std::io::stdout(), "its host must have {want}")?;
+        }
+        writeln!(std::io::stdout(), "{}: fine, as far as can be seen here", path.display())?;
+        return Ok(());
+    }
     if arguments.check {
-        let (resolved, ..) = check(&path)?;
+        let (resolved, _, mirror) = check(&path)?;
         for choice in &resolved.choices {
             writeln!(std::io::stdout(), "{choice}")?;
         }
@@ -83,6 +95,14 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
                     }
                 }
                 Err(error) => writeln!(std::io::stdout(), "cannot start here: {error}")?,
+            }
+        }
+        for name in resolved.config.interface.iter().map(|interface| &interface.name) {
+            if mirror.link_named(name).is_none() {
+                writeln!(
+                    std::io::stdout(),
+                    "there is no interface {name} here: a start is refused until there is"
+                )?;
             }
         }
         writeln!(std::io::stdout(), "{}: fine", path.display())?;

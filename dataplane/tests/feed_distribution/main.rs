@@ -1,11 +1,12 @@
 //! Subscribers of a channel: every record once and in order, over lines that lose; what is refused; what becomes
 //! of those that do not keep up.
 
+mod sessions;
 mod world;
 
-use nautilus_dataplane::feed::distribution::subscriber::{SILENCE_LIMIT_NS, Subscriber};
+use nautilus_dataplane::feed::distribution::subscriber::Subscriber;
 use nautilus_dataplane::feed::distribution::wire::{
-    MESSAGE_BYTES_MAX, Mode, REQUEST_BYTES, Reason, Records, Reply, Request, State, Verb, Verdict,
+    MESSAGE_BYTES_MAX, Mode, REQUEST_BYTES, Reason, Records, Reply, Request, Verb, Verdict,
 };
 use nautilus_dataplane::feed::distribution::{
     DistributionSpec, Entitlement, Entitlements, SlowPolicy,
@@ -103,41 +104,6 @@ fn a_conflated_subscriber_ends_with_the_same_records_and_is_told_what_it_missed(
     assert!(conflated.changes * 4 < full.changes, "{} {}", conflated.changes, full.changes);
     assert!(conflated.left_out > 1_000 && full.left_out == 0);
     assert!(conflated.changes > 100);
-}
-
-#[test]
-fn what_the_channel_doubts_subscribers_doubt_in_the_same_order() {
-    let monday = Day::new(MONDAY, 1, 5, 3_000);
-    let tuesday = Day::new(TUESDAY, 2, 5, 3_000);
-    let mut node = Node::new(spec());
-    let mut clients = [Client::new(source(10, 4_000), 1, everything(), 0, 1)];
-    turns(&mut node, &mut clients, 10);
-    assert!(!clients[0].subscriber.is_believable(node.now_ns), "there is nothing to believe");
-    play(&mut node, &mut clients, &monday.packets[..40]);
-    assert!(clients[0].subscriber.is_believable(node.now_ns));
-    // The lines are silent for longer than their limit, and the worker is not.
-    turns(&mut node, &mut clients, 8_200);
-    assert!(!clients[0].subscriber.is_believable(node.now_ns));
-    play(&mut node, &mut clients, &monday.packets[40..60]);
-    assert!(clients[0].subscriber.is_believable(node.now_ns));
-    // A gap, which nothing heals but another session.
-    play(&mut node, &mut clients, &monday.packets[61..]);
-    assert!(!clients[0].subscriber.is_believable(node.now_ns));
-    play(&mut node, &mut clients, &tuesday.packets);
-    assert!(clients[0].subscriber.is_believable(node.now_ns));
-    clients[0].seen.assert_is_of(&node.keyspace, &everything());
-    let expected = [
-        State::Session,
-        State::Live,
-        State::Suspect,
-        State::Live,
-        State::Suspect,
-        State::Session,
-        State::Live,
-    ];
-    assert_eq!(clients[0].seen.states, expected);
-    // The worker is gone: the subscriber hears no heartbeat.
-    assert!(!clients[0].subscriber.is_believable(node.now_ns + SILENCE_LIMIT_NS + TURN_NS));
 }
 
 #[test]
