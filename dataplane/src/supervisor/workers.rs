@@ -280,6 +280,10 @@ impl Workers {
         }
         // First things first: the packets wait.
         self.promote(context);
+        if let Some(wake) = context.resources.team.wakes.get(self.number as usize) {
+            // It may have been woken to finish, and has not taken that back.
+            let _ = nix::unistd::read(wake, &mut [0; 8]);
+        }
         context.run_dir.remove(&context.run_dir.worker_socket(seat.pid));
         self.bury(context, seat, now_ns);
     }

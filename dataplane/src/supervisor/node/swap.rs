@@ -88,7 +88,7 @@ impl Swap {
 
 /// Name of a release for an operator.
 pub(super) fn named(release: Option<&str>) -> String {
-    release.map_or("the host's programs".into(), |name| format!("release {name}"))
+    release.map_or("the host's release".into(), |name| format!("release {name}"))
 }
 
 impl Node {
@@ -118,7 +118,11 @@ impl Node {
             }
             return;
         }
-        match self.begin_swap(wanted.clone()) {
+        // The host is looked at, by us and by the release, as it was when this supervisor was started.
+        run_on(&self.cores);
+        let begun = self.begin_swap(wanted.clone());
+        run_on(&self.own_cores());
+        match begun {
             Ok(Some(step)) => {
                 self.swap.step = step;
                 self.swap.since_ns = monotonic_ns();
@@ -205,6 +209,7 @@ impl Node {
                 Ok(Err(problem)) => self.end_swap(Err(problem)),
                 Ok(Ok(())) => {
                     let problem = self.become_release(to, &program);
+                    run_on(&self.own_cores());
                     self.forget_swap();
                     self.end_swap(Err(problem));
                 }
@@ -269,6 +274,9 @@ impl Node {
             return self.settle_swap(swap);
         }
         let is_back = swap.failed.is_some();
+        if is_back && now_ns.saturating_sub(self.swap.since_ns) > PATIENCE_NS {
+            return self.stay("its processes do not serve");
+        }
         if !is_back && let Some(problem) = self.problem_of_release(now_ns) {
             let has_new = self
                 .workers
@@ -382,6 +390,7 @@ impl Node {
 
     /// There is no way back either.
     fn stay(&mut self, problem: &str) {
+        run_on(&self.own_cores());
         self.forget_swap();
         self.end_swap(Err(format!("the way back failed as well: {problem}")));
     }
@@ -406,6 +415,13 @@ impl Node {
         if !self.exchange_a_worker() && self.all_serve(|_| true) {
             self.turn_back(reason.into());
         }
+    }
+
+    /// The CPUs that are left to us when the workers have theirs.
+    fn own_cores(&self) -> Vec<u32> {
+        let is_own = |core: &&u32| self.workers.is_empty() || !self.resolved.cores.contains(core);
+        let own: Vec<u32> = self.cores.iter().filter(is_own).copied().collect();
+        if own.is_empty() { self.cores.clone() } else { own }
     }
 
     fn forget_swap(&mut self) {
