@@ -6,7 +6,7 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::memcached::Client;
@@ -87,8 +87,15 @@ fn version(bytes: &[u8]) -> Option<u64> {
     std::str::from_utf8(bytes).ok()?.strip_prefix('v')?.parse().ok()
 }
 
+/// Keys of a client that nobody has used before.
+fn fresh(name: &str) -> String {
+    static CLIENTS: AtomicU64 = AtomicU64::new(0);
+    format!("{name}{}", CLIENTS.fetch_add(1, Ordering::Relaxed))
+}
+
 /// Reads and writes over UDP on the calling thread, in its namespace, until `stop` is set.
 pub fn over_udp(server: SocketAddr, name: &str, stop: &AtomicBool) -> Steady {
+    let name = fresh(name);
     let mut steady = Steady::default();
     let mut known = vec![Known::default(); KEYS];
     let mut client = Client::connect(server, TRY).expect("a socket");
@@ -138,6 +145,7 @@ pub fn over_udp(server: SocketAddr, name: &str, stop: &AtomicBool) -> Steady {
 
 /// The same over TCP, at whichever of the servers takes the client.
 pub fn over_tcp(servers: &[SocketAddr], name: &str, stop: &AtomicBool) -> Steady {
+    let name = fresh(name);
     let mut steady = Steady::default();
     let mut known = vec![vec![Known::default(); KEYS]; servers.len()];
     let (mut at, mut stream): (usize, Option<TcpStream>) = (0, None);

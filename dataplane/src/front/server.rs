@@ -57,10 +57,6 @@ const ADAPTIVE_SPIN_NS: u64 = 50_000;
 /// Between two looks at deadlines, supervisor and counters.
 pub const TICK_NS: u64 = 100_000_000;
 
-/// How long after its start a front also looks for connections by itself, once a tick. A listener wakes
-/// one ring for a connection, and that may still be the ring of a front that was just killed.
-const INHERITED_NS: u64 = 10_000_000_000;
-
 /// Memory of one connection from which it is ended when the front's memory is used up.
 const HELD_BYTES_FAIR: usize = 64 << 10;
 
@@ -98,6 +94,8 @@ pub struct Server<'a> {
     draining: bool,
     /// Since when another front waits; 0 while none does.
     leaving_ns: u64,
+    /// When listeners were last looked at by ourselves.
+    looked_ns: u64,
 }
 
 impl<'a> Server<'a> {
@@ -128,6 +126,7 @@ impl<'a> Server<'a> {
             started_ns: monotonic_ns(),
             draining: false,
             leaving_ns: 0,
+            looked_ns: 0,
         }
     }
 
@@ -142,6 +141,7 @@ impl<'a> Server<'a> {
             let mut busy = false;
             let mut left = self.ring.completed();
             self.now_ns = monotonic_ns();
+            self.look_for_inherited();
             for cache in self.caches.all() {
                 cache.reads.now_ns = self.now_ns;
             }
@@ -171,9 +171,6 @@ impl<'a> Server<'a> {
             }
             if now_ns.saturating_sub(self.ticked_ns) >= TICK_NS {
                 self.ticked_ns = now_ns;
-                if now_ns.saturating_sub(self.started_ns) < INHERITED_NS {
-                    self.accept_waiting();
-                }
                 self.sweep(now_ns);
                 let counts = self.count();
                 if !tick(self, &counts) {
@@ -215,6 +212,9 @@ impl<'a> Server<'a> {
         }
         if self.leaving_ns > 0 {
             return leaving::LEAVING_WAIT_NS;
+        }
+        if self.follows() {
+            return listeners::FOLLOWS_WAIT_NS;
         }
         let idle_ns = monotonic_ns().saturating_sub(self.busy_ns);
         if self.fetches.is_open() || self.snapshots.is_open() {
