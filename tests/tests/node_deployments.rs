@@ -131,8 +131,14 @@ impl Site {
     }
 
     fn client(&self, node: usize) -> Client {
-        let connect = || Client::connect(self.cache(node), Duration::from_secs(2));
-        self.lab.client().namespace.run(connect).unwrap()
+        let client = |timeout| {
+            let connect = || Client::connect(self.cache(node), timeout);
+            self.lab.client().namespace.run(connect).unwrap()
+        };
+        // The link may have been ready later than the node.
+        let mut first = client(Duration::from_millis(100));
+        wait_until("the node answers", SOON, || first.get("absent").is_ok()).unwrap();
+        client(Duration::from_secs(2))
     }
 }
 
