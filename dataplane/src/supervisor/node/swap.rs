@@ -163,7 +163,7 @@ impl Node {
         let program = match &to {
             Some(name) => find(config.supervisor.releases.as_deref(), name)
                 .map_err(|error| impossible(error.to_string()))?,
-            None => self.host_program().map_err(|problem| impossible(problem))?,
+            None => self.host_program().map_err(impossible)?,
         };
         let (done, found) = channel();
         let (name, asked, path) = (named(to.as_deref()), program.clone(), self.path.clone());
