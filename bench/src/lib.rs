@@ -18,6 +18,7 @@ pub mod row;
 pub mod rows;
 pub mod run;
 pub mod several;
+pub mod site;
 pub mod stage;
 pub mod syscalls;
 pub mod tcp;

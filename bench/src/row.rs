@@ -183,7 +183,10 @@ mod tests {
         let ids: Vec<_> = rows.row.iter().map(|row| row.id.as_str()).collect();
         assert_eq!(
             ids,
-            ["A1", "A2", "A3", "A4", "A5", "A6", "A7", "B1", "B3", "C1", "C2", "C3", "C4"]
+            [
+                "A1", "A2", "A3", "A4", "A5", "A6", "A7", "B1", "B3", "C1", "C2", "C3", "C4", "I1",
+                "I2"
+            ]
         );
         assert!(rows.get("a2").is_some() && rows.get("A9").is_none());
     }
@@ -225,6 +228,10 @@ mod tests {
         assert_eq!(limits("C3", "p99"), (1.0, 0.8));
         assert_eq!(limits("C3", "p99_above_spin_probe"), (50.0, 15.0));
         assert_eq!(limits("C4", "healed_ms"), (1000.0, 250.0));
+        assert_eq!(limits("I1", "errors"), (0.0, 0.0));
+        assert_eq!(limits("I1", "reconnects"), (0.0, 0.0));
+        assert_eq!(limits("I2", "events_per_s"), (100_000.0, 500_000.0));
+        assert_eq!(limits("I2", "undetected"), (0.0, 0.0));
     }
 
     #[test]

@@ -5,9 +5,9 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 
 use nautilus_shm::attach::{
-    AttachError, Code, ExplainRequest, FDS_MAX, PACKET_BYTES_MAX, Probed, ReplyHeader, Request,
-    SUPERVISOR_SOCKET, Verb, cache_ids, cache_name, create_request, drain_request, probe_request,
-    remove_request, swap_request,
+    AttachError, CacheRequest, Code, ExplainRequest, FDS_MAX, PACKET_BYTES_MAX, Probed,
+    ReplyHeader, Request, SUPERVISOR_SOCKET, Verb, cache_ids, cache_name, create_request,
+    drain_request, kill_switch_request, probe_request, remove_request, swap_request,
 };
 use nautilus_shm::control_region::ControlReader;
 use nautilus_shm::region::RegionError;
@@ -138,6 +138,23 @@ pub fn remove_cache(run_dir: &Path, id: &str) -> Result<String, ReachError> {
     let path = run_dir.join(SUPERVISOR_SOCKET);
     let (_, payload, _) = ask(&path, &remove_request(&cache_name(id)), CHANGE_MS)?;
     Ok(text(&payload))
+}
+
+/// A connection to the node's front, by which one of its caches is changed.
+pub fn connect_cache(run_dir: &Path, id: &str) -> Result<OwnedFd, ReachError> {
+    let path = run_dir.join(SUPERVISOR_SOCKET);
+    let request = CacheRequest { verb: Verb::Connect, name: cache_name(id) }.encode();
+    let (header, _, mut fds) = ask(&path, &request, ANSWER_MS)?;
+    let (said, found) = (header.fds as usize, fds.len());
+    match fds.pop() {
+        Some(fd) if found == 1 && said == 1 => Ok(fd),
+        _ => Err(ReachError::Descriptors { path, said, found }),
+    }
+}
+
+/// Has the node turn its kill switch on, or off, and says what it said.
+pub fn turn_kill_switch(run_dir: &Path, on: bool, reason: &str) -> Result<String, ReachError> {
+    tell(run_dir, &kill_switch_request(on, reason), ANSWER_MS)
 }
 
 /// Has a parked node serve, and says what it said when it does. A node that serves is fine.

@@ -1,5 +1,7 @@
 //! The document of `GET /api/v1/edge/nodes/{node_id}/health`: one node, judged.
 
+use nautilus_sandbox::Confinement;
+use nautilus_shm::cells::WorkerState;
 use nautilus_shm::control_region::HistogramId;
 use nautilus_shm::life::NodePhase;
 use nautilus_shm::metrics::labels::FeedError;
@@ -8,6 +10,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::link::{Attachment, HEARTBEAT_MAX_NS};
+use crate::snapshot::{Snapshot, Worker};
 use crate::status::{Lifecycle, NodeStatus, Percentiles};
 use crate::view::NodeView;
 
@@ -128,8 +131,32 @@ fn checks(node: &NodeView) -> Vec<Check> {
         }
     };
     checks.push(check);
+    let switch = &snapshot.kill_switch;
+    checks.push(Check::new("kill_switch_off", !switch.on, crate::kill_switch::shown(switch)));
+    checks.push(confined(snapshot));
     checks.extend(feed_memory(&snapshot.worker_metrics()));
     checks
+}
+
+/// Whether every process has given up what it does not need. A kernel without some of that is seen here, too.
+fn confined(snapshot: &Snapshot) -> Check {
+    let alive = |worker: &&Worker| {
+        matches!(worker.identity.state, WorkerState::Active | WorkerState::Standby)
+    };
+    let workers = snapshot.workers.iter().filter(alive);
+    let workers = workers.map(|worker| (format!("worker {}", worker.slot), worker.confinement));
+    // Who never said a thing is not there.
+    let others = snapshot.confinements.iter().filter(|(_, word)| *word != 0);
+    let others = others.map(|(name, word)| ((*name).to_owned(), *word));
+    let lacking = workers.chain(others).filter_map(|(name, word)| {
+        let missing: Vec<&str> = Confinement(word).missing().collect();
+        (!missing.is_empty()).then(|| format!("{name} lacks {}", missing.join(", ")))
+    });
+    let lacking: Vec<String> = lacking.collect();
+    match lacking.is_empty() {
+        true => Check::new("confined", true, "every process is confined"),
+        false => Check::new("confined", false, lacking.join("; ")),
+    }
 }
 
 /// Whether the books of the node's feeds had room for their day; nothing for a node without feeds.

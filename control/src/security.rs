@@ -1,7 +1,7 @@
 //! What `[control]` says about access: TLS, the authority, the users of this host, the audit trail.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -26,6 +26,12 @@ pub struct Security {
     pub local: LocalRoles,
     /// The audit trail.
     pub audit: Option<AuditOptions>,
+}
+
+/// The folder that a file is in.
+pub fn folder_of(file: &Path) -> PathBuf {
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
+    folder.map_or_else(|| PathBuf::from("."), Path::to_owned)
 }
 
 /// The keys as they stand in the file.
@@ -87,6 +93,15 @@ pub fn unknown_key(control: &toml::Table) -> Option<String> {
 }
 
 impl Security {
+    /// Folders that the daemon writes in: of the trail and its key, of a certificate that it renews, of its socket; and
+    /// the authority's.
+    pub fn written(&self) -> Vec<PathBuf> {
+        let mut files: Vec<&PathBuf> = self.socket.iter().collect();
+        files.extend(self.tls.iter().map(|tls| &tls.certificate));
+        files.extend(self.audit.iter().flat_map(|audit| [&audit.dir, &audit.key]));
+        files.into_iter().map(|file| folder_of(file)).chain(self.authority.clone()).collect()
+    }
+
     /// Checks what the file says. An error is the key's path below `[control]`, and what is wrong.
     pub fn of(keys: SecurityKeys) -> Result<Self, (String, String)> {
         let tls = keys.tls.map(|tls| TlsFiles {

@@ -17,6 +17,8 @@ use nautilus_shm::histogram::HistogramSnapshot;
 use nautilus_shm::life::{NodePhase, Release};
 use nautilus_shm::metrics::{MetricSnapshot, Owner};
 
+use crate::kill_switch::KillSwitchStatus;
+
 /// Events a snapshot keeps, the latest.
 const EVENTS_KEPT: usize = 32;
 
@@ -39,6 +41,10 @@ pub struct Snapshot {
     pub release: Release,
     /// The last gap in service; 0 if none.
     pub last_gap_ns: u64,
+    /// The kill switch.
+    pub kill_switch: KillSwitchStatus,
+    /// What the front and the capture process have given up, 0 where there is none.
+    pub confinements: [(&'static str, u64); 2],
     /// Worker slots that have had a process.
     pub workers: Vec<Worker>,
     /// Caches, by place; no id stands twice.
@@ -90,6 +96,8 @@ pub struct Worker {
     pub identity: WorkerIdentity,
     /// What it says about itself.
     pub pulse: WorkerPulse,
+    /// What it has given up; 0 if it said nothing.
+    pub confinement: u64,
     /// Its numbers.
     pub metrics: MetricSnapshot,
     /// Its histograms, in the order of [`HISTOGRAMS`].
@@ -110,6 +118,7 @@ impl Snapshot {
                 slot,
                 identity,
                 pulse: view.pulse(),
+                confinement: region.confinement(slot),
                 metrics: region.metrics(slot),
                 histograms: histograms(slot),
             })
@@ -119,8 +128,9 @@ impl Snapshot {
         let supervisor = region.supervisor();
         let mut events = region.events(0).events;
         events.drain(..events.len().saturating_sub(EVENTS_KEPT));
+        let now_ns = monotonic_ns();
         Self {
-            now_ns: monotonic_ns(),
+            now_ns,
             supervisor: supervisor.identity().unwrap_or_default(),
             supervisor_silence_ns: crate::link::silence_ns(region),
             serving: supervisor.is_serving(),
@@ -128,6 +138,9 @@ impl Snapshot {
             drain_until_ns: supervisor.drain_until_ns(),
             release: supervisor.release().unwrap_or_default(),
             last_gap_ns: supervisor.last_gap_ns(),
+            kill_switch: KillSwitchStatus::of(region, now_ns),
+            confinements: [("front", FRONT_PROCESS), ("capture", CAPTURE_PROCESS)]
+                .map(|(name, process)| (name, region.confinement(process))),
             workers,
             caches,
             interfaces: (0..INTERFACES_MAX)

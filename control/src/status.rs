@@ -1,5 +1,6 @@
 //! The document of `GET /api/v1/edge/nodes/status` and `nautilus status --json`.
 
+use nautilus_sandbox::Confinement;
 use nautilus_shm::cells::{InterfaceState, WorkerState};
 use nautilus_shm::control_region::HistogramId;
 use nautilus_shm::histogram::HistogramSnapshot;
@@ -9,6 +10,10 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::config::Tier;
+use crate::deploy::NodeState;
+use crate::deploy::drift::{Drift, drift};
+use crate::deploy::plan::Inventory;
+use crate::kill_switch::KillSwitchStatus;
 use crate::link::{Attachment, HEARTBEAT_MAX_NS};
 use crate::snapshot::{Cache, Snapshot, Worker};
 use crate::view::NodeView;
@@ -18,6 +23,14 @@ use crate::view::NodeView;
 pub struct StatusDocument {
     /// In the order of the configuration.
     pub nodes: Vec<NodeStatus>,
+    /// What is not as the store wants it; absent where no store was asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub drift: Option<Vec<Drift>>,
+    /// Why the store could not be asked.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    #[schema(required = false)]
+    pub store_trouble: String,
 }
 
 /// Where a node is in its life, from what its region says.
@@ -49,14 +62,27 @@ pub struct NodeStatus {
     pub tier: Tier,
     /// Where it is in its life.
     pub state: Lifecycle,
+    /// The deployment that wants it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub deployment_id: Option<String>,
+    /// Where plans have brought it, as the store has it; `state` is what it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub lifecycle: Option<NodeState>,
     /// How control holds it.
     pub attachment: Attachment,
     /// Why it is not attached.
     #[serde(skip_serializing_if = "String::is_empty")]
+    #[schema(required = false)]
     pub reason: String,
     /// Absent for a node never reached.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub supervisor: Option<SupervisorStatus>,
+    /// The kill switch; absent for a node never reached.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kill_switch: Option<KillSwitchStatus>,
     /// Worker slots in use.
     pub workers: Vec<WorkerStatus>,
     /// Caches.
@@ -109,6 +135,8 @@ pub struct WorkerStatus {
     pub silence_s: f64,
     /// Share of its time in turns that did something, since it started, 0 to 1.
     pub busy_share: f64,
+    /// What of its confinement it lacks; empty: it is confined.
+    pub unconfined: Vec<&'static str>,
 }
 
 /// A cache.
@@ -192,7 +220,21 @@ pub struct EventStatus {
 impl StatusDocument {
     /// The document of these nodes.
     pub fn of(nodes: &[NodeView]) -> Self {
-        Self { nodes: nodes.iter().map(NodeStatus::of).collect() }
+        let nodes = nodes.iter().map(NodeStatus::of).collect();
+        Self { nodes, drift: None, store_trouble: String::new() }
+    }
+
+    /// The same, held against what the store wants.
+    pub fn with_wanted(mut self, wanted: &Inventory) -> Self {
+        for node in &mut self.nodes {
+            let Some(record) = wanted.get(&node.node_id) else { continue };
+            node.lifecycle = Some(record.state);
+            if record.state != NodeState::Retired {
+                node.deployment_id = Some(record.deployment_id.clone());
+            }
+        }
+        self.drift = Some(drift(&self.nodes, wanted));
+        self
     }
 }
 
@@ -237,9 +279,12 @@ impl NodeStatus {
             region: node.region.clone(),
             tier: node.tier,
             state: Lifecycle::of(node),
+            deployment_id: None,
+            lifecycle: None,
             attachment: node.attachment,
             reason: node.reason.clone(),
             supervisor: snapshot.map(SupervisorStatus::of),
+            kill_switch: snapshot.map(|snapshot| snapshot.kill_switch.clone()),
             workers,
             caches: snapshot.map_or(Vec::new(), |snapshot| {
                 let active = snapshot.active().map(|worker| worker.slot);
@@ -283,6 +328,7 @@ impl WorkerStatus {
             poll: worker.pulse.poll_policy.name(),
             silence_s: seconds(worker.pulse.silent_ns(now_ns)),
             busy_share: if busy + idle > 0.0 { busy / (busy + idle) } else { 0.0 },
+            unconfined: Confinement(worker.confinement).missing().collect(),
         }
     }
 }

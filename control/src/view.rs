@@ -27,8 +27,6 @@ impl NodeView {
     pub fn of(link: &Link) -> Self {
         let snapshot = link.attached.as_ref().map(|attached| Snapshot::take(&attached.region));
         let said = snapshot.as_ref().map(|snapshot| snapshot.supervisor.node_id.clone());
-        let folder = link.spec.run_dir.file_name().map(|n| n.to_string_lossy().into_owned());
-        let id = link.spec.id.clone().or(said.filter(|id| id::is_valid(id))).or(folder);
         let attachment = link.attachment();
         let reason = match attachment {
             Attachment::Attached => String::new(),
@@ -36,7 +34,7 @@ impl NodeView {
             _ => link.reason.clone(),
         };
         Self {
-            id: id.unwrap_or_else(|| "unknown".into()),
+            id: id_of(link, said),
             region: link.spec.region.clone(),
             tier: link.spec.tier,
             attachment,
@@ -44,4 +42,35 @@ impl NodeView {
             snapshot,
         }
     }
+}
+
+/// The id of a node that says `said` of itself.
+fn id_of(link: &Link, said: Option<String>) -> String {
+    let folder = || link.spec.run_dir.file_name().map(|n| n.to_string_lossy().into_owned());
+    let id = link.spec.id.clone().or(said.filter(|id| id::is_valid(id))).or_else(folder);
+    id.unwrap_or_else(|| "unknown".into())
+}
+
+/// The ids of all nodes, without reading more of them. Nodes that claim the same id are told apart by a number
+/// at its end: two series of one name would spoil the whole scrape.
+pub fn ids(links: &[Link]) -> Vec<String> {
+    let said = |link: &Link| {
+        let attached = link.attached.as_ref()?;
+        Some(attached.region.supervisor().identity().unwrap_or_default().node_id)
+    };
+    distinct(links.iter().map(|link| id_of(link, said(link))))
+}
+
+/// The same ids, each of them once.
+pub fn distinct(ids: impl Iterator<Item = String>) -> Vec<String> {
+    let mut all: Vec<String> = Vec::new();
+    for stem in ids {
+        let (mut id, mut number) = (stem.clone(), 2);
+        while all.contains(&id) {
+            id = format!("{stem}.{number}");
+            number += 1;
+        }
+        all.push(id);
+    }
+    all
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::config::NodeSpec;
 use crate::link::Link;
-use crate::view::NodeView;
+use crate::view::{NodeView, distinct};
 
 /// Pause between two looks at all nodes. Too low: supervisors answer attach requests all day while
 /// one is down; too high: a node that came back is reported late.
@@ -57,25 +57,23 @@ impl Watcher {
         views(&links)
     }
 
+    /// Every node, as it is held.
+    pub fn links(&self) -> Vec<Link> {
+        self.lock().clone()
+    }
+
     fn lock(&self) -> MutexGuard<'_, Vec<Link>> {
         // A list of clones is whole whatever its last holder was doing.
         self.links.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Every node, read now. Nodes that claim the same id are told apart by a number at its end: two
-/// series of one name would spoil the whole scrape.
+/// Every node, read now; their ids are those of [`crate::view::ids`].
 pub fn views(links: &[Link]) -> Vec<NodeView> {
-    let mut views: Vec<NodeView> = Vec::with_capacity(links.len());
-    for link in links {
-        let mut view = NodeView::of(link);
-        let stem = view.id.clone();
-        let mut number = 2;
-        while views.iter().any(|other| other.id == view.id) {
-            view.id = format!("{stem}.{number}");
-            number += 1;
-        }
-        views.push(view);
+    let mut views: Vec<NodeView> = links.iter().map(NodeView::of).collect();
+    let ids = distinct(views.iter().map(|view| view.id.clone()));
+    for (view, id) in views.iter_mut().zip(ids) {
+        view.id = id;
     }
     views
 }

@@ -176,8 +176,10 @@ fn tables_and_documents_come_over_loopback_and_socket() {
         assert_eq!(code, Some(0), "{said}");
         assert_eq!(
             table,
-            "NODE    REGION  TIER  STATE   CONTROL   WORKERS  CACHES  P50 us  P99 us  P99.9 us  REASON\n\
-             node-1  ny4     lab   active  attached  2        2       8.1     91.1    91.1      -\n"
+            "NODE    REGION  TIER  STATE   LIFE  DEPLOYMENT  CONTROL   WORKERS  CACHES  P50 us  P99 us  \
+             P99.9 us  REASON\n\
+             node-1  ny4     lab   active  -     -           attached  2        2       8.0     90.0    \
+             90.0      -\n"
         );
         let (code, text, _) = told(nautilus(&control, &["nodes", "health", "node-1"]));
         assert_eq!(code, Some(0));
@@ -245,7 +247,7 @@ const CHANGE: [&str; 6] = ["nodes", "drain", "a", "--no-wait", "--timeout-s", "1
 
 #[test]
 fn answers_that_lie_are_bounded_and_named() {
-    let hangs = liar(|stream| std::mem::forget(stream));
+    let hangs = liar(std::mem::forget);
     let closes = liar(drop);
     let noise = liar(|mut stream| {
         let _ = stream.write_all(b"SSH-2.0-OpenSSH_9.7\r\n\r\n");
@@ -351,7 +353,7 @@ fn files_are_checked_compared_and_applied() {
     let node = format!("node[{}].region", plain.folder.path().display());
     let (code, said, _) = run(&["config", "diff"], &draft);
     assert_eq!(code, Some(1), "{said}");
-    assert!(said.contains(&node) && said.contains("\"ny4\"  \"ld4\"  restart"), "{said}");
+    assert!(said.contains(&node) && said.contains("\"ny4\"    \"ld4\"  restart"), "{said}");
     let (code, ..) = run(&["config", "diff"], &used);
     assert_eq!(code, Some(0));
     let (code, said, _) = run(&["config", "apply", "--dry-run"], &draft);

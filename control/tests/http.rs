@@ -96,7 +96,9 @@ fn documents_and_errors_are_what_the_readme_says() {
         ("GET", "/api/v1/edge/nodes/node-9/health", 404, "node-not-found"),
         ("GET", "/api/v1/edge/nodes/Node/health", 400, "invalid-id"),
         ("POST", "/api/v1/edge/nodes/deploy", 501, "not-available"),
-        ("PUT", "/api/v1/edge/cache/quotes?key=k", 501, "not-available"),
+        // What comes is no connection.
+        ("PUT", "/api/v1/edge/cache/quotes?key=k", 503, "not-done"),
+        ("GET", "/api/v1/edge/cache/quotes?key=k", 503, "cache-detached"),
         ("GET", "/api/v1/edge/monitoring/dashboards/edge-overview", 501, "not-available"),
         ("POST", "/api/v1/edge/failover/manual/node-1", 501, "not-available"),
         ("DELETE", "/api/v1/edge/nodes/deploy", 405, "wrong-method"),

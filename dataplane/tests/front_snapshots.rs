@@ -31,8 +31,10 @@ use nautilus_dataplane::front::snapshots::Snapshots;
 use nautilus_shm::front_region::{
     Answer, FRONT_RING_WORDS, FrontRegion, is_books_wanted, read_books_wanted,
 };
+use nautilus_shm::kill_switch::KillSwitch;
 use nautilus_shm::message_ring::{MessageConsumer, MessageProducer};
 use nautilus_shm::metrics::labels::{Label, ServedSnapshot};
+use nautilus_shm::shared::zeroed_box;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use support::{MapKeyspace, mold_packet};
 use world::{Day, MONDAY, Setting, TUESDAY, channel};
@@ -190,7 +192,9 @@ impl<'a> Front<'a> {
         let wake: OwnedFd = EventFd::from_flags(EfdFlags::EFD_NONBLOCK).unwrap().into();
         let links = Links::new(vec![Link::new(region, wake, region.advance_front())]);
         let mut notes = Vec::new();
-        let snapshots = Snapshots::new(&config, region.front_generation(), &mut notes);
+        let switch: &'static KillSwitch = Box::leak(zeroed_box());
+        let generation = region.front_generation();
+        let snapshots = Snapshots::new(&config, generation, switch, &mut notes);
         assert!(notes.is_empty(), "{notes:?}");
         Self { links, snapshots, now_ns: 1_000 * MILLISECOND, at, _folder: folder }
     }

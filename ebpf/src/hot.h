@@ -222,7 +222,7 @@ static __always_inline __u32 hot_index(const struct hot_get *get, const struct s
 	return HOT_SLOTS;
 }
 
-/* The three words of the cache, and the value's own end. Mirrors `check` of the cache's table: every
+/* The three words of the cache, the kill switch, and the value's own end. Mirrors `check` of the cache's table: every
  * deadline is a time from which on the value may not be used.
  */
 static __always_inline bool hot_valid(__u16 cache, __u8 channel, __u32 epoch, __u64 expiry_ns)
@@ -239,6 +239,8 @@ static __always_inline bool hot_valid(__u16 cache, __u8 channel, __u32 epoch, __
 	if (expiry_ns && expiry_ns < until_ns)
 		until_ns = expiry_ns;
 	if (channel) {
+		if (words->halted)
+			return false;
 		__u64 feed_until_ns = feed->valid_until_ns;
 		if (feed_until_ns < until_ns)
 			until_ns = feed_until_ns;

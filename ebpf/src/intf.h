@@ -284,10 +284,12 @@ _Static_assert(sizeof(struct hot_channel) == 16, "hot_channel");
 struct hot_words {
 	__u64 valid_until_ns; /* CLOCK_MONOTONIC, the lease; ~0 for a cache that needs none */
 	__u64 flush_epoch; /* how often everything was forgotten */
-	__u64 reserved[6]; /* 0 */
+	__u64 halted; /* the supervisor's: not 0 while the node's kill switch is on */
+	__u64 reserved[5]; /* 0 */
 	struct hot_channel channels[HOT_CHANNELS]; /* of channel 0, the clients', only the epoch counts */
 };
 _Static_assert(sizeof(struct hot_words) == 4160, "hot_words");
+_Static_assert(offsetof(struct hot_words, halted) == 16, "hot_words.halted");
 _Static_assert(offsetof(struct hot_words, channels) == 64, "hot_words.channels");
 
 /* Key of `feed_lines`: where a line is received. */

@@ -435,8 +435,10 @@ pub struct HotWordsValue {
     pub valid_until_ns: u64,
     /// How often everything was forgotten.
     pub flush_epoch: u64,
+    /// Not 0 while the node's kill switch is on: nothing of a feed is answered.
+    pub halted: u64,
     /// 0; fills the cache line.
-    pub reserved: [u64; 6],
+    pub reserved: [u64; 5],
     /// Of channel 0 only the epoch counts, and it stays 0.
     pub channels: [HotChannel; HOT_CHANNELS],
 }
@@ -488,7 +490,7 @@ plain! {
         version at 80, reply at 104;
     HotSlot, 640, copies at 8, reserved at 632;
     HotChannel, 16, epoch at 8;
-    HotWordsValue, 4160, flush_epoch at 8, reserved at 16, channels at 64;
+    HotWordsValue, 4160, flush_epoch at 8, halted at 16, channels at 64;
     u32, 4;
     u64, 8;
 }

@@ -256,6 +256,14 @@ fn values_that_may_not_be_used() {
     }
     words.set_channel(HOT_CACHE, 254, 0);
     words_of(HotHit, "another channel is suspect", &rig);
+    words.set_halted(true);
+    words.set_channel(HOT_CACHE, 255, u64::MAX);
+    words_of(Redirected, "halted, whatever its channel says", &rig);
+    rig.slots.publish(slot, &client).unwrap();
+    words_of(HotHit, "halted, but a client's", &rig);
+    rig.slots.publish(slot, &feed).unwrap();
+    words.set_halted(false);
+    words_of(HotHit, "released", &rig);
     words.set_channel_epoch(HOT_CACHE, 255, 1);
     words_of(Redirected, "channel begun anew", &rig);
     let begun = HotValue { epoch: HOT_EPOCH + 1, expiry_ns: future_ns, ..feed };
@@ -265,7 +273,10 @@ fn values_that_may_not_be_used() {
     words_of(HotHit, "for 50 ms more", &rig);
     std::thread::sleep(std::time::Duration::from_millis(60));
     words_of(Redirected, "and then no longer", &rig);
+    words.set_halted(true);
     words.close(HOT_CACHE);
+    assert!(words.is_halted(HOT_CACHE), "a new cache does not release it");
+    words.set_halted(false);
     rig.slots.publish(slot, &HotValue { epoch: 0, ..client }).unwrap();
     words_of(Redirected, "cache closed", &rig);
     words.set_valid_until(HOT_CACHE, u64::MAX);

@@ -16,6 +16,7 @@ pub mod load;
 pub mod memcached;
 pub mod phases;
 pub mod repository;
+pub mod rest;
 pub mod scrape;
 pub mod steady;
 pub mod values;

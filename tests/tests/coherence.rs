@@ -1,5 +1,5 @@
-//! Writers and readers on all four ways to a cache at once: one order a key explains what they saw, and
-//! nothing acknowledged is lost while workers and fronts are killed. `scripts/test.sh --long` runs
+//! Writers and readers on all five ways to a cache at once: one order a key explains what they saw, and
+//! nothing acknowledged is lost while workers, fronts and control are killed. `scripts/test.sh --long` runs
 //! them whole: 60 s, and 1,000 kills.
 
 use std::process::Command;

@@ -13,6 +13,8 @@ pub mod c1;
 pub mod c2;
 pub mod c3;
 pub mod c4;
+pub mod i1;
+pub mod i2;
 
 use crate::row::Row;
 use crate::run::Bench;
@@ -32,6 +34,8 @@ pub fn set_up(row: &Row, quick: bool) -> anyhow::Result<Box<dyn Bench>> {
         "C2" => Ok(Box::new(c2::C2::new(quick))),
         "C3" => Ok(Box::new(c3::C3::set_up(quick)?)),
         "C4" => Ok(Box::new(c4::C4::set_up()?)),
+        "I1" => Ok(Box::new(i1::I1::set_up(quick)?)),
+        "I2" => Ok(Box::new(i2::I2::new(quick))),
         "C1" => Ok(Box::new(c1::C1::set_up(quick)?)),
         other => anyhow::bail!("{other} is in rows.toml, but nothing measures it"),
     }

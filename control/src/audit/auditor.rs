@@ -1,8 +1,7 @@
 //! The handle that requests use: a thread of its own writes, so that many requests share one flush.
 
-use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
-use std::time::Instant;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
@@ -10,11 +9,9 @@ use super::record::Entry;
 use super::trail::{Head, Trail};
 use super::{AuditError, AuditOptions};
 
-/// Records that may wait. Too low: a burst is refused; too high: a burst waits for minutes.
-const WAITING_MAX: usize = 1024;
-
-/// Records in one flush. Too low: flushes; too high: the first waits for the last.
-const BATCH_MAX: usize = 128;
+/// Records that may wait, and so at most share a flush. Too low: a burst is refused, and each flush carries less; too
+/// high: memory, up to 6 KB each.
+const WAITING_MAX: usize = 8192;
 
 struct Job {
     entry: Entry,
@@ -24,21 +21,97 @@ struct Job {
 /// A trail that many may write to. The last handle to go signs what is left.
 #[derive(Clone)]
 pub struct Auditor {
-    jobs: Arc<Jobs>,
+    writer: Arc<Writer>,
 }
 
-struct Jobs {
-    sender: Option<SyncSender<Job>>,
+/// What waits to be written.
+#[derive(Default)]
+struct Waiting {
+    jobs: Vec<Job>,
+    /// The writer is to be woken.
+    sleeps: bool,
+    /// Nothing comes any more, or is written any more.
+    closed: bool,
+}
+
+/// Between requests and the writer: what came while one flush was under way shares the next.
+#[derive(Default)]
+struct Queue {
+    waiting: Mutex<Waiting>,
+    filled: Condvar,
+}
+
+impl Queue {
+    /// Whole after any panic: each change is one push or one swap.
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn push(&self, job: Job) -> Result<(), AuditError> {
+        let mut waiting = self.lock();
+        if waiting.closed {
+            return Err(AuditError::Closed);
+        }
+        if waiting.jobs.len() == WAITING_MAX {
+            return Err(AuditError::Overloaded);
+        }
+        waiting.jobs.push(job);
+        if std::mem::take(&mut waiting.sleeps) {
+            drop(waiting);
+            self.filled.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Swaps all that waits for `jobs`, which is empty; comes back without any after `wait`. `false` when nothing will
+    /// come any more.
+    fn take(&self, jobs: &mut Vec<Job>, wait: Duration) -> bool {
+        let end = Instant::now() + wait;
+        let mut waiting = self.lock();
+        while waiting.jobs.is_empty() && !waiting.closed {
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            waiting.sleeps = true;
+            let woken = self.filled.wait_timeout(waiting, left);
+            (waiting, _) = woken.unwrap_or_else(PoisonError::into_inner);
+        }
+        waiting.sleeps = false;
+        std::mem::swap(&mut waiting.jobs, jobs);
+        !(waiting.closed && jobs.is_empty())
+    }
+
+    /// Nothing comes any more; what waits is still written.
+    fn close(&self) {
+        self.lock().closed = true;
+        self.filled.notify_one();
+    }
+}
+
+struct Writer {
+    queue: Arc<Queue>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
-impl Drop for Jobs {
+impl Drop for Writer {
     fn drop(&mut self) {
-        self.sender = None;
+        self.queue.close();
         if let Some(thread) = self.thread.take() {
             // It has nothing to say that is not in the trail.
             let _ = thread.join();
         }
+    }
+}
+
+/// Closes the queue when the writer ends, however it does: who waits hears it, since the jobs are dropped.
+struct Closing(Arc<Queue>);
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        let mut waiting = self.0.lock();
+        waiting.closed = true;
+        waiting.jobs.clear();
     }
 }
 
@@ -48,16 +121,17 @@ impl Auditor {
         let dir = options.dir.clone();
         let age = options.checkpoint_age;
         let mut trail = Trail::open(options)?;
-        let (sender, receiver) = sync_channel(WAITING_MAX);
+        let queue = Arc::new(Queue::default());
+        let closing = Closing(queue.clone());
         let thread = std::thread::Builder::new()
             .name("audit".into())
-            .spawn(move || write(&mut trail, &receiver, age))
+            .spawn(move || write(&mut trail, &closing.0, age))
             .map_err(|source| AuditError::Io {
                 doing: "starting the writer of",
                 path: dir,
                 source,
             })?;
-        Ok(Self { jobs: Arc::new(Jobs { sender: Some(sender), thread: Some(thread) }) })
+        Ok(Self { writer: Arc::new(Writer { queue, thread: Some(thread) }) })
     }
 
     /// Comes back when the record is on disk.
@@ -76,37 +150,22 @@ impl Auditor {
         entry: Entry,
     ) -> Result<oneshot::Receiver<Result<Head, Arc<AuditError>>>, Arc<AuditError>> {
         let (reply, receiver) = oneshot::channel();
-        let job = Job { entry: entry.bounded(), reply };
-        let sender = self.jobs.sender.as_ref().ok_or_else(|| Arc::new(AuditError::Closed))?;
-        sender.try_send(job).map_err(|error| {
-            Arc::new(match error {
-                TrySendError::Full(_) => AuditError::Overloaded,
-                TrySendError::Disconnected(_) => AuditError::Closed,
-            })
-        })?;
+        self.writer.queue.push(Job { entry: entry.bounded(), reply })?;
         Ok(receiver)
     }
 }
 
-fn write(trail: &mut Trail, jobs: &Receiver<Job>, age: std::time::Duration) {
+fn write(trail: &mut Trail, queue: &Queue, age: Duration) {
     let mut signed = Instant::now();
-    loop {
-        let wait = age.saturating_sub(signed.elapsed());
-        let first = jobs.recv_timeout(wait);
-        if let Ok(first) = first {
-            let mut batch = vec![first];
-            batch.extend(jobs.try_iter().take(BATCH_MAX - 1));
-            let (entries, replies): (Vec<_>, Vec<_>) =
-                batch.into_iter().map(|job| (job.entry, job.reply)).unzip();
-            let result = trail.append(&entries).map_err(Arc::new);
-            for reply in replies {
+    let mut jobs = Vec::new();
+    while queue.take(&mut jobs, age.saturating_sub(signed.elapsed())) {
+        if !jobs.is_empty() {
+            let entries = jobs.iter().map(|job| &job.entry);
+            let result = trail.append_each(entries).map_err(Arc::new);
+            for job in jobs.drain(..) {
                 // Who asked may have gone; the record stands all the same.
-                let _ = reply.send(result.clone());
+                let _ = job.reply.send(result.clone());
             }
-        } else if first.is_err_and(|error| error == RecvTimeoutError::Disconnected) {
-            // The trail then ends unsigned, which its verifier says.
-            let _ = trail.checkpoint();
-            return;
         }
         if signed.elapsed() >= age {
             // Tried again at the next turn; a record that cannot be written says so to who asks.
@@ -114,4 +173,6 @@ fn write(trail: &mut Trail, jobs: &Receiver<Job>, age: std::time::Duration) {
             signed = Instant::now();
         }
     }
+    // The trail then ends unsigned, which its verifier says.
+    let _ = trail.checkpoint();
 }

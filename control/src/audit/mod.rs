@@ -4,7 +4,7 @@
 //! this module. The format is in `README.md` beside this file.
 //!
 //! ```text
-//!   request --> Auditor --channel--> thread "audit" --one write, one fdatasync--> audit-N.log
+//!   request --> Auditor --queue----> thread "audit" --one write, one fdatasync--> audit-N.log
 //!      ^                                  |
 //!      '------- durable, or why not ------'
 //! ```

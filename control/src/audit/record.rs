@@ -1,5 +1,7 @@
 //! What a record says, and the line it becomes. `README.md` beside this file has the format.
 
+use std::io::Write;
+
 use aws_lc_rs::digest::{self, SHA256};
 use serde::Serialize;
 
@@ -95,31 +97,49 @@ pub(super) enum Body<'a> {
     Pruned { file: &'a str, next_sequence: u64, last_hash: String },
 }
 
-#[derive(Serialize)]
-struct Document<'a> {
-    sequence: u64,
-    time: String,
-    boot_ns: i64,
-    #[serde(flatten)]
-    body: Body<'a>,
+/// What every record of one moment says of it, as it stands behind the number.
+pub(super) struct When(String);
+
+impl When {
+    /// Of a moment: written once, however many records share it.
+    pub fn of(moment: Moment) -> Self {
+        Self(format!(r#","time":"{}","boot_ns":{}"#, moment.text(), moment.boot_ns))
+    }
 }
 
-/// The line of a record, and its hash.
-pub(super) fn line(
+/// Appends the line of a record; returns its hash.
+pub(super) fn push_line(
+    line: &mut Vec<u8>,
     previous: &Hash,
     sequence: u64,
-    moment: Moment,
-    body: Body<'_>,
-) -> (Vec<u8>, Hash) {
-    let document = Document { sequence, time: moment.text(), boot_ns: moment.boot_ns, body };
-    // Strings and numbers of ours always serialize.
-    let json = serde_json::to_vec(&document).unwrap_or_default();
-    let hash = chained(previous, &json);
-    let mut line = hex(&hash).into_bytes();
+    when: &When,
+    body: &Body<'_>,
+) -> Hash {
+    let start = line.len();
+    line.resize(start + HASH_DIGITS, b' ');
     line.push(b' ');
-    line.extend_from_slice(&json);
+    let json = line.len();
+    // Strings and numbers of ours always serialize, and memory takes every write.
+    let _ = write!(line, r#"{{"sequence":{sequence}{}"#, when.0);
+    let body_at = line.len();
+    let _ = serde_json::to_writer(&mut *line, body);
+    // The body goes on with the object that was begun.
+    line[body_at] = b',';
+    let hash = chained(previous, &line[json..]);
     line.push(b'\n');
-    (line, hash)
+    for (digits, byte) in line[start..start + HASH_DIGITS].chunks_exact_mut(2).zip(hash) {
+        digits.copy_from_slice(&digits_of(byte));
+    }
+    hash
+}
+
+/// Digits of a hash.
+const HASH_DIGITS: usize = 2 * size_of::<Hash>();
+
+/// A byte as two lower-case hexadecimal digits.
+fn digits_of(byte: u8) -> [u8; 2] {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]
 }
 
 /// SHA-256 over the hash before and the bytes of a record.
@@ -143,7 +163,7 @@ fn to_hash(bytes: &[u8]) -> Hash {
 
 /// Lower-case hexadecimal.
 pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    bytes.iter().flat_map(|byte| digits_of(*byte)).map(char::from).collect()
 }
 
 /// The bytes of hexadecimal text of exactly `N` bytes.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::clock::Moment;
 use super::key::SigningKey;
-use super::record::{self, Body, Entry, Hash, hex};
+use super::record::{self, Body, Entry, Hash, When, hex};
 use super::{AuditError, AuditOptions, retention};
 
 /// A wall clock that moved further than this against the one since boot gets a record. Too low: the
@@ -44,6 +44,8 @@ pub struct Trail {
     unrecorded: u64,
     refusal: String,
     poisoned: Option<String>,
+    /// Memory for the next lines.
+    spare: Vec<u8>,
 }
 
 /// Lines not yet written, and the trail's state after them.
@@ -54,10 +56,10 @@ struct Draft {
 }
 
 impl Draft {
-    fn push(&mut self, moment: Moment, body: Body<'_>) {
+    fn push(&mut self, when: &When, body: &Body<'_>) {
         let sequence = self.head.sequence + 1;
-        let (line, hash) = record::line(&self.head.hash, sequence, moment, body);
-        self.bytes.extend_from_slice(&line);
+        let previous = self.head.hash;
+        let hash = record::push_line(&mut self.bytes, &previous, sequence, when, body);
         self.head = Head { sequence, hash };
         self.unsigned += 1;
     }
@@ -65,7 +67,7 @@ impl Draft {
     fn sign(&mut self, key: &SigningKey, trail: &str, moment: Moment) {
         let head = hex(&self.head.hash);
         let signature = key.sign(trail, self.head.sequence + 1, &moment.text(), &head);
-        self.push(moment, Body::Checkpoint { head, signature });
+        self.push(&When::of(moment), &Body::Checkpoint { head, signature });
         self.unsigned = 0;
     }
 }
@@ -128,6 +130,7 @@ impl Trail {
             unrecorded: 0,
             refusal: String::new(),
             poisoned: None,
+            spare: Vec::new(),
         };
         if !same_key {
             // The key that would sign the end of the old file is not here any more.
@@ -138,43 +141,57 @@ impl Trail {
         let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
         let boot_id = boot_id.unwrap_or_default().trim().to_owned();
         let version = env!("CARGO_PKG_VERSION");
-        draft.push(moment, Body::Start { boot_id, pid: std::process::id(), version });
+        let when = When::of(moment);
+        draft.push(&when, &Body::Start { boot_id, pid: std::process::id(), version });
         if let Some((file, at_bytes, cut)) = &cut {
             let cut_sha256 = hex(&record::sha256(cut));
             let cut_bytes = cut.len() as u64;
-            draft.push(moment, Body::Repair { file, at_bytes: *at_bytes, cut_bytes, cut_sha256 });
+            draft.push(&when, &Body::Repair { file, at_bytes: *at_bytes, cut_bytes, cut_sha256 });
         }
         draft.sign(&trail.key, &trail.id, moment);
         trail.write(draft)?;
         Ok(trail)
     }
 
-    /// Appends all of them or none, durably. On an error nothing of them is in the trail.
+    /// [`Self::append_each`] of a slice.
     pub fn append(&mut self, entries: &[Entry]) -> Result<Head, AuditError> {
+        self.append_each(entries.iter())
+    }
+
+    /// Appends all of them or none, durably. On an error nothing of them is in the trail.
+    pub fn append_each<'a>(
+        &mut self,
+        entries: impl ExactSizeIterator<Item = &'a Entry>,
+    ) -> Result<Head, AuditError> {
+        let count = entries.len() as u64;
         let result = self.try_append(entries);
         if let Err(error) = &result {
-            self.unrecorded += entries.len() as u64;
+            self.unrecorded += count;
             self.refusal = error.to_string();
         }
         result
     }
 
-    fn try_append(&mut self, entries: &[Entry]) -> Result<Head, AuditError> {
+    fn try_append<'a>(
+        &mut self,
+        entries: impl Iterator<Item = &'a Entry>,
+    ) -> Result<Head, AuditError> {
         if self.length_bytes > self.options.rotate_bytes {
             self.next_file()?;
         }
         let moment = Moment::now();
+        let when = When::of(moment);
         let mut draft = self.draft();
         let step_ns = moment.step_ns(self.last);
         if step_ns.abs() > CLOCK_STEP_NS {
-            draft.push(moment, Body::Clock { step_ns });
+            draft.push(&when, &Body::Clock { step_ns });
         }
         if self.unrecorded > 0 {
             let reason = &self.refusal;
-            draft.push(moment, Body::Unrecorded { count: self.unrecorded, reason });
+            draft.push(&when, &Body::Unrecorded { count: self.unrecorded, reason });
         }
         for entry in entries {
-            draft.push(moment, Body::Action(entry));
+            draft.push(&when, &Body::Action(entry));
         }
         if draft.unsigned >= self.options.checkpoint_records {
             draft.sign(&self.key, &self.id, moment);
@@ -211,7 +228,8 @@ impl Trail {
             let mut draft = self.draft();
             let last_hash = hex(&oldest.last_hash);
             let next_sequence = oldest.next_sequence;
-            draft.push(moment, Body::Pruned { file: &oldest.name, next_sequence, last_hash });
+            let body = Body::Pruned { file: &oldest.name, next_sequence, last_hash };
+            draft.push(&When::of(moment), &body);
             draft.sign(&self.key, &self.id, moment);
             self.write(draft)?;
             oldest.remove()?;
@@ -219,8 +237,11 @@ impl Trail {
         Ok(())
     }
 
-    fn draft(&self) -> Draft {
-        Draft { bytes: Vec::new(), head: self.head, unsigned: self.unsigned }
+    /// Begins with the memory of the draft before.
+    fn draft(&mut self) -> Draft {
+        let mut bytes = std::mem::take(&mut self.spare);
+        bytes.clear();
+        Draft { bytes, head: self.head, unsigned: self.unsigned }
     }
 
     fn write(&mut self, draft: Draft) -> Result<(), AuditError> {
@@ -241,6 +262,7 @@ impl Trail {
         self.length_bytes += draft.bytes.len() as u64;
         self.head = draft.head;
         self.unsigned = draft.unsigned;
+        self.spare = draft.bytes;
         Ok(())
     }
 }
@@ -269,7 +291,8 @@ fn begin(
     let path = dir.join(retention::file_name(sequence));
     let previous = hex(&head.hash);
     let body = Body::File { format: 1, trail: id, previous, key: key.public() };
-    let (line, hash) = record::line(&head.hash, sequence, moment, body);
+    let mut line = Vec::new();
+    let hash = record::push_line(&mut line, &head.hash, sequence, &When::of(moment), &body);
     let mut options = OpenOptions::new();
     let made =
         options.append(true).create_new(true).mode(0o600).open(&path).and_then(|mut file| {

@@ -5,13 +5,18 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::Parser;
 use nautilus_control::api::Managers;
+use nautilus_control::cache::{EdgeCacheManager, Items};
 use nautilus_control::config::{Config, ConfigError, DEFAULT_PATH};
+use nautilus_control::deploy::runner::Deployments;
 use nautilus_control::notify::ServiceManager;
+use nautilus_control::security::folder_of;
 use nautilus_control::serve::Server;
 use nautilus_control::watcher::Watcher;
+use nautilus_sandbox::{Files, Kind};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Watches the nodes of a site and answers HTTP
@@ -68,11 +73,22 @@ fn configuration(arguments: &Arguments) -> Result<Config, ConfigError> {
 
 fn serve(config: Config) -> anyhow::Result<()> {
     use anyhow::Context;
+    // Before there is a second thread, and before anybody can ask anything.
+    let store = config.deploy.store.as_deref().map(folder_of);
+    let write = config.security.written().into_iter().chain(store).collect();
+    let files = Files { read: vec!["/".into()], write };
+    let entered = nautilus_sandbox::enter(Kind::Control, &files);
+    entered.notes.iter().for_each(|note| say(note));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let count = config.nodes.len();
+        let deployments = Deployments::open(&config.deploy, &config.nodes, say)?;
         let watcher = Watcher::start(config.nodes).context("starting the watcher")?;
-        let managers = Managers { watcher };
+        let items = Arc::new(Items::new(watcher.clone()));
+        let store = deployments.as_ref().map(|deployments| deployments.store());
+        let caches = EdgeCacheManager::start(watcher.clone(), store)
+            .context("starting the keeper of caches")?;
+        let managers = Managers { watcher, deployments, items, caches };
         let server = Server::open(managers, config.listen, &config.security).await?;
         let status = format!("listening on {}, watching {count} nodes", server.url()?);
         say(&status);

@@ -44,6 +44,7 @@ pub use exit::Exit;
 
 use crate::companion::Companion;
 use crate::host::command::HostCommand;
+use crate::kill_switch::KillSwitchCommand;
 use crate::node_verbs::NodeVerb;
 use exit::Failure;
 
@@ -84,9 +85,12 @@ enum Command {
     /// Makes certificates; enrols with a control, and renews
     #[command(disable_help_flag = true)]
     Ca(Companion),
-    /// Starts, parks, drains, resumes, swaps and probes a node of this host by its supervisor
+    /// Starts, parks, drains, resumes, swaps and probes a node by its supervisor, without a control
     #[command(subcommand)]
     Node(NodeVerb),
+    /// Makes all prices of feeds suspect and silences every publisher, until it is released
+    #[command(subcommand)]
+    KillSwitch(KillSwitchCommand),
     /// Looks at this host, and changes it so that it can be undone
     #[command(subcommand)]
     Host(HostCommand),
@@ -116,6 +120,7 @@ impl Arguments {
             Command::Replay(other) => Err(other.instead("nautilus-replay", None)),
             Command::Ca(other) => Err(other.instead("nautilus-ca", None)),
             Command::Node(verb) => return verb.run(),
+            Command::KillSwitch(switch) => return switch.run(),
             Command::Host(host) => return host.run(),
         };
         result.unwrap_or_else(|failure| failure.tell()).into()

@@ -69,12 +69,22 @@ const STATUS: Columns<'_> = &[
     ("REGION", "/region"),
     ("TIER", "/tier"),
     ("STATE", "/state"),
+    ("LIFE", "/lifecycle"),
+    ("DEPLOYMENT", "/deployment_id"),
     ("CONTROL", "/attachment"),
     ("WORKERS", "/workers"),
     ("CACHES", "/caches"),
     ("P50 us", "/xdp_to_tx/p50_s"),
     ("P99 us", "/xdp_to_tx/p99_s"),
     ("P99.9 us", "/xdp_to_tx/p999_s"),
+    ("REASON", "/reason"),
+];
+
+const DRIFT: Columns<'_> = &[
+    ("NODE", "/node_id"),
+    ("WHAT", "/kind"),
+    ("WANTED", "/wanted"),
+    ("FOUND", "/found"),
     ("REASON", "/reason"),
 ];
 
@@ -125,7 +135,14 @@ fn status_text(document: &Value) -> String {
             node["xdp_to_tx"][percentile] = text.into();
         }
     }
-    list(&nodes, STATUS)
+    let drift = rows_of(document, "drift");
+    let between = if drift.is_empty() { "" } else { "\ndrift\n" };
+    let trouble = document["store_trouble"].as_str().filter(|text| !text.is_empty());
+    let trouble = trouble.map_or(String::new(), |text| {
+        let text: String = text.chars().filter(|c| !c.is_control()).collect();
+        format!("store: {text}\n")
+    });
+    list(&nodes, STATUS) + between + &list(drift, DRIFT) + &trouble
 }
 
 fn health_text(document: &Value) -> String {

@@ -14,7 +14,7 @@ use crate::client::Event;
 pub struct Progress {
     /// `forward`, `rolling_back`, or how it ended.
     pub phase: String,
-    /// Why it does not go forward; empty otherwise.
+    /// Why it does not go forward, or not just now; empty otherwise.
     pub reason: String,
     /// Whether nothing more happens.
     pub is_over: bool,
@@ -30,7 +30,7 @@ impl Progress {
         let number = |name: &str| document[name].as_u64().unwrap_or(0);
         Self {
             phase: text(document, "phase"),
-            reason: text(document, "reason"),
+            reason: text(document, "reason") + &text(document, "waits_for"),
             is_over: document["is_over"].as_bool().unwrap_or(false),
             done: number("steps_done"),
             count: number("steps_count"),

@@ -26,6 +26,7 @@ _CODES = dict(zip(b"BLSTDVW", KINDS))
 REASONS = [
     "", "malformed", "version", "not entitled", "records", "depth", "symbols", "node is full",
     "too many subscriptions", "unknown", "slow", "lease over", "unsubscribed", "number is taken",
+    "halted",
 ]
 _REQUEST = struct.Struct("<4sccBBQQQIH26x")
 _REPLY = struct.Struct("<4scBcxQQ10sH4xQQQ")

@@ -18,12 +18,14 @@
 mod attach;
 mod error;
 mod ffi;
+mod look;
 mod many;
 mod reader;
 mod telling;
 mod wait;
 
 pub use error::{AttachError, ReadError, WaitError};
+pub use look::Look;
 pub use many::Read;
 pub use nautilus_shm::table::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
 pub use reader::{CacheReader, Reattached, VERSION_MISS, VERSION_SUSPECT, Value};

@@ -61,6 +61,13 @@ fn what_may_not_be_used_is_not_returned() {
     host.table.set_channel(3, ChannelState::Live { valid_until_ns: monotonic_ns() });
     assert_eq!(get(b"md:nasdaq:AAPL:bbo"), Err(ReadError::Suspect), "silent");
 
+    // Whoever looks is given it all the same, and told.
+    let looked = reader.look(b"md:nasdaq:AAPL:bbo", &mut out).unwrap();
+    assert!(looked.is_suspect && looked.written_us <= looked.now_ns / 1_000);
+    assert_eq!(&out[..looked.value.value_bytes], b"of a feed");
+    assert_eq!(reader.look(b"absent", &mut out), Err(ReadError::Miss));
+    let mut get = |key: &[u8]| reader.get(key, &mut out).map(|value| value.channel);
+
     // Until the instant, not a moment longer.
     let until_ns = monotonic_ns() + 30_000_000;
     host.put_until(b"short", b"lived", 0, until_ns);

@@ -27,10 +27,16 @@
 //! | remove | root, own, `control.user`       | UTF-8 text for an operator  | none                                      |
 //! | start, park, drain, resume, swap | as `remove` | UTF-8 text for an operator  | none                            |
 //! | probe  | root, own, `control.user`       | a [`Probed`]                | none                                      |
+//! | connect | root, own, `control.user`      | its [`CacheName`]           | a connection to the front, for that cache |
+//! | halt, release | root, own, `control.user` | UTF-8 text for an operator | none                                      |
 //!
 //! A refusal's payload may be UTF-8 text that says why. A request of `create` carries the section of the
 //! cache behind its first eight bytes, as in a node file and at most [`SECTION_BYTES_MAX`]; `remove` carries a
-//! [`CacheName`] there. Both are answered when the node has done it, which takes seconds for a large cache.
+//! [`CacheName`] there. Both are answered when the node has done it, which takes seconds for a large cache. `halt` and
+//! `release` carry the operator's reason there, UTF-8 of at most [`REASON_BYTES_MAX`] bytes, none if he gives none.
+//!
+//! A connection of `connect` speaks memcached's protocol, may read and write, and waits for a front if there is
+//! none at the moment.
 //!
 //! Every other descriptor is opened read-only. This module holds bytes and bounds only, no I/O: the
 //! supervisor writes replies, `control` and same-host readers parse them, and neither trusts the
@@ -40,7 +46,10 @@ mod cache;
 mod explain;
 mod node;
 
-pub use cache::{Ask, CACHE_REQUEST_BYTES, CacheRequest, create_request, remove_request};
+pub use crate::kill_switch::REASON_BYTES_MAX;
+pub use cache::{
+    Ask, CACHE_REQUEST_BYTES, CacheRequest, create_request, kill_switch_request, remove_request,
+};
 pub use explain::{EXPLAIN_FRAME_BYTES_MAX, EXPLAIN_FRAME_BYTES_MIN, ExplainRequest};
 pub use node::{
     DRAIN_MS_MAX, HOST_RELEASE, PROBE_MS_MAX, PROBED_BYTES, Probed, drain_request, probe_request,
@@ -119,6 +128,12 @@ pub enum Verb {
     Swap = 12,
     /// Measures the node with packets of its own.
     Probe = 13,
+    /// A connection to the front, by which one cache, named in a [`CacheRequest`], is changed.
+    Connect = 14,
+    /// Turns the kill switch on ([`crate::kill_switch`]), for the reason behind the verb.
+    Halt = 20,
+    /// Turns it off again.
+    Release = 21,
 }
 
 impl Verb {
@@ -138,6 +153,9 @@ impl Verb {
             11 => Some(Self::Resume),
             12 => Some(Self::Swap),
             13 => Some(Self::Probe),
+            14 => Some(Self::Connect),
+            20 => Some(Self::Halt),
+            21 => Some(Self::Release),
             _ => None,
         }
     }

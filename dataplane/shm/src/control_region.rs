@@ -15,13 +15,15 @@ use crate::cache_cell::{CacheCell, CacheIdentity};
 use crate::cells::{SupervisorCell, WorkerCell};
 use crate::event_log::{EventBatch, EventLog};
 use crate::histogram::{HISTOGRAM_BUCKETS, Histogram, HistogramSnapshot};
+use crate::kill_switch::{KillSwitch, KillSwitchState};
 use crate::metrics::{METRIC_SLOTS, MetricBank, MetricSlots, MetricSnapshot, Owner, table_hash};
 use crate::next_hops::{Address, NextHopTable};
 use crate::region::{
     Access, REGION_HEADER_BYTES, Region, RegionError, RegionSpec, layout_hash, layout_hash_bytes,
 };
-use crate::shared::Shared;
+use crate::shared::{Padded, Shared};
 use crate::spsc::Ring;
+use crate::sync::{AtomicU64, Ordering};
 
 /// Worker process slots of a node: active ones, standbys, and room for more queues.
 pub const WORKERS_MAX: usize = 16;
@@ -136,6 +138,8 @@ const HISTOGRAMS_COUNT: usize = HISTOGRAMS.len();
 #[derive(Debug)]
 struct Layout {
     supervisor: SupervisorCell,
+    kill_switch: KillSwitch,
+    confinements: [Padded<AtomicU64>; PROCESSES_MAX],
     workers: [WorkerCell; WORKERS_MAX],
     caches: [CacheCell; CACHES_MAX],
     metrics: [MetricSlots; PROCESSES_MAX],
@@ -152,6 +156,8 @@ unsafe impl Shared for Layout {}
 const LAYOUT_HASH: u64 = {
     let mut hash = table_hash(layout_hash(&[
         size_of::<Layout>() as u64,
+        offset_of!(Layout, kill_switch) as u64,
+        offset_of!(Layout, confinements) as u64,
         offset_of!(Layout, workers) as u64,
         offset_of!(Layout, caches) as u64,
         offset_of!(Layout, metrics) as u64,
@@ -236,6 +242,17 @@ impl ControlRegion {
     /// The supervisor's cell.
     pub fn supervisor(&self) -> &SupervisorCell {
         &self.layout().supervisor
+    }
+
+    /// The kill switch; the supervisor sets it, publishers obey it.
+    pub fn kill_switch(&self) -> &KillSwitch {
+        &self.layout().kill_switch
+    }
+
+    /// Says what a process, below [`PROCESSES_MAX`], has given up: bits of the sandbox. Single writer: that process, once
+    /// before it serves.
+    pub fn set_confinement(&self, process: usize, word: u64) {
+        self.layout().confinements[process].0.store(word, Ordering::Relaxed);
     }
 
     /// The metric bank of a process, below [`PROCESSES_MAX`], for that process.
@@ -323,6 +340,21 @@ impl ControlReader {
     /// The supervisor.
     pub fn supervisor(&self) -> SupervisorView<'_> {
         SupervisorView(&self.layout().supervisor)
+    }
+
+    /// What the kill switch was set to last.
+    pub fn kill_switch(&self) -> Result<KillSwitchState, crate::seqlock::WriterBusy> {
+        self.layout().kill_switch.state()
+    }
+
+    /// Since when a process, below [`PROCESSES_MAX`], obeys the kill switch as it is; see [`KillSwitch::obeyed_ns`].
+    pub fn kill_switch_obeyed_ns(&self, process: usize) -> Option<u64> {
+        self.layout().kill_switch.obeyed_ns(process)
+    }
+
+    /// What a process, below [`PROCESSES_MAX`], says that it has given up; 0 if it said nothing.
+    pub fn confinement(&self, process: usize) -> u64 {
+        self.layout().confinements[process].0.load(Ordering::Relaxed)
     }
 
     /// The metrics of a process, below [`PROCESSES_MAX`].

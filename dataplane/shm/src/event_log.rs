@@ -48,10 +48,14 @@ pub enum EventKind {
     /// Anything a message says better than a kind.
     Notice = 11,
     SupervisorStopping = 12,
+    /// The kill switch was turned on. `a`: uid.
+    Halted = 13,
+    /// It was turned off. `a`: uid, `b`: nanoseconds that it was on.
+    Released = 14,
 }
 
 impl EventKind {
-    const ALL: [Self; 12] = [
+    const ALL: [Self; 14] = [
         Self::SupervisorStarted,
         Self::SupervisorTookOver,
         Self::WorkerStarted,
@@ -64,6 +68,8 @@ impl EventKind {
         Self::Refused,
         Self::Notice,
         Self::SupervisorStopping,
+        Self::Halted,
+        Self::Released,
     ];
 
     /// Name in documents, snake case.
@@ -81,6 +87,8 @@ impl EventKind {
             Self::Refused => "refused",
             Self::Notice => "notice",
             Self::SupervisorStopping => "supervisor_stopping",
+            Self::Halted => "halted",
+            Self::Released => "released",
         }
     }
 

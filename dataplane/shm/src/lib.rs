@@ -12,6 +12,7 @@ pub mod control_region;
 pub mod event_log;
 pub mod front_region;
 pub mod histogram;
+pub mod kill_switch;
 pub mod ledger;
 pub mod life;
 #[cfg(all(test, loom))]

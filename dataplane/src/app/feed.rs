@@ -267,6 +267,14 @@ impl Feed {
         has_way
     }
 
+    /// In place of [`Self::give_out`] while the node's kill switch is on: nothing is given out, and subscribers hear why.
+    pub fn fall_silent(&mut self, now_ns: u64, tx: &mut impl Transmit) {
+        self.channels.iter_mut().for_each(Channel::fall_silent);
+        for distribution in self.distributions.iter_mut().flatten() {
+            distribution.fall_silent(now_ns, tx);
+        }
+    }
+
     /// Asks request servers for what is missing, as far as it is time to. A request that the port does not
     /// take is asked again like one that was lost.
     pub fn ask(&mut self, now_ns: u64, tx: &mut impl Transmit) {

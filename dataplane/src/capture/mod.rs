@@ -13,6 +13,7 @@ pub mod writer;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
+use nautilus_sandbox::Kind;
 use nautilus_shm::capture_region::CaptureRegion;
 use nautilus_shm::clock::monotonic_ns;
 use nautilus_shm::control_region::{CAPTURE_PROCESS, ControlRegion};
@@ -24,6 +25,7 @@ use nix::sys::signal::SigSet;
 
 use crate::config::{Capture, ConfigError, NodeConfig};
 use crate::front::guardian::Guardian;
+use crate::kill_point;
 use crate::supervisor::capture_messages::{CaptureAssignment, ToCapture, receive_as_capture};
 use crate::supervisor::front::whole_file;
 use crate::supervisor::handover::{Fds, FromWorker, HandoverError, VERSION, send};
@@ -112,6 +114,13 @@ fn write(
     let lock = whole_file(nix::libc::F_WRLCK);
     fcntl(region.fd(), FcntlArg::F_SETLK(&lock))
         .map_err(|errno| CaptureError::Held(errno.into()))?;
+    // Only what is there can be named: of a folder that is still to come, where it will be.
+    let folder = &capture.directory;
+    let there = folder.parent().filter(|_| !folder.exists()).unwrap_or(folder);
+    let write = std::iter::once(there.to_owned()).chain(kill_point::folders()).collect();
+    let named = nautilus_sandbox::Files { write, ..Default::default() };
+    let entered = nautilus_sandbox::enter(Kind::Capture, &named);
+    control.set_confinement(CAPTURE_PROCESS, entered.confinement.0);
     let files = Files::new(limits(capture, &config));
     let salvaged = files.salvage();
     let mut life = Life {
@@ -122,7 +131,7 @@ fn write(
         failing: false,
         deaf: false,
     };
-    let _ = send(socket.as_fd(), &FromWorker::Ready { notes: Vec::new() }, &[]);
+    let _ = send(socket.as_fd(), &FromWorker::Ready { notes: entered.notes }, &[]);
     match salvaged {
         Ok(0) => {}
         Ok(count) => life.say(format!("{count} files that were left unfinished are finished")),

@@ -6,6 +6,7 @@ use nautilus_shm::attach::CACHES_MAX;
 use nautilus_shm::region::Access;
 use nautilus_shm::sampled_hits::HitRegion;
 use nautilus_shm::table::{TableReader, TableRegion};
+use nix::sys::socket::{getsockopt, sockopt};
 
 use super::FrontError;
 use super::datagrams::Datagrams;
@@ -26,6 +27,10 @@ pub struct Served {
     pub reads: Reads,
     /// Its TCP listeners.
     pub listeners: Vec<OwnedFd>,
+    /// The listener for control.
+    pub local: Option<OwnedFd>,
+    /// Whose connections come to it: the user that made it listen.
+    pub local_uid: Option<u32>,
     /// Its UDP sockets of the kernel.
     pub datagrams: Datagrams,
 }
@@ -42,16 +47,27 @@ impl Served {
         let hits = HitRegion::attach(fds.take(&opened.hits_name())?, Access::ReadWrite)
             .map_err(|error| FrontError::Region("sampled hits", error))?;
         let memory = memory.with_hits(hits);
-        let CacheSockets { listeners, datagrams } = CacheSockets::take(fds, opened.place);
+        let CacheSockets { listeners, datagrams, local } = CacheSockets::take(fds, opened.place);
+        let made = local.as_ref().map(|local| getsockopt(local, sockopt::PeerCredentials));
+        let local_uid = made.and_then(Result::ok).map(|made| made.uid());
         let target = Target { place: opened.place.into(), generation: opened.generation };
         Ok(Self {
             target,
             reads: Reads::new(TableReader::attach(memory)?),
             listeners,
+            local,
+            local_uid,
             datagrams: Datagrams::new(target, datagrams, access.clone())
                 .map_err(FrontError::Socket)?,
             access,
         })
+    }
+}
+
+impl Served {
+    /// Its TCP listeners, then that for control.
+    pub fn all_listeners(&self) -> impl Iterator<Item = &OwnedFd> {
+        self.listeners.iter().chain(&self.local)
     }
 }
 

@@ -15,6 +15,7 @@ pub mod fetches;
 pub mod guardian;
 pub mod link;
 pub mod links;
+mod peer;
 pub mod protocol;
 pub mod reads;
 pub mod ring;
@@ -24,7 +25,9 @@ pub mod snapshots;
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
 
+use nautilus_sandbox::{Files, Kind};
 use nautilus_shm::clock::monotonic_ns;
 use nautilus_shm::control_region::{ControlRegion, FRONT_PROCESS};
 use nautilus_shm::front_region::FrontRegion;
@@ -36,7 +39,8 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::SigSet;
 use nix::unistd::Pid;
 
-use crate::config::ConfigError;
+use crate::config::{ConfigError, Feed, NodeConfig};
+use crate::kill_point;
 use crate::supervisor::front::whole_file;
 use crate::supervisor::front_messages::{FrontAssignment, ToFront, receive_as_front};
 use crate::supervisor::handover::{Fds, FromWorker, HandoverError, VERSION, send};
@@ -118,6 +122,8 @@ fn serve(socket: &OwnedFd, assignment: &FrontAssignment, mut fds: Fds) -> Result
     let config = crate::config::parse(&assignment.node, "node file")?;
     let control = ControlRegion::attach_writer(fds.take("control")?)
         .map_err(|error| FrontError::Region("control region", error))?;
+    // Mapped until the process ends, as what looks at it lives.
+    let control: &'static ControlRegion = Box::leak(Box::new(control));
     let workers = config.worker.count;
     let mut regions = Vec::new();
     for worker in 0..workers {
@@ -170,7 +176,12 @@ fn serve(socket: &OwnedFd, assignment: &FrontAssignment, mut fds: Fds) -> Result
         poll: config.front.poll,
     };
     let fetches = Fetches::new(&config.feed);
-    let snapshots = Snapshots::new(&config, FrontRegion::front_generation(&regions[0]), &mut notes);
+    let attempts = FrontRegion::front_generation(&regions[0]);
+    let snapshots = Snapshots::new(&config, attempts, control.kill_switch(), &mut notes);
+    let files = Files { read: passwords(&config), write: kill_point::folders() };
+    let entered = nautilus_sandbox::enter(Kind::Front, &files);
+    control.set_confinement(FRONT_PROCESS, entered.confinement.0);
+    notes.extend(entered.notes);
     let mut server = Server::new(ring, links, caches, settings, (fetches, snapshots));
     let _ = send(socket.as_fd(), &FromWorker::Ready { notes }, &[]);
     let serving = FromWorker::Serving { generation, since_ns: monotonic_ns() };
@@ -187,11 +198,21 @@ fn serve(socket: &OwnedFd, assignment: &FrontAssignment, mut fds: Fds) -> Result
         server.drain_until(control.supervisor().life().drain_until_ns());
         counts.publish(&published, &bank, |place| control.cache_metrics(FRONT_PROCESS, place));
         published = *counts;
-        guardian.is_anyone_left(&control)
+        guardian.is_anyone_left(control)
     })?;
     // Whoever waits need not wait for the end of this process.
     let _ = fcntl(regions[0].fd(), FcntlArg::F_SETLK(&whole_file(nix::libc::F_UNLCK)));
     Ok(())
+}
+
+/// Folders of the password files, which are read when a connection needs them: a new file may be put in an old one's place.
+fn passwords(config: &NodeConfig) -> Vec<PathBuf> {
+    let fetched =
+        |feed: &Feed| Some(feed.recovery.as_ref()?.snapshot.as_ref()?.password_file.clone());
+    let served =
+        |feed: &Feed| Some(feed.republish.as_ref()?.snapshot.as_ref()?.password_file.clone());
+    let files = config.feed.iter().flat_map(|feed| [fetched(feed), served(feed)]).flatten();
+    files.filter_map(|file| file.parent().map(Path::to_owned)).collect()
 }
 
 /// Pins the calling thread. A refusal is survived and said.

@@ -12,13 +12,12 @@
 //! One thread; it owns every connection. While commands are at the worker it looks at the answer ring,
 //! first spinning, then between short sleeps: the worker makes no system call to wake it.
 
-use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use nautilus_ebpf::intf::Permissions;
 use nautilus_shm::clock::monotonic_ns;
 use nautilus_shm::metrics::labels::ConnectionEnd;
-use nix::sys::socket::{MsgFlags, SockaddrStorage, getpeername, send};
+use nix::sys::socket::{MsgFlags, send};
 
 use super::caches::FrontCaches;
 use super::client::Client;
@@ -29,6 +28,7 @@ use super::datagrams::{self, DATAGRAM};
 use super::fetches::Fetches;
 use super::link::Heard;
 use super::links::Links;
+use super::peer;
 use super::protocol;
 use super::reads::At;
 use super::ring::{Event, Ring, RingError, Token};
@@ -264,11 +264,9 @@ impl<'a> Server<'a> {
         self.counts.accepted += 1;
         let Some(served) = self.caches.at(place) else { return };
         let cache = served.target;
-        let peer = getpeername::<SockaddrStorage>(connection.as_raw_fd()).ok();
-        let Some(peer) = peer.as_ref().and_then(address) else {
+        let Some(permissions) = peer::permissions_of(&connection, served) else {
             return self.counts.end(ConnectionEnd::Broken);
         };
-        let permissions = served.access.permissions_of(peer);
         if permissions == Permissions::NONE {
             return self.counts.end(ConnectionEnd::Source);
         }
@@ -475,10 +473,4 @@ impl<'a> Server<'a> {
         self.clients.recycle(unused);
         self.clients.account(index);
     }
-}
-
-fn address(peer: &SockaddrStorage) -> Option<IpAddr> {
-    peer.as_sockaddr_in()
-        .map(|v4| IpAddr::from(v4.ip()))
-        .or_else(|| peer.as_sockaddr_in6().map(|v6| IpAddr::from(v6.ip())))
 }

@@ -20,7 +20,9 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 
 use nautilus_ebpf::intf::Permissions;
+use nautilus_shm::control_region::FRONT_PROCESS;
 use nautilus_shm::front_region::SnapshotContent;
+use nautilus_shm::kill_switch::KillSwitch;
 use nautilus_shm::metrics::labels::{Label, ServedSnapshot};
 
 use super::link::Heard;
@@ -90,6 +92,9 @@ struct Service {
 /// All of them.
 pub struct Snapshots {
     services: Vec<Service>,
+    kill_switch: &'static KillSwitch,
+    /// The turn of the switch that the region says this front obeys.
+    obeyed_turn: u64,
     scratch: Box<[u8]>,
     now_ns: u64,
     looked_ns: u64,
@@ -100,7 +105,12 @@ pub struct Snapshots {
 impl Snapshots {
     /// Makes the servers of the node file; `generation` is the front's, greater than that of any before. What is to
     /// be said about it is added to `notes`.
-    pub fn new(config: &NodeConfig, generation: u64, notes: &mut Vec<String>) -> Self {
+    pub fn new(
+        config: &NodeConfig,
+        generation: u64,
+        kill_switch: &'static KillSwitch,
+        notes: &mut Vec<String>,
+    ) -> Self {
         let services = config.feed.iter().filter_map(|feed| Service::new(feed, config, generation));
         let mut services: Vec<Service> = services.collect();
         for service in &mut services {
@@ -112,6 +122,9 @@ impl Snapshots {
         }
         Self {
             services,
+            kill_switch,
+            // One that never was: the first look says what holds.
+            obeyed_turn: u64::MAX,
             scratch: vec![0; READ_BYTES].into(),
             now_ns: 0,
             looked_ns: 0,
@@ -135,6 +148,14 @@ impl Snapshots {
     /// Moves every client on; says whether there was one.
     pub fn turn(&mut self, now_ns: u64, links: &mut Links<'_>) -> bool {
         self.now_ns = now_ns;
+        let (turn, is_halted) = (self.kill_switch.turn(), self.kill_switch.is_on());
+        if is_halted {
+            self.services.iter_mut().for_each(|service| service.halt(now_ns, &mut self.ended));
+        }
+        if turn != self.obeyed_turn {
+            self.kill_switch.obey(FRONT_PROCESS, turn, now_ns);
+            self.obeyed_turn = turn;
+        }
         if self.services.is_empty() {
             return false;
         }
@@ -212,6 +233,26 @@ impl Service {
         self.judge(now_ns);
         self.ask(now_ns, links);
         self.write(now_ns);
+    }
+
+    /// Nobody is given books while the kill switch is on: who waits to be let in is told that there are none, and a
+    /// snapshot that was begun is cut off where it is.
+    fn halt(&mut self, now_ns: u64, ended: &mut [u64]) {
+        self.shadow.forget();
+        self.asked = Asked::Nothing;
+        self.tapes.iter_mut().for_each(|tape| tape.clients = 0);
+        self.clients.retain_mut(|client| {
+            match client.stage {
+                Stage::Login | Stage::Leaving { .. } => return true,
+                Stage::Knocking(_) | Stage::Asking(_) | Stage::Expecting(_) => {
+                    client.reject(RejectReason::NoSession, End::Void, now_ns);
+                    return true;
+                }
+                Stage::Joined | Stage::Taking { .. } => client.cut_off(),
+            }
+            ended[End::Void.index()] += 1;
+            false
+        });
     }
 
     fn move_clients(&mut self, now_ns: u64, scratch: &mut [u8], ended: &mut [u64]) {

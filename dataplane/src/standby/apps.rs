@@ -11,6 +11,7 @@ use nautilus_shm::clock::monotonic_ns;
 use nautilus_shm::control_region::{ControlRegion, HistogramId};
 use nautilus_shm::front_region::FrontRegion;
 use nautilus_shm::histogram::Histogram;
+use nautilus_shm::kill_switch::KillSwitch;
 use nautilus_shm::metrics::{MetricBank, table};
 
 use super::StandbyError;
@@ -116,6 +117,10 @@ impl Prepared {
             front,
             peers,
             parcel: vec![1; Peers::BUFFER_BYTES].into(),
+            kill_switch: region.kill_switch(),
+            // One that never was: the first look says what holds.
+            obeyed_turn: u64::MAX,
+            process: index,
             xdp_to_book: region.histogram(index, HistogramId::XdpToBook),
             bank: region.metrics(index),
             published_ns: 0,
@@ -150,6 +155,11 @@ pub(super) struct NodeApps {
     peers: Option<Peers>,
     /// What another worker sent, while it is handled.
     parcel: Box<[u8]>,
+    kill_switch: &'static KillSwitch,
+    /// The turn of the switch that the region says this worker obeys.
+    obeyed_turn: u64,
+    /// The worker's slot.
+    process: usize,
     xdp_to_book: &'static Histogram,
     bank: MetricBank<'static>,
     published_ns: u64,
@@ -198,6 +208,7 @@ impl Apps for NodeApps {
         if sets_clock {
             self.wall_clock_ns = now_ns;
         }
+        let turn = self.kill_switch.turn();
         if let Some(inbox) = &self.changes {
             inbox.look(|change| self.caches.change(change));
         }
@@ -213,6 +224,11 @@ impl Apps for NodeApps {
             self.give_out(now_ns, tx);
             self.ask(now_ns, tx);
             self.want_snapshots();
+        }
+        if turn != self.obeyed_turn {
+            // What was queued before has left with the flush, and nothing was since.
+            self.kill_switch.obey(self.process, turn, monotonic_ns());
+            self.obeyed_turn = turn;
         }
         if now_ns.saturating_sub(self.published_ns) < PUBLISH_NS {
             return;
@@ -319,10 +335,15 @@ impl NodeApps {
     /// Sends what feeds give out again, and what their subscribers get, by the own port, so that it leaves in order; where that has no socket of the
     /// interface, by the last other worker that a packet of a feed came by.
     fn give_out(&mut self, now_ns: u64, tx: &mut impl Transmit) {
-        let Self { caches, peers, out_peer, out_by_peer_until_ns, .. } = self;
+        let Self { caches, peers, out_peer, out_by_peer_until_ns, kill_switch, .. } = self;
         let has_way = now_ns >= *out_by_peer_until_ns;
+        let is_halted = kill_switch.is_on();
         for (feed, _) in caches.feeds_mut() {
             match (*out_peer, peers.as_mut()) {
+                (Some(peer), Some(peers)) if is_halted && !has_way => {
+                    feed.fall_silent(now_ns, &mut peers.answers(peer));
+                }
+                _ if is_halted => feed.fall_silent(now_ns, tx),
                 (Some(peer), Some(peers)) if !has_way => {
                     feed.give_out(now_ns, &mut peers.answers(peer));
                 }

@@ -29,6 +29,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::sync_channel;
 
+use nautilus_sandbox::{Files, Kind};
 use nautilus_shm::clock::monotonic_ns;
 use nautilus_shm::control_region::ControlRegion;
 use nautilus_shm::front_region::FrontRegion;
@@ -40,7 +41,7 @@ use nix::sys::signal::SigSet;
 use nix::unistd::Pid;
 
 use crate::config::{ConfigError, NodeConfig};
-use crate::kill_point::kill_point;
+use crate::kill_point::{self, kill_point};
 use crate::supervisor::handover::{
     Assignment, Fds, FromWorker, HandoverError, ToWorker, VERSION, receive_as_worker, send,
 };
@@ -130,12 +131,18 @@ pub fn live(socket: OwnedFd) -> Result<(), StandbyError> {
 
 fn run(socket: OwnedFd) -> Result<(), StandbyError> {
     let Some(mut standby) = prepare(socket)? else { return Ok(()) };
+    // It has been given everything; nothing that a packet makes it do needs more.
+    let files = Files { write: kill_point::folders(), ..Files::default() };
+    let entered = nautilus_sandbox::enter(Kind::Worker, &files);
+    let index = standby.assignment.worker_index as usize;
+    standby.region.set_confinement(index, entered.confinement.0);
     let (hand, charge) = sync_channel::<Charge>(1);
     let stop = Arc::new(AtomicBool::new(false));
     // Started before the main thread is pinned: it keeps the supervisor's CPUs, which leave out the
     // worker's core.
     helper::start(charge, stop.clone()).map_err(system("start the helper thread"))?;
-    let notes = pin(standby.assignment.core);
+    let mut notes = pin(standby.assignment.core);
+    notes.extend(entered.notes);
     send(standby.socket.as_fd(), &FromWorker::Ready { notes }, &[])?;
     kill_point("worker.ready");
     let Some((generation, handed)) = wait(&mut standby)? else { return Ok(()) };

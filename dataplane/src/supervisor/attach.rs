@@ -207,7 +207,10 @@ impl Readers {
                     Ok(Reply::Say(code, text)) => (code, said(text), Outcome::Told),
                     // Who asks where to tell of hits has been counted as a reader before.
                     Ok(Reply::Give(answer))
-                        if matches!(ask, Ask::Status | Ask::Hits(_) | Ask::Explain(_)) =>
+                        if matches!(
+                            ask,
+                            Ask::Status | Ask::Hits(_) | Ask::Explain(_) | Ask::Connect(_)
+                        ) =>
                     {
                         (Code::Ok, answer, Outcome::Told)
                     }
@@ -304,6 +307,23 @@ pub fn hits_answer(name: &CacheName, memory: Option<&TableRegion>) -> io::Result
     Ok(Answer { payload: name.to_vec(), fds: vec![hits.fd().try_clone_to_owned()?] })
 }
 
+/// What control is given to change one cache by: a connection to the front.
+pub fn connect_answer(name: &CacheName, caches: &[OpenCache]) -> io::Result<Reply> {
+    let named = |cache: &&OpenCache| cache_name(&cache.opened.section.id) == *name;
+    let Some(cache) = served(caches).find(named) else {
+        return Ok(Reply::Say(Code::NoCache, "this node has no such cache".into()));
+    };
+    match cache.sockets.connect_local() {
+        Ok(connection) => Ok(Reply::Give(Answer { payload: name.to_vec(), fds: vec![connection] })),
+        Err(error) if error.kind() == io::ErrorKind::Unsupported => {
+            let text = "the node has no front that takes changes of control: front.enabled is false, or \
+                        an older release started it";
+            Ok(Reply::Say(Code::Impossible, text.into()))
+        }
+        Err(error) => Err(error),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -359,6 +379,7 @@ mod tests {
             assert_eq!(access.allows(uid, &Ask::Status), node, "uid {uid}");
             assert_eq!(access.allows(uid, &Ask::Create("id = 1")), node, "uid {uid}");
             assert_eq!(access.allows(uid, &Ask::Remove(cache_name("quotes"))), node, "uid {uid}");
+            assert_eq!(access.allows(uid, &Ask::Connect(cache_name("quotes"))), node, "uid {uid}");
             assert_eq!(access.allows(uid, &quotes), of_quotes, "uid {uid}");
             let hits = Ask::Hits(cache_name("quotes"));
             assert_eq!(access.allows(uid, &hits), of_quotes, "uid {uid}");

@@ -32,6 +32,7 @@ use super::front_messages::ToFront;
 use super::front_resources::CacheSockets;
 use super::handover::{Fds, ToWorker};
 use super::journal::{Event, milliseconds};
+use super::kill_switch;
 use super::mirror::Mirror;
 use super::publish::publish_caches;
 use super::resources::Resources;
@@ -349,6 +350,7 @@ fn add(
     work: &mut Work,
     (memory, sockets): (TableRegion, CacheSockets),
 ) -> Step {
+    kill_switch::show_to(&context.resources.control, &memory);
     let opened = work.opened.clone();
     for process in 0..PROCESSES_MAX {
         // Nobody counts there: no process has a cache in this place.

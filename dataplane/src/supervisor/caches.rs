@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   node file, `nautilus cache create` -> Cache -> open() -> OpenCache { place, generation, memory, sockets }
-//!                                      | cache.<place>, hits.<place>, tcp.<place>.<n>, udp.<place>.<n>
+//!                                      | cache.<place>, hits.<place>, tcp.<place>.<n>, udp.<place>.<n>, local.<place>.0
 //!                                      v
 //!                        workers (writable), front (read-only memory), readers by name (read-only)
 //! ```
@@ -70,7 +70,7 @@ impl CacheOpened {
     pub fn names(place: u16, name: &str) -> bool {
         let mut parts = name.split('.');
         let kind = parts.next().unwrap_or_default();
-        ["cache", "hits", "tcp", "udp"].contains(&kind)
+        ["cache", "hits", "tcp", "udp", "local"].contains(&kind)
             && parts.next().and_then(|part| part.parse().ok()) == Some(place)
     }
 

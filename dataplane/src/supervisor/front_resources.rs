@@ -11,8 +11,8 @@ use nautilus_shm::front_region::FrontRegion;
 use nautilus_shm::region::RegionError;
 use nix::errno::Errno;
 use nix::sys::socket::{
-    AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, bind, getpeername, getsockname,
-    getsockopt, listen, setsockopt, socket, sockopt,
+    AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, UnixAddr, bind, connect,
+    getpeername, getsockname, getsockopt, listen, setsockopt, socket, sockopt,
 };
 
 use super::handover::Fds;
@@ -36,6 +36,14 @@ pub enum FrontOpenError {
     /// A UDP socket.
     #[error("front: {0}; is another server on this port?")]
     Socket(#[from] SocketError),
+    /// Control's way in.
+    #[error("front: cannot {step} a listener of this host: {errno}")]
+    Local {
+        /// What was tried.
+        step: &'static str,
+        /// What the kernel said.
+        errno: Errno,
+    },
     /// Its rings.
     #[error("front region: {0}")]
     Region(#[from] RegionError),
@@ -92,6 +100,9 @@ pub struct CacheSockets {
     pub listeners: Vec<OwnedFd>,
     /// UDP sockets; none where the worker has them (`port.kind = "socket"`).
     pub datagrams: Vec<OwnedFd>,
+    /// The listener for connections that the supervisor makes and gives away ([`Self::connect_local`]), at an
+    /// address that the kernel chose; none in a node that an older supervisor began.
+    pub local: Option<OwnedFd>,
 }
 
 impl CacheSockets {
@@ -101,7 +112,7 @@ impl CacheSockets {
         cache: &Cache,
         kind: PortKind,
     ) -> Result<Self, FrontOpenError> {
-        let mut this = Self::default();
+        let mut this = Self { local: Some(open_local()?), ..Self::default() };
         for address in addresses(config) {
             let address = SocketAddr::new(address, cache.port);
             let Some(listener) = absent_family(open_listener(address))? else { continue };
@@ -128,8 +139,19 @@ impl CacheSockets {
         Ok(())
     }
 
-    fn kinds(&self) -> [(&'static str, &[OwnedFd]); 2] {
-        [("tcp", &self.listeners), ("udp", &self.datagrams)]
+    /// A connection to the front, which waits in the backlog until a front takes it. The front serves nobody
+    /// else there: it looks whose end it is.
+    pub fn connect_local(&self) -> io::Result<OwnedFd> {
+        let listener = self.local.as_ref().ok_or(io::ErrorKind::Unsupported)?;
+        let address = getsockname::<UnixAddr>(listener.as_raw_fd())?;
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        let connection = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
+        connect(connection.as_raw_fd(), &address)?;
+        Ok(connection)
+    }
+
+    fn kinds(&self) -> [(&'static str, &[OwnedFd]); 3] {
+        [("tcp", &self.listeners), ("udp", &self.datagrams), ("local", self.local.as_slice())]
     }
 
     /// Adds duplicates of everything, named by the place of the cache.
@@ -151,19 +173,20 @@ impl CacheSockets {
             }
             taken
         };
-        Self { listeners: all("tcp"), datagrams: all("udp") }
+        let (listeners, datagrams) = (all("tcp"), all("udp"));
+        Self { listeners, datagrams, local: all("local").pop() }
     }
 
     /// Takes them back from a worker, after a look at each.
     pub fn take_back(fds: &mut Fds, place: u16, port: u16) -> Result<Self, String> {
         let this = Self::take(fds, place);
         for (kind, sockets) in this.kinds() {
-            let is_stream = kind == "tcp";
+            let is_stream = kind != "udp";
             let wanted = if is_stream { SockType::Stream } else { SockType::Datagram };
             for (index, fd) in sockets.iter().enumerate() {
                 let is_wanted = getsockopt(fd, sockopt::SockType) == Ok(wanted)
                     && takes_clients(fd) == is_stream
-                    && bound_port(fd) == Some(port);
+                    && if kind == "local" { is_ours(fd) } else { bound_port(fd) == Some(port) };
                 if !is_wanted {
                     return Err(format!("its {kind}.{place}.{index} is no socket of the cache"));
                 }
@@ -174,6 +197,24 @@ impl CacheSockets {
         }
         Ok(this)
     }
+}
+
+/// Whether it is a Unix listener of this process's user or of root: nobody else made it listen.
+fn is_ours(fd: &OwnedFd) -> bool {
+    let own = nix::unistd::geteuid().as_raw();
+    getsockname::<UnixAddr>(fd.as_raw_fd()).is_ok()
+        && getsockopt(fd, sockopt::PeerCredentials).is_ok_and(|made| [0, own].contains(&made.uid()))
+}
+
+fn open_local() -> Result<OwnedFd, FrontOpenError> {
+    let failed = |step| move |errno: Errno| FrontOpenError::Local { step, errno };
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let fd = socket(AddressFamily::Unix, SockType::Stream, flags, None).map_err(failed("make"))?;
+    // Without a name of ours the kernel chooses one, which leaves no file behind.
+    bind(fd.as_raw_fd(), &UnixAddr::new_unnamed()).map_err(failed("bind"))?;
+    listen(&fd, Backlog::new(LISTEN_BACKLOG).unwrap_or(Backlog::MAXCONN))
+        .map_err(failed("begin"))?;
+    Ok(fd)
 }
 
 /// Whether it is a listener, also one that was closed for new clients: it is connected to nobody.
@@ -241,7 +282,10 @@ fn open_listener(address: SocketAddr) -> Result<OwnedFd, FrontOpenError> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsFd;
+
     use super::*;
+    use crate::supervisor::sys::accept_nonblocking;
 
     fn config(text: &str) -> NodeConfig {
         crate::config::parse(text, "n.toml").unwrap()
@@ -266,7 +310,8 @@ mod tests {
         let listener = open_listener("127.0.0.1:0".parse().unwrap()).unwrap();
         let port = bound_port(&listener).unwrap();
         let shared = FrontResources::open(1).unwrap();
-        let sockets = CacheSockets { listeners: vec![listener], datagrams: Vec::new() };
+        let local = Some(open_local().unwrap());
+        let sockets = CacheSockets { listeners: vec![listener], datagrams: Vec::new(), local };
         let handed = || {
             let mut fds = Fds::default();
             shared.append_to(&mut fds).unwrap();
@@ -279,6 +324,12 @@ mod tests {
         };
         let back = take_back(handed()).unwrap();
         assert_eq!((back.listeners.len(), back.datagrams.len()), (1, 0));
+        let near = back.connect_local().unwrap();
+        let far = accept_nonblocking(back.local.as_ref().unwrap().as_fd()).unwrap();
+        let peer = getsockopt(&far, sockopt::PeerCredentials).unwrap();
+        assert_eq!(peer.uid(), nix::unistd::geteuid().as_raw());
+        drop(near);
+        assert!(CacheSockets::default().connect_local().is_err());
 
         let with = |name: &str, fd: OwnedFd| {
             let mut fds = handed();
@@ -291,6 +342,10 @@ mod tests {
         assert!(with("tcp.3.0", socket()).contains("tcp.3.0"));
         assert!(with("tcp.3.0", other()).contains("tcp.3.0"), "another port");
         assert!(with("udp.3.0", other()).contains("udp.3.0"));
+        assert!(with("local.3.0", other()).contains("local.3.0"), "not of this host alone");
+        let mut older = handed();
+        drop(older.take("local.3.0"));
+        assert!(take_back(older).unwrap().local.is_none(), "of a supervisor that made none");
         assert!(with("front.0", socket()).contains("front region"));
         let mut fds = handed();
         drop(fds.take("tcp.3.0"));

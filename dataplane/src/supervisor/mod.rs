@@ -21,6 +21,7 @@ pub mod host;
 pub mod inspect;
 pub mod interfaces;
 pub mod journal;
+pub mod kill_switch;
 pub mod mirror;
 pub mod neighbours;
 pub mod netlink;

@@ -121,6 +121,13 @@ pub fn status(
         let _ =
             writeln!(text, "cache {id} port {port} memory {max_memory_mb} MiB {}", state.name());
     }
+    let switch = resources.control.kill_switch();
+    if switch.is_on() {
+        let state = switch.state().unwrap_or_default();
+        let seconds = now_ns.saturating_sub(state.since_ns) / 1_000_000_000;
+        let _ =
+            writeln!(text, "kill switch on for {seconds} s by uid {}: {}", state.uid, state.reason);
+    }
     let gap_ns = resources.control.supervisor().last_gap_ns();
     let _ = writeln!(text, "last gap {}", milliseconds(gap_ns));
     text

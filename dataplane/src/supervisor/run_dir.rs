@@ -6,6 +6,7 @@
 //!   <run_dir>/supervisor.sock    0666: readers attach here, by their credentials
 //!   <run_dir>/worker-<pid>.sock  0600: where a worker gives everything back to the next supervisor
 //!   <run_dir>/remembered.toml    0600: what the next supervisor must know (`remembered.rs`)
+//!   <run_dir>/halted.toml        0600, while the kill switch is on (`kill_switch.rs`); stays when the node stops
 //! ```
 //!
 //! Only these names are ever removed. A clean stop removes them all and the directory if that

@@ -76,6 +76,20 @@ pub struct Seat {
     child: Option<Child>,
 }
 
+/// Starts a process that has no capability to gain, whatever it executes. Sets of capabilities belong to a thread, so one
+/// that ends at once empties its own and is the one that starts it: the supervisor keeps what it has.
+fn spawn(command: &mut Command) -> std::io::Result<Child> {
+    std::thread::scope(|scope| {
+        let start = || {
+            // Only root has any to give up.
+            let _ = nautilus_sandbox::leave_children_without_capabilities();
+            command.spawn()
+        };
+        let thread = std::thread::Builder::new().name("spawn".into()).spawn_scoped(scope, start)?;
+        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
 /// glibc (2.35 and later) asks for transparent huge pages under large allocations. A worker's books
 /// are some 100 MB; the kernel gives them back page by page before it reports the death, which took
 /// 21 to 28 ms of every gap on 4 KiB pages. Where huge pages are off it does nothing.
@@ -111,7 +125,7 @@ impl Seat {
             // std clears the supplementary groups when it changes the uid as root.
             command.uid(uid).gid(gid);
         }
-        let child = command.spawn().map_err(|source| failed("execute", source))?;
+        let child = spawn(&mut command).map_err(|source| failed("execute", source))?;
         let pid = child.id();
         let pidfd = pidfd_open(pid).map_err(|source| failed("watch", source))?;
         Ok(Self {

@@ -12,11 +12,12 @@ use crate::steering::{SteeringError, check_hot_map};
 const VALUE_WORDS: usize = size_of::<HotWordsValue>() / 8;
 const VALID_UNTIL: usize = 0;
 const FLUSH_EPOCH: usize = 1;
+const HALTED: usize = 2;
 const CHANNELS: usize = 8;
 const CHANNEL_WORDS: usize = size_of::<HotChannel>() / 8;
 
 /// The `hot_words` map, mapped to be written. Each word has one writer: the holder of the lease, the
-/// cache's owner, the worker that owns the channel's feed. All methods take a cache below
+/// cache's owner, the worker that owns the channel's feed, the supervisor for the kill switch. All methods take a cache below
 /// [`HOT_CACHES`] and panic above.
 #[derive(Debug)]
 pub struct HotWords {
@@ -40,8 +41,8 @@ impl HotWords {
         self.word(cache, CHANNELS + usize::from(channel) * CHANNEL_WORDS + word)
     }
 
-    /// Refuses every reply of the cache and forgets all its words: what a new cache of this index
-    /// starts from. It opens with [`Self::set_valid_until`].
+    /// Refuses every reply of the cache and forgets all its words but the kill switch: what a new cache of this
+    /// index starts from. It opens with [`Self::set_valid_until`].
     pub fn close(&self, cache: u16) {
         self.set_valid_until(cache, 0);
         for channel in 0..HOT_CHANNELS {
@@ -60,6 +61,17 @@ impl HotWords {
     /// What [`Self::set_valid_until`] stored.
     pub fn valid_until(&self, cache: u16) -> u64 {
         self.word(cache, VALID_UNTIL).load(Ordering::Acquire)
+    }
+
+    /// Whether nothing of a feed is answered, of any cache: those that there are, and those to come.
+    pub fn set_halted(&self, halted: bool) {
+        (0..HOT_CACHES)
+            .for_each(|cache| self.word(cache, HALTED).store(halted.into(), Ordering::Release));
+    }
+
+    /// What [`Self::set_halted`] stored.
+    pub fn is_halted(&self, cache: u16) -> bool {
+        self.word(cache, HALTED).load(Ordering::Acquire) != 0
     }
 
     /// How often everything in the cache was forgotten: replies of another epoch are not used.

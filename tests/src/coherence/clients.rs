@@ -8,6 +8,7 @@ use nautilus_dataplane::replay::random::Random;
 
 use super::ask::{Ask, FAR_SECONDS, Form};
 use super::paths::{Counts, Path, Paths};
+use super::rest;
 use super::text::{COLD, is_counter};
 use crate::history::{Input, Output};
 
@@ -29,6 +30,10 @@ const READER_PAUSE: Duration = Duration::from_micros(60);
 
 /// Reads of one key, by different ways, right behind each other: whoever is behind shows.
 const READS_OF_A_KEY: u32 = 4;
+
+/// The ways of a reader, the cheap ones more often.
+const READ_WAYS: [Path; 7] =
+    [Path::Hot, Path::Hot, Path::Worker, Path::Front, Path::Shared, Path::Shared, Path::Rest];
 
 /// Longest value over UDP, in one datagram both ways.
 const VALUE_BYTES_MAX: u32 = 1_200;
@@ -75,8 +80,7 @@ pub fn read_on(run: &Run, mut paths: Paths, seed: u64) -> Counts {
     while run.goes_on() {
         let key = run.key(&mut random, 3);
         for _ in 0..READS_OF_A_KEY {
-            let way = [Path::Hot, Path::Hot, Path::Worker, Path::Front, Path::Shared, Path::Shared]
-                [random.below(6) as usize];
+            let way = READ_WAYS[random.below(READ_WAYS.len() as u32) as usize];
             let form = match way {
                 Path::Hot => Form::Classic,
                 Path::Worker => [Form::Versioned, Form::Meta][random.below(2) as usize],
@@ -110,7 +114,9 @@ pub fn write_on(run: &Run, mut paths: Paths, seed: u64, number: u64, way: Path) 
         count += 1;
         let value = number << 44 | count << 16;
         let Some(ask) = change(&mut random, &mut paths, key, value, way) else { continue };
-        paths.perform(way, &ask);
+        if way != Path::Rest || rest::has_form(ask.input) {
+            paths.perform(way, &ask);
+        }
     }
     paths.into_counts()
 }
@@ -141,7 +147,7 @@ fn change(random: &mut Random, paths: &mut Paths, key: u64, value: u64, way: Pat
     let form = if random.below(4) == 0 { Form::Meta } else { Form::Classic };
     let bytes = match random.below(8) {
         0 => random.below(VALUE_BYTES_MAX),
-        1 if key >= COLD && way == Path::Front => random.below(LARGE_BYTES_MAX),
+        1 if key >= COLD && way != Path::Worker => random.below(LARGE_BYTES_MAX),
         1..4 => random.below(200),
         _ => 0,
     };

@@ -174,7 +174,7 @@ fn look(
     std::thread::sleep(Duration::from_nanos(wait_ns));
     while monotonic_ns() < last_ns + around_ns {
         let one = &mut watched[random.below(KEYS.min(watched.len()) as u32) as usize];
-        let path = Path::ALL[random.below(4) as usize];
+        let path = Path::ALL[random.below(Path::ALL.len() as u32) as usize];
         let form = if path == Path::Hot { Form::Classic } else { Form::Versioned };
         let get = Ask::get(one.key, form);
         let request = get.request();

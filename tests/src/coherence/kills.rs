@@ -1,4 +1,4 @@
-//! Workers and fronts killed while clients are at work, and what the clients saw of it.
+//! Workers, fronts and control killed while clients are at work, and what the clients saw of it.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
@@ -17,7 +17,7 @@ use nix::unistd::Pid;
 
 use super::paths::Path;
 use crate::history::Operation;
-use crate::lab::status;
+use crate::lab::{Service, status};
 use crate::memcached::frame;
 use crate::wait::wait_until;
 
@@ -26,6 +26,9 @@ const SUCCESSOR_MAX: Duration = Duration::from_secs(20);
 
 /// One kill in so many is a front's.
 const FRONT_ONE_IN: u32 = 4;
+
+/// One kill in so many is control's, not counted among the front's.
+const CONTROL_ONE_IN: u32 = 6;
 
 /// Between a successor and the next kill: up to so long.
 const LIFE_MS_MAX: u32 = 60;
@@ -44,6 +47,8 @@ pub enum Victim {
     Worker,
     /// The front.
     Front,
+    /// The control daemon.
+    Control,
 }
 
 /// A kill.
@@ -81,6 +86,7 @@ fn is_settled(run_dir: &FilePath, workers: u32) -> bool {
 /// milliseconds more.
 pub fn kill_on(
     run_dir: &FilePath,
+    control: &Service,
     workers: u32,
     count: u32,
     seed: u64,
@@ -92,8 +98,12 @@ pub fn kill_on(
         wait_until(what, SUCCESSOR_MAX, || is_settled(run_dir, workers))?;
         wait_until("a front serves", SUCCESSOR_MAX, || front_pid(run_dir).is_some())?;
         std::thread::sleep(Duration::from_millis(random.below(LIFE_MS_MAX).into()));
-        let (victim, pid) = match (number % FRONT_ONE_IN, random.below(workers)) {
-            (0, _) => (Victim::Front, front_pid(run_dir)),
+        let control_pid = || control.status().pid.map(|pid| pid as u32);
+        wait_until("control runs", SUCCESSOR_MAX, || control_pid().is_some())?;
+        let kind = (number % CONTROL_ONE_IN, number % FRONT_ONE_IN);
+        let (victim, pid) = match (kind, random.below(workers)) {
+            ((1, _), _) => (Victim::Control, control_pid()),
+            ((_, 0), _) => (Victim::Front, front_pid(run_dir)),
             (_, which) => (Victim::Worker, worker_pids(run_dir).get(which as usize).copied()),
         };
         let pid = pid.context("nobody to kill")?;
@@ -101,6 +111,7 @@ pub fn kill_on(
         kill(Pid::from_raw(pid as i32), Signal::SIGKILL)?;
         wait_until("its successor", SUCCESSOR_MAX, || match victim {
             Victim::Front => front_pid(run_dir).is_some_and(|now| now != pid),
+            Victim::Control => control_pid().is_some_and(|now| now != pid),
             Victim::Worker => {
                 let now = worker_pids(run_dir);
                 now.len() as u32 == workers && !now.contains(&pid)

@@ -1,10 +1,11 @@
 //! All ways to a node's cache at once, judged as one history.
 //!
 //! ```text
-//!   writers (UDP, TCP) ----+                          +-- XDP, hot keys --+
+//!   writers (UDP, TCP, REST)                          +-- XDP, hot keys --+
 //!   readers, every way ----+--> node in a lab of its -+-- worker ---------+--> cache table
-//!   kills (worker, front) -+    own, hot set, front   +-- front, TCP -----+
-//!        |                                            +-- shared memory --+
+//!   kills (worker, front, -+    own, hot set, front   +-- front, TCP -----+
+//!        | control)                                   +-- shared memory --+
+//!        |                        control, REST ------+-- both of these --+
 //!        +--> one history file, one clock --> check: one order a key
 //! ```
 //!
@@ -19,6 +20,7 @@ mod kills;
 mod measured;
 mod outcome;
 mod paths;
+mod rest;
 mod tcp;
 pub mod text;
 
@@ -50,8 +52,9 @@ use paths::{Paths, Ways};
 /// Memory of the cache, for everything a run can write.
 const MEMORY_MB: u32 = 128;
 
-/// Clients that change keys, half of them over UDP, half over TCP.
-const WRITERS: u32 = 4;
+/// Clients that change keys, and by which way.
+const WRITERS: [Path; 6] =
+    [Path::Worker, Path::Front, Path::Worker, Path::Front, Path::Rest, Path::Rest];
 
 /// Clients that read by every way.
 const READERS: u32 = 4;
@@ -85,20 +88,22 @@ pub fn run(
 ) -> anyhow::Result<Outcome> {
     let folder = Arc::new(Folder::create(run)?);
     std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755))?;
-    let lab = Lab::start(folder, run, 1, |_, _, file| {
+    let mut lab = Lab::start(folder, run, 1, |_, _, file| {
         file.cache_memory_mb = MEMORY_MB;
         (file.workers, file.queues) = (plan.workers, plan.workers);
         Ok(())
     })?;
+    lab.start_control()?;
     let node = &lab.nodes()[0];
+    let socket = lab.control_socket();
     let cache = SocketAddr::new(node.member.address.v4().into(), CACHE_PORT);
-    let place = Place { cache, run_dir: &node.run_dir };
+    let place = Place { cache, run_dir: &node.run_dir, control: &socket };
     let region = attach(&node.run_dir)?;
     wait_until("the front serves", READY_MAX, || {
         lab.client().namespace.run(|| Connection::open(cache).is_ok())
     })?;
     let recorder = Recorder::open(history_file)?;
-    let all = (0..WRITERS + READERS + 1)
+    let all = (0..WRITERS.len() as u32 + READERS + 1)
         .map(|number| lab.client().namespace.run(|| Paths::open(&place, &recorder, number)));
     let mut all = all.collect::<anyhow::Result<Vec<Paths>>>()?;
     let mut last = all.pop().expect("one for the end");
@@ -119,12 +124,11 @@ pub fn run(
                 let seed = plan.seed ^ u64::from(number) << 32;
                 let work = move || {
                     let _inside = namespace.enter().expect("the lab's own namespace");
-                    match number {
-                        0..WRITERS => {
-                            let way = [Path::Worker, Path::Front][number as usize % 2];
-                            clients::write_on(run, paths, seed, u64::from(number) + 1, way)
+                    match WRITERS.get(number as usize) {
+                        Some(way) => {
+                            clients::write_on(run, paths, seed, u64::from(number) + 1, *way)
                         }
-                        _ => clients::read_on(run, paths, seed),
+                        None => clients::read_on(run, paths, seed),
                     }
                 };
                 scope.spawn(work)
@@ -137,7 +141,12 @@ pub fn run(
         let probe = (plan.kills > 0).then(|| {
             scope.spawn(|| lab.client().namespace.run(|| kills::probe(cache, flows, &clients.stop)))
         });
-        let killed = kills::kill_on(&node.run_dir, plan.workers, plan.kills, plan.seed);
+        let killed = match lab.control() {
+            Some(control) => {
+                kills::kill_on(&node.run_dir, control, plan.workers, plan.kills, plan.seed)
+            }
+            None => Ok(Vec::new()),
+        };
         while clients.begin.elapsed() < plan.duration && !stop.load(Ordering::Relaxed) {
             std::thread::sleep(Duration::from_millis(20));
         }

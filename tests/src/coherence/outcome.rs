@@ -25,8 +25,9 @@ pub struct Outcome {
     pub measured: Measured,
     /// Their history, judged.
     pub checked: Checked,
-    /// Silences after kills, ascending, nanoseconds: workers', fronts'.
-    pub gaps_ns: [Vec<u64>; 2],
+    /// Silences after kills, ascending, nanoseconds: of workers after theirs, of fronts, of workers after
+    /// control's.
+    pub gaps_ns: [Vec<u64>; 3],
 }
 
 impl Outcome {
@@ -41,6 +42,7 @@ impl Outcome {
         let gaps_ns = [
             gaps_ns(probed, kills, Victim::Worker),
             gaps_ns(&[returns_ns(history, Path::Front)], kills, Victim::Front),
+            gaps_ns(probed, kills, Victim::Control),
         ];
         let checked = check(history);
         Self { took, counts, deadlines, measured, checked, gaps_ns }
@@ -72,9 +74,11 @@ impl Outcome {
                 "the node counted {workers} reads of workers, {fronts} of fronts"
             ));
         }
-        let [_, [_, over_udp], [_, over_tcp], _] = self.counts.answered;
-        if over_udp.min(over_tcp) < READS_MIN {
-            return Some(format!("only {over_udp} changes over UDP, {over_tcp} over TCP"));
+        let [_, [_, over_udp], [_, over_tcp], _, [_, over_rest]] = self.counts.answered;
+        if over_udp.min(over_tcp).min(over_rest) < READS_MIN {
+            return Some(format!(
+                "only {over_udp} changes over UDP, {over_tcp} over TCP, {over_rest} over REST"
+            ));
         }
         let few =
             Path::ALL.iter().find(|path| self.counts.answered[**path as usize - 1][0] < READS_MIN);
@@ -117,7 +121,7 @@ impl Display for Outcome {
         if !self.measured.dropped.is_empty() {
             writeln!(f, "dropped by the node: {}", self.measured.dropped.join(", "))?;
         }
-        for (gaps, who) in self.gaps_ns.iter().zip(["worker", "front"]) {
+        for (gaps, who) in self.gaps_ns.iter().zip(["worker", "front", "control"]) {
             let Some(longest) = gaps.last() else { continue };
             let at = |permille: usize| gaps[gaps.len() * permille / 1000] as f64 / 1e6;
             writeln!(

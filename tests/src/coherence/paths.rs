@@ -7,15 +7,20 @@ use std::time::{Duration, Instant};
 use nautilus_client::{CacheReader, ReadError};
 
 use super::ask::{Answer, Ask};
+use super::rest;
 use super::tcp::Connection;
 use super::text::{id_of, key_text};
 use crate::history::{ClientLog, Input, Output, Recorder};
 use crate::lab::node_file::CACHE_ID;
 use crate::memcached::{Client, ClientError};
+use crate::rest::RestClient;
 
 /// How long an answer over UDP is waited for. Too low: a node that is late leaves unknown outcomes,
 /// which a check is long about; too high: a client whose request died with a worker idles.
 const UDP_ANSWER_MAX: Duration = Duration::from_millis(150);
+
+/// How long an answer over REST is waited for: longer than control itself waits.
+const REST_ANSWER_MAX: Duration = Duration::from_secs(8);
 
 /// How long a reader of shared memory tries on a key that is being written; a writer that was killed in
 /// the middle leaves it so until its successor comes.
@@ -36,11 +41,13 @@ pub enum Path {
     Front = 3,
     /// The node's shared memory.
     Shared = 4,
+    /// Control's REST: it reads shared memory, and changes by way of the front.
+    Rest = 5,
 }
 
 impl Path {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Hot, Self::Worker, Self::Front, Self::Shared];
+    pub const ALL: [Self; 5] = [Self::Hot, Self::Worker, Self::Front, Self::Shared, Self::Rest];
 
     /// As printed.
     pub fn name(self) -> &'static str {
@@ -49,6 +56,7 @@ impl Path {
             Self::Worker => "UDP, worker",
             Self::Front => "TCP, front",
             Self::Shared => "shared memory",
+            Self::Rest => "REST",
         }
     }
 }
@@ -60,13 +68,15 @@ pub struct Place<'a> {
     pub cache: SocketAddr,
     /// Its run directory.
     pub run_dir: &'a FilePath,
+    /// Where control answers.
+    pub control: &'a FilePath,
 }
 
 /// What one client counted.
 #[derive(Clone, Debug, Default)]
 pub struct Counts {
     /// Answers by path: reads, then changes.
-    pub answered: [[u64; 2]; 4],
+    pub answered: [[u64; 2]; Path::ALL.len()],
     /// Operations whose outcome nobody told.
     pub unknown: u64,
     /// Reads of shared memory that found the node silent for a second.
@@ -95,6 +105,7 @@ pub struct Ways {
     udp: Client,
     tcp: Option<Connection>,
     shared: CacheReader,
+    rest: RestClient,
     value: Vec<u8>,
     /// Reads of shared memory that found the node silent.
     pub detached: u64,
@@ -108,6 +119,7 @@ impl Ways {
             udp: Client::connect(place.cache, UDP_ANSWER_MAX)?,
             tcp: Connection::open(place.cache).ok(),
             shared: CacheReader::attach(place.run_dir, CACHE_ID)?,
+            rest: RestClient::new(place.control, REST_ANSWER_MAX),
             value: vec![0; 64 << 10],
             detached: 0,
         })
@@ -118,7 +130,11 @@ impl Ways {
         if path == Path::Front && self.tcp.is_none() {
             self.tcp = Connection::open(self.cache).ok();
         }
-        path != Path::Front || self.tcp.is_some()
+        match path {
+            Path::Front => self.tcp.is_some(),
+            Path::Rest => self.rest.is_open(),
+            Path::Hot | Path::Worker | Path::Shared => true,
+        }
     }
 
     /// Asks by one way.
@@ -137,6 +153,7 @@ impl Ways {
                 }
             },
             Path::Shared => read(&mut self.shared, &mut self.value, ask.key, &mut self.detached),
+            Path::Rest => rest::ask(&mut self.rest, ask),
         }
     }
 }
@@ -144,7 +161,7 @@ impl Ways {
 /// The same with a history.
 pub struct Paths {
     ways: Ways,
-    logs: [ClientLog; 4],
+    logs: [ClientLog; Path::ALL.len()],
     /// What was counted.
     pub counts: Counts,
 }

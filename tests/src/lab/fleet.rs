@@ -24,6 +24,9 @@ const READY_MAX: Duration = Duration::from_secs(30);
 pub const CONTROL_PORT: u16 = 9477;
 const CONTROL_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), CONTROL_PORT);
 
+/// Seconds that a node is measured when it is deployed: enough packets of the nodes' own prober.
+const JUDGE_S: u64 = 1;
+
 /// A member that serves.
 #[derive(Debug)]
 pub struct Node {
@@ -143,7 +146,16 @@ impl Lab {
 
     /// Starts one control process for all nodes, in a namespace of its own, and waits until it answers.
     pub fn start_control(&mut self) -> Result<(), LabError> {
-        let mut text = format!("[control]\nlisten = \"{CONTROL_LISTEN}\"\n");
+        let mut text = format!(
+            "[control]\nlisten = \"{CONTROL_LISTEN}\"\nsocket = {:?}\n\n\
+             [control.store]\nfile = {:?}\n\n\
+             [control.deploy]\njudge_s = {JUDGE_S}\njudge_canary_s = {JUDGE_S}\n\n\
+             [control.audit]\ndir = {:?}\nkey = {:?}\n",
+            self.control_socket(),
+            self.folder.join("control.redb"),
+            self.folder.join("audit"),
+            self.folder.join("audit.key"),
+        );
         for node in &self.nodes {
             text += &format!(
                 "\n[[node]]\nrun_dir = {:?}\nid = {:?}\nregion = \"lab\"\n",
@@ -240,6 +252,11 @@ impl Lab {
     /// The control process, once started.
     pub fn control(&self) -> Option<&Service> {
         self.control.as_ref()
+    }
+
+    /// Where it answers without a network, from every namespace.
+    pub fn control_socket(&self) -> PathBuf {
+        self.folder.join("control.sock")
     }
 
     /// One scrape of the control process, which must have been started.

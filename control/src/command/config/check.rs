@@ -254,18 +254,18 @@ mod tests {
         let text = "[control]\nlisten = \"nowhere\"\nsocket = 7\nport = 1\n[control.audit]\n\
                     dir = \"/a\"\nrotate_mb = 0\n\n[[node]]\nid = \"a\"\n\n[[node]]\nrun_dir = \"/r\"\n\
                     tier = \"fast\"\nid = \"NO\"\n\n[[node]]\nrun_dir = \"/s\"\nrundir = 1\nid = \"b\"\n";
+        let found = control(text);
+        // Without the list of all that would be right.
+        let fronts = found.iter().map(|line| line.split(", expected one of").next().unwrap());
         assert_eq!(
-            control(text),
+            fronts.collect::<Vec<_>>(),
             [
                 "c.toml:2: control.listen: invalid socket address syntax",
                 "c.toml:3: control.socket: invalid type: integer `7`, expected path string",
                 "c.toml:4: control.port: unknown key",
                 "c.toml:7: control.audit.rotate_mb: 0 is not in 1..=1024",
                 "c.toml:9: node[0]: missing field `run_dir`",
-                "c.toml:14: node[1].tier: unknown variant `fast`, expected one of `ultra`, `ultra_edge`, \
-                 `UltraEdge`, `ULTRA_EDGE`, `ULTRA`, `high`, `high_performance`, `HighPerformance`, \
-                 `HIGH_PERFORMANCE`, `HIGH`, `standard`, `standard_edge`, `StandardEdge`, `STANDARD_EDGE`, \
-                 `STANDARD`, `lab`, `Lab`, `LAB`",
+                "c.toml:14: node[1].tier: unknown variant `fast`",
                 "c.toml:15: node[1].id: \"NO\": ids are [a-z0-9][a-z0-9_.-]{0,62} and none of create, \
                  status, deploy, summary",
                 "c.toml:19: node[2].rundir: unknown key",

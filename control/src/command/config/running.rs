@@ -166,13 +166,11 @@ mod tests {
             .spawn()
             .unwrap();
         // Right after its start a process has no arguments yet.
-        let running = (0..50).map(|_| {
+        let mut looks = (0..50).filter_map(|_| {
             std::thread::sleep(Duration::from_millis(10));
-            Running::of(child.id())
+            Running::of(child.id()).ok()
         });
-        let mut running = running;
-        let running = running.find(|one| one.as_ref().is_ok_and(|one| one.file.is_some()));
-        let running = running.ok_or("it never had a file");
+        let running = looks.find(|one| one.file.is_some());
         std::thread::sleep(Duration::from_millis(300));
         let told = running.as_ref().map(Running::told);
         std::fs::write(&file, "a = 2\n").unwrap();
@@ -181,7 +179,7 @@ mod tests {
         let replaced = running.as_ref().map(Running::told);
         drop(child.stdin.take());
         child.wait().unwrap();
-        let running = running.as_ref().unwrap();
+        let running = running.unwrap();
         assert_eq!(running.file.as_deref(), Some(file.canonicalize().unwrap().as_path()));
         let apart = running.started.duration_since(begun).unwrap_or_default();
         assert!(apart < Duration::from_secs(5), "{apart:?}");

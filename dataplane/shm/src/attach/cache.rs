@@ -1,14 +1,14 @@
 //! The requests for one cache, and telling the requests apart.
 
 use super::{
-    AttachError, CACHE_NAME_BYTES, CacheName, ExplainRequest, REQUEST_BYTES, Request,
-    SECTION_BYTES_MAX, Verb, check, node::name_in, word,
+    AttachError, CACHE_NAME_BYTES, CacheName, ExplainRequest, REASON_BYTES_MAX, REQUEST_BYTES,
+    Request, SECTION_BYTES_MAX, Verb, check, node::name_in, word,
 };
 
 /// Bytes of a [`CacheRequest`].
 pub const CACHE_REQUEST_BYTES: usize = REQUEST_BYTES + CACHE_NAME_BYTES;
 
-/// A request of [`Verb::Cache`] or [`Verb::Hits`]: the eight bytes of a [`Request`], then the cache's name.
+/// A request of [`Verb::Cache`], [`Verb::Hits`] or [`Verb::Connect`]: the eight bytes of a [`Request`], then the cache's name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CacheRequest {
     /// What is asked for of it.
@@ -36,6 +36,13 @@ pub fn create_request(section: &str) -> Vec<u8> {
 /// The packet of [`Verb::Remove`].
 pub fn remove_request(name: &CacheName) -> Vec<u8> {
     [&Request { verb: Verb::Remove }.encode()[..], name].concat()
+}
+
+/// The packet of [`Verb::Halt`], or else of [`Verb::Release`], with as much of the reason as there is room for.
+pub fn kill_switch_request(halts: bool, reason: &str) -> Vec<u8> {
+    let verb = if halts { Verb::Halt } else { Verb::Release };
+    let reason = &reason[..reason.floor_char_boundary(REASON_BYTES_MAX)];
+    [&Request { verb }.encode(), reason.as_bytes()].concat()
 }
 
 /// Any request, as the supervisor reads it.
@@ -67,6 +74,12 @@ pub enum Ask<'a> {
     Swap(&'a str),
     /// [`Verb::Probe`] for so many milliseconds.
     Probe(u32),
+    /// [`Verb::Connect`] of this name.
+    Connect(CacheName),
+    /// [`Verb::Halt`] for this reason.
+    Halt(&'a str),
+    /// [`Verb::Release`] for this reason.
+    Release(&'a str),
 }
 
 impl<'a> Ask<'a> {
@@ -92,11 +105,16 @@ impl<'a> Ask<'a> {
             (Some(Verb::Drain), _) if rest.len() == 4 => Ok(Self::Drain(word(rest, 0))),
             (Some(Verb::Probe), _) if rest.len() == 4 => Ok(Self::Probe(word(rest, 0))),
             (Some(Verb::Swap), Ok(_)) => name_in(rest).map(Self::Swap),
+            (Some(Verb::Connect), Ok(name)) => Ok(Self::Connect(name)),
             (Some(Verb::Create), _) if (1..=SECTION_BYTES_MAX).contains(&rest.len()) => {
                 match std::str::from_utf8(rest) {
                     Ok(section) => Ok(Self::Create(section)),
                     Err(_) => Err(AttachError::Text),
                 }
+            }
+            (Some(verb @ (Verb::Halt | Verb::Release)), _) if rest.len() <= REASON_BYTES_MAX => {
+                let reason = std::str::from_utf8(rest).map_err(|_| AttachError::Text)?;
+                Ok(if verb == Verb::Halt { Self::Halt(reason) } else { Self::Release(reason) })
             }
             _ => wrong_length,
         }
@@ -124,6 +142,8 @@ mod tests {
             longer[..REQUEST_BYTES].copy_from_slice(&packet);
             assert_eq!(Ask::decode(&longer), Err(AttachError::Length(CACHE_REQUEST_BYTES)));
         }
+        let connect = CacheRequest { verb: Verb::Connect, name }.encode();
+        assert_eq!(Ask::decode(&connect), Ok(Ask::Connect(name)));
         let remove = remove_request(&cache_name("quotes"));
         assert_eq!(Ask::decode(&remove), Ok(Ask::Remove(cache_name("quotes"))));
         assert!(Ask::decode(&remove[..71]).is_err());
@@ -133,6 +153,14 @@ mod tests {
         assert!(Ask::decode(&create_request(&(longest + "#"))).is_err());
         assert!(Ask::decode(&create_request("")).is_err());
         assert!(Ask::decode(&[&create_request("")[..], &[0xff]].concat()).is_err());
+        for (halts, ask) in [(true, Ask::Halt("venue é")), (false, Ask::Release("venue é"))] {
+            assert_eq!(Ask::decode(&kill_switch_request(halts, "venue é")), Ok(ask));
+        }
+        assert_eq!(Ask::decode(&kill_switch_request(true, "")), Ok(Ask::Halt("")));
+        let cut = kill_switch_request(true, &"é".repeat(REASON_BYTES_MAX));
+        assert!(matches!(Ask::decode(&cut), Ok(Ask::Halt(_))));
+        assert!(Ask::decode(&[&cut[..], b"x"].concat()).is_err());
+        assert_eq!(Ask::decode(&[&cut[..9], &[0xff]].concat()), Err(AttachError::Text));
         let bare = Request { verb: Verb::Cache }.encode();
         assert_eq!(Ask::decode(&bare), Err(AttachError::Length(REQUEST_BYTES)));
         assert_eq!(Ask::decode(&cache[..71]), Err(AttachError::Length(71)));

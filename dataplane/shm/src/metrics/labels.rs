@@ -389,6 +389,8 @@ labels! {
         Unsubscribed ["unsubscribed"],
         /// Another subscription has its name.
         Other ["other"],
+        /// The node's kill switch is on.
+        Halted ["halted"],
     }
 
     /// How a connection to the snapshot server of a feed that is given out again ended.

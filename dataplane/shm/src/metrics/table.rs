@@ -187,6 +187,8 @@ metric_table! {
     FRONT_STARTS counter "nautilus_supervisor_front_starts_total" Events Supervisor: "Front processes started";
     CAPTURE_STARTS counter "nautilus_supervisor_capture_starts_total" Events Supervisor: "Capture processes started";
     CAPTURE_DEATHS counter "nautilus_supervisor_capture_deaths_total" Events Supervisor: "Capture processes that ended without being told to";
+    KILL_SWITCH gauge "nautilus_supervisor_kill_switch_state" Events Supervisor: "1 while the kill switch is on: prices are suspect and publishers silent";
+    HALTS counter "nautilus_supervisor_halts_total" Events Supervisor: "Times the kill switch was turned on";
     FRONT_DEATHS counter "nautilus_supervisor_front_deaths_total" Events Supervisor: "Front processes that ended without being told to";
     // Capture process.
     CAPTURE_WRITTEN counter "nautilus_capture_written_records_total" Events Capture: "Records written to files";

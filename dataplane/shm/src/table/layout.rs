@@ -63,6 +63,8 @@ pub(super) const T_SHARDS: usize = 0;
 pub(super) const T_CELLS: usize = 1;
 pub(super) const T_SEED: usize = 2;
 pub(super) const T_VALID_UNTIL_NS: usize = 16;
+/// Beside the lease, on the line that every check reads.
+pub(super) const T_HALTED: usize = T_VALID_UNTIL_NS + 1;
 pub(super) const T_FLUSH_EPOCH: usize = 32;
 pub(super) const T_CHANNELS: usize = 64;
 pub(super) const T_CHANNEL_EPOCHS: usize = T_CHANNELS + CHANNELS;
@@ -96,7 +98,7 @@ pub(super) const NEXT_PAYLOAD: usize = 1;
 const _: () = assert!(T_CHANNEL_EPOCHS + CHANNELS <= HEADER_WORDS, "channels fit the table header");
 
 /// Numbers that change whenever the layout does; for the region's layout hash.
-pub const LAYOUT_NUMBERS: [u64; 11] = [
+pub const LAYOUT_NUMBERS: [u64; 12] = [
     HEADER_WORDS as u64,
     SHARD_HEADER_WORDS as u64,
     CELL_WORDS as u64,
@@ -108,6 +110,7 @@ pub const LAYOUT_NUMBERS: [u64; 11] = [
     NEXT_PAYLOAD as u64,
     S_INTENT as u64,
     T_CHANNELS as u64,
+    T_HALTED as u64,
 ];
 
 /// Why a table cannot be laid out, or an existing one cannot be used.

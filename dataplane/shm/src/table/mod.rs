@@ -47,7 +47,7 @@ pub use reader::{DETACHED_AGE_NS, READER_RETRIES_MAX, ReadError, ReadHit, TableR
 #[cfg(not(loom))]
 pub use region::{CACHE_MAGIC, TableRegion, table_layout_hash};
 pub use usage::Usage;
-pub use validity::{ChannelState, NO_LEASE};
+pub use validity::{ChannelState, NO_LEASE, set_halted};
 pub use watch::Watch;
 pub use words::{SharedWords, Words, heap_words};
 pub use writer::{Guess, Hit, TableWriter, ValueReader, WriterCounts};

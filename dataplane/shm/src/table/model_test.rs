@@ -234,6 +234,15 @@ fn a_feeds_keys_follow_its_channel() {
     assert_eq!(read(&table, 99), Ok(9));
     assert!(table.get(hash, record.key, 99).is_some());
     assert_eq!(read(&table, 100), Err(ReadError::Suspect), "silence needs no store");
+    set_halted(table.memory(), true);
+    table.set_channel(9, ChannelState::Live { valid_until_ns: 200 });
+    assert_eq!(read(&table, 99), Err(ReadError::Suspect), "halted, whatever its channel says");
+    assert!(table.get(hash, record.key, 99).is_none());
+    let client = table.hash(b"client");
+    table.apply(client, &Mutation::new(b"client", Op::Set(b"v")), 1).unwrap();
+    assert!(table.get(client, b"client", 99).is_some(), "what clients own is theirs");
+    set_halted(table.memory(), false);
+    assert_eq!(read(&table, 99), Ok(9), "what its channel says");
     table.set_channel(9, ChannelState::Suspect);
     assert_eq!(read(&table, 5), Err(ReadError::Suspect));
     let theft = Mutation { channel: 0, ..record };

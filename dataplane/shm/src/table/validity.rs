@@ -1,7 +1,9 @@
 //! The words every read path checks after copying a value and before using it.
 
-use super::layout::{CHANNELS, T_CHANNEL_EPOCHS, T_CHANNELS, T_FLUSH_EPOCH, T_VALID_UNTIL_NS};
-use super::words::load;
+use super::layout::{
+    CHANNELS, T_CHANNEL_EPOCHS, T_CHANNELS, T_FLUSH_EPOCH, T_HALTED, T_VALID_UNTIL_NS,
+};
+use super::words::{Words, load};
 use crate::sync::{AtomicU64, Ordering};
 
 /// The lease word of a cache that needs no lease.
@@ -34,13 +36,13 @@ impl ChannelState {
 pub(super) enum Invalid {
     /// Written before the last flush: as good as deleted.
     Flushed,
-    /// The channel's feed has a gap or is silent.
+    /// The channel's feed has a gap or is silent, or the node's kill switch is on.
     Suspect,
     /// The leader's lease has run out.
     LeaseExpired,
 }
 
-/// Checks the three words. A channel is one word: suspect is 0, live is the deadline, so that a gap
+/// Checks the three words, and for a feed's value the kill switch. A channel is one word: suspect is 0, live is the deadline, so that a gap
 /// takes one store and silence none.
 pub(super) fn check(
     words: &[AtomicU64],
@@ -54,7 +56,8 @@ pub(super) fn check(
     if epoch != self::epoch(words, channel) {
         return Err(Invalid::Flushed);
     }
-    if channel != 0 && now_ns >= load(words, T_CHANNELS + usize::from(channel)) {
+    let doubted = |channel: u8| now_ns >= load(words, T_CHANNELS + usize::from(channel));
+    if channel != 0 && (load(words, T_HALTED) != 0 || doubted(channel)) {
         return Err(Invalid::Suspect);
     }
     Ok(())
@@ -111,6 +114,13 @@ pub(super) fn set_channel(words: &[AtomicU64], channel: u8, state: ChannelState)
 pub(super) fn flush(words: &[AtomicU64]) {
     let next = load(words, T_FLUSH_EPOCH) + 1;
     words[T_FLUSH_EPOCH].store(next, Ordering::Release);
+}
+
+/// Turns every value of a feed suspect, whatever its channel says, or leaves that to the channels again. Single
+/// writer: the supervisor. Panics when the memory is mapped to be read.
+pub fn set_halted(memory: &impl Words, halted: bool) {
+    assert!(memory.writable(), "only who owns the memory halts it");
+    memory.words()[T_HALTED].store(halted.into(), Ordering::Release);
 }
 
 /// Writes the lease deadline. Its writer is the holder of the lease.

@@ -90,7 +90,10 @@ impl<W: Words, H: HotSet> Core<W, H> {
             verb,
             key,
             flags: meta.client_flags,
-            expiry_ns: self.deadline_ns(meta.expiry_seconds.unwrap_or(0), now_ns),
+            expiry_ns: match meta.own.ttl_ms {
+                Some(ttl_ms) => now_ns.saturating_add(ttl_ms.saturating_mul(1_000_000)),
+                None => self.deadline_ns(meta.expiry_seconds.unwrap_or(0), now_ns),
+            },
             data: meta.data,
             version: meta.version,
             may_be_stale: meta.invalidates,

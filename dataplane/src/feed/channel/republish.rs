@@ -41,6 +41,14 @@ impl Channel {
         self.republisher.as_mut().map_or(Ok(()), |own| own.send(now_ns, &standing, tx))
     }
 
+    /// In place of [`Self::republish`] while the kill switch is on.
+    #[inline]
+    pub fn fall_silent(&mut self) {
+        if let Some(republisher) = &mut self.republisher {
+            republisher.fall_silent();
+        }
+    }
+
     /// The same channel, showing its books to those who take snapshots of this node. Allocates what that needs.
     pub fn showing(mut self) -> Self {
         self.publisher.show = Some(Box::new(Show::new(self.spec.channel)));

@@ -88,6 +88,8 @@ pub struct Distribution {
     /// What subscribers were told.
     is_live: bool,
     replies: VecDeque<(Path, [u8; REPLY_BYTES])>,
+    /// The kill switch is on.
+    is_halted: bool,
     /// Whether the port had a way to every receiver when something was sent last.
     has_way: bool,
     cookies: RandomState,
@@ -110,6 +112,7 @@ impl Distribution {
             live_until_ns: 0,
             is_live: false,
             replies: VecDeque::with_capacity(REPLIES_MAX),
+            is_halted: false,
             has_way: true,
             cookies: RandomState::new(),
             last_session: 0,

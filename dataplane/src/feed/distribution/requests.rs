@@ -41,6 +41,11 @@ impl Distribution {
             let reply = Reply::new(request.number, Verdict::Cookie, Reason::None);
             return self.reply(datagram.reply_path(), &Reply { cookie, ..reply });
         }
+        if self.is_halted {
+            self.counts.refused[Reason::Halted as usize] += 1;
+            let reply = Reply::new(request.number, Verdict::Ended, Reason::Halted);
+            return self.reply(datagram.reply_path(), &reply);
+        }
         let known = self.find(&datagram.source, request.number);
         let refused = match (request.verb, known) {
             (Verb::Subscribe, None) => self.subscribe(datagram, &request).err(),

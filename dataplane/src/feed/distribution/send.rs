@@ -42,6 +42,7 @@ impl Distribution {
     /// every turn; bounded.
     pub fn pump(&mut self, now_ns: u64, channel: &Channel, tx: &mut impl Transmit) -> bool {
         self.look(now_ns);
+        self.is_halted = false;
         self.has_way = true;
         self.send_replies(tx);
         if self.active == 0 {
@@ -54,6 +55,21 @@ impl Distribution {
             self.serve(place, now_ns, channel, tx);
         }
         self.has_way
+    }
+
+    /// In place of [`Self::pump`] while the kill switch is on: every subscription is ended, whoever asks hears why, and
+    /// nothing else leaves.
+    pub fn fall_silent(&mut self, now_ns: u64, tx: &mut impl Transmit) {
+        self.look(now_ns);
+        if !self.is_halted {
+            self.is_halted = true;
+            // What waits was said before. A reply has no price in it, but makes others expect some.
+            self.replies.clear();
+        }
+        for place in self.places() {
+            self.end(place, Reason::Halted);
+        }
+        self.send_replies(tx);
     }
 
     fn send_replies(&mut self, tx: &mut impl Transmit) {

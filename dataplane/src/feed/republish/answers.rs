@@ -90,6 +90,12 @@ impl Answers {
         self.waiting.push(Waiting { bytes, length, reply });
     }
 
+    /// Leaves what waits without an answer: to whoever asked it was lost.
+    pub fn forget(&mut self) {
+        self.unsent += self.waiting.len() as u64;
+        self.waiting.clear();
+    }
+
     /// Answers what waits. An answer that the port does not take is as lost as one that the wire lost.
     pub fn send(&mut self, now_ns: u64, history: &History, tx: &mut impl Transmit) {
         for Waiting { bytes, length, reply } in self.waiting.drain(..) {

@@ -300,6 +300,20 @@ impl Republisher {
         sent
     }
 
+    /// In place of [`Self::send`] while the kill switch is on: nothing leaves, answers and heartbeats included. What was
+    /// applied meanwhile can be asked for afterwards, and receivers see that it is missing.
+    pub fn fall_silent(&mut self) {
+        self.parting.forget();
+        if self.waiting > 0 {
+            self.counts.unsent += self.waiting;
+            self.cursor = self.history.next_sequence();
+            self.waiting = 0;
+        }
+        if let Some(answers) = &mut self.answers {
+            answers.forget();
+        }
+    }
+
     fn try_send(
         &mut self,
         now_ns: u64,

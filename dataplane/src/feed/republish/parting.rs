@@ -36,6 +36,12 @@ impl Parting {
         Some(count)
     }
 
+    /// Gives up what was not sent.
+    pub fn forget(&mut self) {
+        self.lengths.clear();
+        self.sent = 0;
+    }
+
     /// Sends all of them, as far as the port takes them.
     pub fn send(&mut self, path: &Path, tx: &mut impl Transmit) -> Result<(), SendError> {
         while let Some(&bytes) = self.lengths.get(self.sent) {

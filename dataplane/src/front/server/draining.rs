@@ -49,7 +49,8 @@ impl Server<'_> {
         }
     }
 
-    /// For all who hold them.
+    /// For all who hold them. That for control stays: the supervisor gives no connections to it away meanwhile,
+    /// and a Unix listener that was closed does not listen again.
     pub(super) fn close_listeners(&mut self) {
         for cache in self.caches.iter() {
             // A second time would be told to every connection that is taken later (`sk_shutdown`).

@@ -33,7 +33,7 @@ pub(super) fn tokens(cache: &Served) -> Vec<(bool, Token)> {
     let first = cache.target.place << CACHE_SHIFT;
     let generation = cache.target.generation & GENERATION_MASK;
     let token = |number: usize| Token { index: first | number as u32, generation };
-    let listeners = (0..cache.listeners.len()).map(|number| (true, token(number)));
+    let listeners = (0..cache.all_listeners().count()).map(|number| (true, token(number)));
     let sockets = cache.datagrams.sockets().count();
     listeners.chain((0..sockets).map(|number| (false, token(number)))).collect()
 }
@@ -51,7 +51,7 @@ impl Server<'_> {
     /// Serves a cache no more; its connections end.
     pub fn forget(&mut self, target: Target) {
         let Some(cache) = self.caches.remove(target) else { return };
-        for listener in &cache.listeners {
+        for listener in cache.all_listeners() {
             // For all who hold it, and now: the kernel lets go of it when the ring does.
             let _ = shutdown(listener.as_raw_fd(), Shutdown::Both);
         }
@@ -89,7 +89,7 @@ impl Server<'_> {
             if is_listener && (self.draining || self.leaving_ns > 0) {
                 // Armed when clients are taken again.
             } else if is_listener {
-                if let Some(listener) = cache.listeners.get(number) {
+                if let Some(listener) = cache.all_listeners().nth(number) {
                     self.ring.accept(listener.as_fd(), token);
                 }
             } else if let Some(socket) = cache.datagrams.sockets().nth(number) {
@@ -118,7 +118,7 @@ impl Server<'_> {
     pub(super) fn accept_waiting(&mut self) {
         let mut found = Vec::new();
         for cache in self.caches.iter().filter(|_| !self.draining && self.leaving_ns == 0) {
-            for listener in &cache.listeners {
+            for listener in cache.all_listeners() {
                 self.counts.syscalls += 1;
                 while let Ok(connection) = accept_nonblocking(listener.as_fd()) {
                     self.counts.syscalls += 1;

@@ -12,6 +12,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 
 use nautilus_shm::metrics::labels::ServedSnapshot;
+use nix::sys::socket::{setsockopt, sockopt};
 
 use crate::feed::moldudp64::Session;
 use crate::feed::soupbintcp::packet::ANY_SESSION;
@@ -83,6 +84,12 @@ impl Client {
     pub fn reject(&mut self, reason: RejectReason, end: ServedSnapshot, now_ns: u64) {
         self.soup.reject(reason, &mut self.out);
         self.leave(end, now_ns);
+    }
+
+    /// Has the kernel forget what it has not sent yet, and close the connection when this is dropped.
+    pub fn cut_off(&mut self) {
+        let at_once = nix::libc::linger { l_onoff: 1, l_linger: 0 };
+        let _ = setsockopt(&self.socket, sockopt::Linger, &at_once);
     }
 
     /// Has a tape sent, if it waits for one; says whether it does.

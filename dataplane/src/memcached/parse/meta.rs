@@ -1,6 +1,6 @@
 //! Lines of the meta protocol. Flags are single characters with a token behind them; each may stand
-//! once. Ours stand behind an `@`, which is no letter and so none that memcached could take, and are
-//! known to `mg` alone.
+//! once. Ours stand behind an `@`, which is no letter and so none that memcached could take; most are
+//! known to `mg` alone, `@t` to `ms`.
 
 use nautilus_shm::table::KEY_BYTES_MAX;
 
@@ -63,13 +63,15 @@ impl std::fmt::Debug for Key<'_> {
     }
 }
 
-/// Our own flags of `mg`, see `README.md` beside this folder.
+/// Our own flags of `mg` and `ms`, see `README.md` beside this folder.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Own {
     /// `@m`: a value older than so many microseconds is a miss.
     pub age_us_max: Option<u64>,
     /// `@s`: a value whose feed is suspect is wanted all the same.
     pub wants_suspect: bool,
+    /// `@t`: the value ends after so many milliseconds.
+    pub ttl_ms: Option<u64>,
 }
 
 /// `mg`, `ms`, `md` or `ma`, checked.
@@ -148,7 +150,7 @@ impl<'a> Meta<'a> {
         let mut seen_own = 0u128;
         let mut wrong = None;
         for (flag, token) in flags(self.flags) {
-            let own = flag == b'@' && self.verb == MetaVerb::Get;
+            let own = flag == b'@' && matches!(self.verb, MetaVerb::Get | MetaVerb::Set);
             let (name, seen) = match token.first() {
                 Some(&name) if own => (name, &mut seen_own),
                 _ => (flag, &mut seen),
@@ -200,7 +202,12 @@ impl<'a> Meta<'a> {
     }
 
     fn read_own(&mut self, token: &[u8]) -> Result<(), Refusal> {
+        let is_get = self.verb == MetaVerb::Get;
         match token {
+            [b't', ttl @ ..] if !is_get => {
+                self.own.ttl_ms = Some(number::unsigned(ttl).ok_or(Refusal::Token)?);
+            }
+            _ if !is_get => return Err(Refusal::InvalidFlag),
             b"v" | b"a" | b"c" | b"n" => {}
             b"s" => self.own.wants_suspect = true,
             [b'm', bound @ ..] => {

@@ -46,7 +46,7 @@ fn meta_flags_are_read_with_their_tokens() {
     };
     assert_eq!(meta.key.bytes(), b"k");
     assert_eq!((meta.vivify_seconds, meta.recache_seconds), (Some(30), Some(-5)));
-    let own = Own { age_us_max: Some(100), wants_suspect: true };
+    let own = Own { age_us_max: Some(100), wants_suspect: true, ttl_ms: None };
     assert_eq!((meta.own, meta.wants_value, meta.quiet), (own, true, true));
     let tokens: Vec<_> = flags(meta.flags).take(3).collect();
     assert_eq!(tokens, [(b'v', &b""[..]), (b't', b""), (b'O', b"ab")]);
@@ -59,7 +59,7 @@ fn meta_flags_are_read_with_their_tokens() {
 }
 
 #[test]
-fn our_own_flags_are_for_mg_and_each_stands_once() {
+fn our_own_flags_are_for_mg_or_ms_and_each_stands_once() {
     let refusal = |text: &'static [u8]| match parsed(text) {
         Request::Refused { refusal, .. } => Some(refusal),
         _ => None,
@@ -73,6 +73,11 @@ fn our_own_flags_are_for_mg_and_each_stands_once() {
     assert_eq!(refusal(b"md k @v\r\n"), Some(Refusal::InvalidOrDuplicateFlag));
     assert_eq!(refusal(b"ma k @v\r\n"), Some(Refusal::InvalidOrDuplicateFlag));
     assert_eq!(refusal(b"ms k 1 @v\r\nx\r\n"), Some(Refusal::InvalidFlag));
+    assert_eq!(refusal(b"mg k @t1\r\n"), Some(Refusal::InvalidFlag));
+    assert_eq!(refusal(b"ms k 1 @t1500\r\nx\r\n"), None);
+    assert_eq!(refusal(b"ms k 1 @t1 @t1\r\nx\r\n"), Some(Refusal::DuplicateFlag));
+    assert_eq!(refusal(b"ms k 1 @t-1\r\nx\r\n"), Some(Refusal::Token));
+    assert_eq!(refusal(b"ms k 1 @\r\nx\r\n"), Some(Refusal::InvalidFlag));
 }
 
 #[test]

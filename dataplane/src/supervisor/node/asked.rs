@@ -1,21 +1,28 @@
 //! What is asked at `supervisor.sock`, and the changes of the caches that come of it.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::path::Path;
 
 use nautilus_shm::attach::{Ask, Code};
 use nautilus_shm::clock::monotonic_ns;
 use nautilus_shm::event_log::EventKind;
+use nautilus_shm::kill_switch::KillSwitchState;
 use nautilus_shm::metrics::table as metrics;
+use nix::sys::socket::{getsockopt, sockopt};
 
 use nautilus_shm::life::NodePhase;
 
 use super::Node;
+use crate::config::Resolved;
 use crate::supervisor::attach::{
-    Access, Answer, Outcome, Reply, attach_answer, cache_answer, hits_answer, memory_of,
+    Access, Answer, Outcome, Reply, attach_answer, cache_answer, connect_answer, hits_answer,
+    memory_of,
 };
-use crate::supervisor::journal::Event;
+use crate::supervisor::journal::{Event, publish};
+use crate::supervisor::kill_switch;
 use crate::supervisor::publish::{front_status, status};
+use crate::supervisor::resources::Resources;
 
 /// What is asked of the node as a whole.
 enum OfNode {
@@ -35,7 +42,9 @@ impl Node {
         let status = front_status(status, &self.front);
         let (caches, changes) = (resources.caches.as_slice(), &mut self.cache_changes);
         let (explains, workers) = (&mut self.explains, &self.workers);
+        let run_dir = self.run_dir.path();
         let (phase, swaps) = (self.life.phase(), !self.swap.is_idle());
+        let drains = resources.control.supervisor().life().drain_until_ns() > 0;
         let mut of_node: Option<(OfNode, OwnedFd)> = None;
         let outcome = self.readers.answer(index, |ask, peer| {
             let mut later = |what| -> io::Result<Reply> {
@@ -67,8 +76,19 @@ impl Node {
                 Ask::Explain(request) => explains
                     .answer(request, (resolved, resources), workers, monotonic_ns())
                     .map(Reply::Give),
+                Ask::Connect(_) if drains => {
+                    let text = "the node drains: it takes no clients".into();
+                    Ok(Reply::Say(Code::Impossible, text))
+                }
+                Ask::Connect(name) => connect_answer(name, caches),
                 Ask::Create(section) => changes.create(section, (resolved, resources), peer),
                 Ask::Remove(name) => changes.remove(name, (resolved, resources), peer),
+                Ask::Halt(reason) => {
+                    turn_kill_switch((true, reason), (run_dir, resolved, resources), peer)
+                }
+                Ask::Release(reason) => {
+                    turn_kill_switch((false, reason), (run_dir, resolved, resources), peer)
+                }
             }
         });
         match of_node {
@@ -105,6 +125,30 @@ impl Node {
         if let Some(told) = told {
             self.readers.set_access(Access::of(&self.resolved, &self.resources.caches));
             told.say(&self.readers);
+        }
+    }
+}
+
+/// Turns the kill switch on or off for the reason given, as whoever `peer` is.
+fn turn_kill_switch(
+    (is_on, reason): (bool, &str),
+    (run_dir, resolved, resources): (&Path, &Resolved, &Resources),
+    peer: BorrowedFd<'_>,
+) -> io::Result<Reply> {
+    let uid = getsockopt(&peer, sockopt::PeerCredentials)?.uid();
+    let state = KillSwitchState { is_on, since_ns: 0, uid, reason: reason.to_owned() };
+    match kill_switch::turn(resources, run_dir, state) {
+        Ok((event, text)) => {
+            if let Some(event) = event {
+                publish(&resolved.config.node.id, &resources.control, &event);
+            }
+            Ok(Reply::Say(Code::Ok, text))
+        }
+        Err(error) => {
+            let text = format!("the kill switch is on, but not all of this is done: {error}");
+            let event = Event::new(EventKind::Notice, (uid.into(), 0), text.clone());
+            publish(&resolved.config.node.id, &resources.control, &event);
+            Ok(Reply::Say(Code::Impossible, text))
         }
     }
 }

@@ -28,6 +28,7 @@ use crate::supervisor::explain::Explains;
 use crate::supervisor::host::{run_on, settle};
 use crate::supervisor::interfaces::Interfaces;
 use crate::supervisor::journal::{Event, milliseconds};
+use crate::supervisor::kill_switch;
 use crate::supervisor::parked::{bury, make_caches};
 use crate::supervisor::publish::{publish_caches, publish_interfaces, publish_next_hops};
 use crate::supervisor::reaper::Reaper;
@@ -255,6 +256,7 @@ impl Node {
         let control = self.resources.control_again().map_err(|error| said(&error))?;
         let (resources, mut notes) = Resources::open_with(control, caches, &resolved, &self.mirror)
             .map_err(|error| said(&error))?;
+        notes.extend(kill_switch::restore(&resources, self.run_dir.path()));
         notes.extend(settle(&resolved));
         // On the CPUs that are left to us.
         self.reaper = Rc::new(Reaper::start().map_err(|error| said(&error))?);

@@ -27,6 +27,7 @@ use crate::supervisor::front::Front;
 use crate::supervisor::host::{Host, allowed_cores, settle};
 use crate::supervisor::interfaces::Interfaces;
 use crate::supervisor::journal::{Event, say};
+use crate::supervisor::kill_switch;
 use crate::supervisor::neighbours::Neighbours;
 use crate::supervisor::netlink::NetlinkSocket;
 use crate::supervisor::reaper::Reaper;
@@ -103,6 +104,7 @@ impl Node {
                 (resources, 1)
             }
         };
+        notes.extend(kill_switch::restore(&resources, run_dir.path()));
         let is_parked = seats.iter().all(Option::is_none) && begin == Begin::Parked;
         if is_parked {
             seats.clear();

@@ -149,6 +149,17 @@ fn uses_and_their_times_are_shown_as_they_were_before() {
 }
 
 #[test]
+fn a_value_ends_after_its_milliseconds() {
+    let mut cache = cache();
+    let now_ns = 100 * SECOND;
+    assert_eq!(text(&mut cache, now_ns, "ms k 1 @t1500\r\nx\r\n"), "HD\r\n");
+    assert_eq!(text(&mut cache, now_ns + 1_499_999_999, "mg k v\r\n"), "VA 1\r\nx\r\n");
+    assert_eq!(text(&mut cache, now_ns + 1_500_000_000, "mg k v\r\n"), "EN\r\n");
+    assert_eq!(text(&mut cache, now_ns, "ms k 1 @t18446744073709551615\r\nx\r\n"), "HD\r\n");
+    assert_eq!(text(&mut cache, 1_000_000 * SECOND, "mg k v\r\n"), "VA 1\r\nx\r\n");
+}
+
+#[test]
 fn our_own_flags_tell_age_and_bound_it() {
     let mut cache = cache();
     let now_ns = 100 * SECOND;

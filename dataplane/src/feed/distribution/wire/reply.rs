@@ -63,11 +63,13 @@ pub enum Reason {
     Unsubscribed = 12,
     /// Another subscription has its name.
     Other = 13,
+    /// The node's kill switch is on: nothing is published until an operator releases it.
+    Halted = 14,
 }
 
 impl Reason {
     /// All of them, in the order of their codes.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::None,
         Self::Malformed,
         Self::Version,
@@ -82,6 +84,7 @@ impl Reason {
         Self::Lease,
         Self::Unsubscribed,
         Self::Other,
+        Self::Halted,
     ];
 }
 
