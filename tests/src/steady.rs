@@ -6,7 +6,8 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::os::unix::net::UnixDatagram;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::memcached::Client;
@@ -30,8 +31,10 @@ pub struct Steady {
     pub answered: u64,
     /// Of these, such as needed a second or third try.
     pub retried: u64,
-    /// Requests without a right answer; the first ones are quoted.
+    /// Requests without an answer in time, or with a wrong one.
     pub failed: Vec<String>,
+    /// Of these, such as had a wrong answer: a value that was never the last.
+    pub wrong: Vec<String>,
     /// Times a TCP client went to another node.
     pub moved: u64,
     /// The longest that a request took with all its tries.
@@ -44,6 +47,7 @@ impl Steady {
         self.answered += other.answered;
         self.retried += other.retried;
         self.failed.extend(other.failed);
+        self.wrong.extend(other.wrong);
         self.moved += other.moved;
         self.longest = self.longest.max(other.longest);
         self
@@ -56,7 +60,12 @@ impl Steady {
                 self.answered += 1;
                 self.retried += u64::from(tries > 1);
             }
-            Err(what) => self.failed.push(what),
+            Err(what) => {
+                if what.contains(", not ") {
+                    self.wrong.push(what.clone());
+                }
+                self.failed.push(what);
+            }
         }
     }
 }
@@ -87,8 +96,75 @@ fn version(bytes: &[u8]) -> Option<u64> {
     std::str::from_utf8(bytes).ok()?.strip_prefix('v')?.parse().ok()
 }
 
+/// Two threads of this process that ask and answer each other at the same pace, with the same patience, and no
+/// node between them: when they are late, the machine is too busy to say anything of 20 ms.
+pub fn bystander(stop: &AtomicBool) -> Steady {
+    let (ours, theirs) = UnixDatagram::pair().expect("a pair of sockets");
+    for end in [&ours, &theirs] {
+        end.set_read_timeout(Some(TRY)).expect("a valid timeout");
+    }
+    let mut steady = Steady::default();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut byte = [0; 8];
+            while !stop.load(Ordering::Relaxed) {
+                if theirs.recv(&mut byte).is_ok() {
+                    let _ = theirs.send(&byte);
+                }
+            }
+        });
+        let mut turn = 0u64;
+        while !stop.load(Ordering::Relaxed) {
+            turn += 1;
+            let (begun, mut tries, mut answer) = (Instant::now(), 0, [0; 8]);
+            let done = (0..TRIES).any(|_| {
+                tries += 1;
+                ours.send(&turn.to_ne_bytes()).is_ok()
+                    && ours.recv(&mut answer).is_ok()
+                    && answer == turn.to_ne_bytes()
+            });
+            let result = if done { Ok(()) } else { Err("late".into()) };
+            steady.count(tries, begun.elapsed(), result);
+            std::thread::sleep(PAUSE);
+        }
+    });
+    steady
+}
+
+/// Fails where clients noticed something: a wrong value ever, a late answer unless the bystander's were late too.
+///
+/// # Panics
+/// Then.
+pub fn nobody_noticed(what: &str, steady: &Steady, bystander: &Steady) {
+    let Steady { answered, retried, failed, wrong, moved, longest } = steady;
+    println!(
+        "{what}: {answered} answered, {retried} tried again, {moved} reconnected, longest {longest:?}; \
+         {} failed (bystander: {} tried again, longest {:?})",
+        failed.len(),
+        bystander.retried,
+        bystander.longest
+    );
+    assert!(wrong.is_empty(), "{what}: {:?}", &wrong[..wrong.len().min(5)]);
+    let first = &failed[..failed.len().min(5)];
+    if bystander.retried == 0 && bystander.failed.is_empty() && bystander.longest < TRY {
+        assert!(failed.is_empty(), "{what}: {} failed, {first:?}", failed.len());
+    } else if !failed.is_empty() {
+        println!(
+            "NOT JUDGED {what}: this machine is too busy to answer anything in 20 ms: {first:?}"
+        );
+    }
+    assert!(*answered > 100, "{what}: {answered}");
+}
+
+/// Keys of a client that nobody has used before.
+fn fresh(name: &str) -> String {
+    static CLIENTS: AtomicU64 = AtomicU64::new(0);
+    format!("{name}{}", CLIENTS.fetch_add(1, Ordering::Relaxed))
+}
+
 /// Reads and writes over UDP on the calling thread, in its namespace, until `stop` is set.
 pub fn over_udp(server: SocketAddr, name: &str, stop: &AtomicBool) -> Steady {
+    let name = fresh(name);
     let mut steady = Steady::default();
     let mut known = vec![Known::default(); KEYS];
     let mut client = Client::connect(server, TRY).expect("a socket");
@@ -138,6 +214,7 @@ pub fn over_udp(server: SocketAddr, name: &str, stop: &AtomicBool) -> Steady {
 
 /// The same over TCP, at whichever of the servers takes the client.
 pub fn over_tcp(servers: &[SocketAddr], name: &str, stop: &AtomicBool) -> Steady {
+    let name = fresh(name);
     let mut steady = Steady::default();
     let mut known = vec![vec![Known::default(); KEYS]; servers.len()];
     let (mut at, mut stream): (usize, Option<TcpStream>) = (0, None);

@@ -33,8 +33,12 @@ fn cache(lab: &Lab) -> SocketAddr {
 }
 
 fn udp(lab: &Lab) -> Client {
-    let connect = || Client::connect(cache(lab), Duration::from_secs(2));
-    lab.client().namespace.run(connect).unwrap()
+    let client =
+        |timeout| lab.client().namespace.run(|| Client::connect(cache(lab), timeout)).unwrap();
+    // The link may have been ready later than the node.
+    let mut first = client(Duration::from_millis(100));
+    wait_until("the node answers", SOON, || first.get("absent").is_ok()).unwrap();
+    client(Duration::from_secs(2))
 }
 
 fn tcp(lab: &Lab) -> std::io::Result<TcpStream> {

@@ -144,7 +144,7 @@ fn serve(socket: &OwnedFd, assignment: &FrontAssignment, mut fds: Fds) -> Result
     if assignment.waits {
         let _ = send(socket.as_fd(), &FromWorker::Ready { notes: Vec::new() }, &[]);
         match receive_as_front(socket.as_fd()) {
-            Ok((ToFront::Serve { generation: given }, _)) => generation = given,
+            Ok((ToFront::Serve, _)) => {}
             Ok(_) => return Err(FrontError::Unexpected),
             Err(HandoverError::Closed) => return Ok(()),
             Err(error) => return Err(error.into()),
@@ -152,8 +152,14 @@ fn serve(socket: &OwnedFd, assignment: &FrontAssignment, mut fds: Fds) -> Result
     }
     // Ends with the process; the next supervisor learns from it who we are.
     let lock = whole_file(nix::libc::F_WRLCK);
-    fcntl(regions[0].fd(), FcntlArg::F_SETLK(&lock))
-        .map_err(|errno| FrontError::Held(errno.into()))?;
+    let how = if assignment.waits { FcntlArg::F_SETLKW(&lock) } else { FcntlArg::F_SETLK(&lock) };
+    fcntl(regions[0].fd(), how).map_err(|errno| FrontError::Held(errno.into()))?;
+    if assignment.waits {
+        // As the supervisor does for a front that does not wait: the first one's comes last.
+        for region in regions.iter().rev() {
+            generation = region.advance_front();
+        }
+    }
     // Each by its own count: they are one after the other when they are moved on.
     let link = |(region, wake)| Link::new(region, wake, FrontRegion::front_generation(region));
     let links = Links::new(regions.iter().zip(wakes).map(link).collect());
@@ -194,6 +200,8 @@ fn serve(socket: &OwnedFd, assignment: &FrontAssignment, mut fds: Fds) -> Result
         published = *counts;
         guardian.is_anyone_left(control)
     })?;
+    // Whoever waits need not wait for the end of this process.
+    let _ = fcntl(regions[0].fd(), FcntlArg::F_SETLK(&whole_file(nix::libc::F_UNLCK)));
     Ok(())
 }
 

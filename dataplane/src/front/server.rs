@@ -57,14 +57,6 @@ const ADAPTIVE_SPIN_NS: u64 = 50_000;
 /// Between two looks at deadlines, supervisor and counters.
 pub const TICK_NS: u64 = 100_000_000;
 
-/// How long after its start a front also looks for connections by itself, once a tick. A listener wakes
-/// one ring for a connection, and that may still be the ring of a front that was just killed.
-const INHERITED_NS: u64 = 10_000_000_000;
-
-/// How long a client may take no byte of an answer, unless `front.idle_timeout_s` is shorter. Too low:
-/// clients behind a bad line are cut off. Too high: they hold memory for longer.
-const STALL_NS: u64 = 30_000_000_000;
-
 /// Memory of one connection from which it is ended when the front's memory is used up.
 const HELD_BYTES_FAIR: usize = 64 << 10;
 
@@ -72,6 +64,7 @@ mod ahead;
 mod draining;
 mod leaving;
 mod listeners;
+mod sweep;
 
 /// Where the place of the cache stands in the index of a listener's token.
 const CACHE_SHIFT: u32 = 16;
@@ -101,6 +94,8 @@ pub struct Server<'a> {
     draining: bool,
     /// Since when another front waits; 0 while none does.
     leaving_ns: u64,
+    /// When listeners were last looked at by ourselves.
+    looked_ns: u64,
 }
 
 impl<'a> Server<'a> {
@@ -131,6 +126,7 @@ impl<'a> Server<'a> {
             started_ns: monotonic_ns(),
             draining: false,
             leaving_ns: 0,
+            looked_ns: 0,
         }
     }
 
@@ -145,6 +141,7 @@ impl<'a> Server<'a> {
             let mut busy = false;
             let mut left = self.ring.completed();
             self.now_ns = monotonic_ns();
+            self.look_for_inherited();
             for cache in self.caches.all() {
                 cache.reads.now_ns = self.now_ns;
             }
@@ -174,9 +171,6 @@ impl<'a> Server<'a> {
             }
             if now_ns.saturating_sub(self.ticked_ns) >= TICK_NS {
                 self.ticked_ns = now_ns;
-                if now_ns.saturating_sub(self.started_ns) < INHERITED_NS {
-                    self.accept_waiting();
-                }
                 self.sweep(now_ns);
                 let counts = self.count();
                 if !tick(self, &counts) {
@@ -218,6 +212,9 @@ impl<'a> Server<'a> {
         }
         if self.leaving_ns > 0 {
             return leaving::LEAVING_WAIT_NS;
+        }
+        if self.follows() {
+            return listeners::FOLLOWS_WAIT_NS;
         }
         let idle_ns = monotonic_ns().saturating_sub(self.busy_ns);
         if self.fetches.is_open() || self.snapshots.is_open() {
@@ -475,27 +472,5 @@ impl<'a> Server<'a> {
         }
         self.clients.recycle(unused);
         self.clients.account(index);
-    }
-
-    /// Ends connections whose time is over.
-    fn sweep(&mut self, now_ns: u64) {
-        let idle_ns = self.settings.idle_timeout_ns;
-        let stall_ns = if idle_ns == 0 { STALL_NS } else { STALL_NS.min(idle_ns) };
-        for index in 0..self.clients.places() {
-            let Some(client) = self.clients.at_mut(index) else { continue };
-            let since = |then_ns: u64| now_ns.saturating_sub(then_ns);
-            if client.sending && since(client.sent_ns) > stall_ns {
-                client.end.get_or_insert(ConnectionEnd::Slow);
-            } else if idle_ns > 0
-                && !client.sending
-                && client.connection.in_flight() == 0
-                && since(client.heard_ns.max(client.sent_ns)) > idle_ns
-            {
-                client.end.get_or_insert(ConnectionEnd::Idle);
-            } else {
-                continue;
-            }
-            self.clients.touch(index);
-        }
     }
 }

@@ -70,6 +70,7 @@ fn look_after(charge: Charge, stop: &AtomicBool) {
                 Ok((ToWorker::Drain, _)) => {
                     // Read by the loop once a turn.
                     stop.store(true, Ordering::Relaxed);
+                    wake(&assignment, &held);
                     return;
                 }
                 Ok((message @ (ToWorker::Add { .. } | ToWorker::Forget { .. }), fds)) => {
@@ -92,6 +93,13 @@ fn look_after(charge: Charge, stop: &AtomicBool) {
         }
         let Ok(listener) = &listener else { return };
         socket = give_back(listener, &assignment, &held, generation);
+    }
+}
+
+/// A worker that sleeps looks at once. What is left in the eventfd the supervisor takes out, when we are gone.
+fn wake(assignment: &Assignment, held: &Fds) {
+    if let Ok(wake) = held.get(&format!("wake.{}", assignment.worker)) {
+        let _ = nix::unistd::write(wake, &1u64.to_ne_bytes());
     }
 }
 

@@ -59,9 +59,10 @@ impl Front {
     /// Starts one when there is none and the time has come.
     pub fn keep(&mut self, context: &mut Context<'_>, reaper: &Reaper) {
         let now_ns = monotonic_ns();
-        if self.seat.is_none() && self.next.as_ref().is_some_and(|seat| seat.phase == Phase::Ready)
+        if self.seat.is_none()
+            && self.next.as_ref().is_some_and(|seat| seat.phase != Phase::Starting)
         {
-            self.follow(context);
+            self.follow();
         }
         let is_there = self.seat.is_some() || self.next.is_some();
         if is_there || now_ns < self.start_after_ns || context.resources.front.is_none() {
@@ -165,9 +166,16 @@ impl Front {
             }
             return;
         };
-        let Some(old) = self.seat.as_ref().filter(|_| next.phase == Phase::Ready) else { return };
+        let Some(old) = self.seat.as_ref().filter(|_| next.phase != Phase::Starting) else {
+            return;
+        };
         if self.told_ns == 0 {
             self.told_ns = now_ns;
+            // It waits for the lock of the region, which the other one gives back.
+            if send(next.socket(), &ToFront::Serve, &[]).is_err() {
+                next.kill();
+                return;
+            }
             context.resources.control.supervisor().life().set_front_leave(old.generation);
         } else if now_ns - self.told_ns > LEAVE_NS {
             old.kill();
@@ -175,21 +183,19 @@ impl Front {
     }
 
     /// The one that waits takes the place of the one that is dead.
-    fn follow(&mut self, context: &Context<'_>) {
-        let (Some(front), Some(mut seat)) = (&context.resources.front, self.next.take()) else {
-            return;
-        };
-        seat.generation = front.advance_generation();
-        let serve = ToFront::Serve { generation: seat.generation };
-        if send(seat.socket(), &serve, &[]).is_err() {
+    fn follow(&mut self) {
+        let Some(seat) = self.next.take() else { return };
+        if self.told_ns == 0 && send(seat.socket(), &ToFront::Serve, &[]).is_err() {
             seat.kill();
         }
+        self.told_ns = 0;
         self.seat = Some(seat);
     }
 
     /// The pidfd of the one that waits has fired.
     pub fn next_died(&mut self, context: &Context<'_>, reaper: &Reaper) {
         let Some(seat) = self.next.take() else { return };
+        self.told_ns = 0;
         let (status, words) = seat.status();
         let text = format!("front {} ended before it served: {words}", seat.pid);
         context.publish(&Event::new(EventKind::Notice, (status, 0), &text));
@@ -239,7 +245,6 @@ impl Front {
                 milliseconds(delay_ns)
             );
         }
-        self.told_ns = 0;
         for wake in &context.resources.team.wakes {
             // It may have died between waking the worker and taking that back.
             let _ = nix::unistd::read(wake, &mut [0; 8]);
@@ -248,8 +253,8 @@ impl Front {
         context.publish(&Event::new(EventKind::Notice, (status, 0), text));
         reaper.reap(seat);
         // Who waits in the listeners is taken by the next one at once.
-        if self.next.as_ref().is_some_and(|seat| seat.phase == Phase::Ready) {
-            self.follow(context);
+        if self.next.as_ref().is_some_and(|seat| seat.phase != Phase::Starting) {
+            self.follow();
         }
     }
 
@@ -273,7 +278,8 @@ fn hear(seat: &mut Seat, context: &Context<'_>) {
             seat.phase = Phase::Ready;
             notes.iter().for_each(|note| notice(format!(": {note}")));
         }
-        Ok((FromWorker::Serving { since_ns, .. }, ..)) => {
+        Ok((FromWorker::Serving { since_ns, generation }, ..)) => {
+            seat.generation = generation;
             seat.phase = Phase::Serving;
             seat.promoted_ns = since_ns;
             notice(" serves".into());

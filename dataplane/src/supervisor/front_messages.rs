@@ -40,11 +40,8 @@ pub enum ToFront {
         /// What to do with them.
         assignment: FrontAssignment,
     },
-    /// The front before is dead: take its place.
-    Serve {
-        /// As in an assignment.
-        generation: u64,
-    },
+    /// The front before leaves, or is dead: take its place as soon as it lets go of the region.
+    Serve,
     /// Serve one more cache.
     Add {
         /// Number of this change; the answer carries it.
@@ -70,7 +67,7 @@ pub fn receive_as_front(socket: BorrowedFd<'_>) -> Result<(ToFront, Fds), Handov
     let (message, packet) = receive::<ToFront>(socket)?;
     let names: &[String] = match &message {
         ToFront::Assign { fds, .. } | ToFront::Add { fds, .. } => fds,
-        ToFront::Forget { .. } | ToFront::Serve { .. } => &[],
+        ToFront::Forget { .. } | ToFront::Serve => &[],
     };
     let fds = Fds::zip(names, packet.fds)?;
     Ok((message, fds))

@@ -116,18 +116,18 @@ fn stranger((prefix, bits): (IpAddr, u8), to: IpAddr, served: &[IpAddr]) -> Opti
         return None;
     }
     (1..=8u8)
-        .filter_map(|last| match prefix {
+        .map(|last| match prefix {
             IpAddr::V4(v4) if bits <= 28 => {
                 let [a, b, c, d] = v4.octets();
-                Some(IpAddr::from([a, b, c, d | last]))
+                IpAddr::from([a, b, c, d | last])
             }
             IpAddr::V6(v6) if bits <= 124 => {
                 let mut octets = v6.octets();
                 octets[15] |= last;
-                Some(IpAddr::from(octets))
+                IpAddr::from(octets)
             }
             // A host by itself.
-            _ => Some(prefix),
+            _ => prefix,
         })
         .find(|address| !served.contains(address) && !address.is_unspecified())
 }

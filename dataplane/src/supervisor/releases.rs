@@ -89,7 +89,7 @@ pub fn known_name(name: &str) -> Result<Option<&str>, ReleaseError> {
     let first = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
     let is_name = (1..=NAME_BYTES_MAX).contains(&name.len())
         && first(name.as_bytes()[0])
-        && name.as_bytes().iter().all(|byte| inner(byte));
+        && name.as_bytes().iter().all(inner);
     match is_name {
         true => Ok(Some(name)),
         false => Err(ReleaseError::Name(name.chars().take(80).collect())),

@@ -34,6 +34,8 @@ use crate::config::{PollPolicy, PortKind, Resolved};
 use crate::kill_point::kill_point;
 use crate::xsk::BIND_PATIENCE;
 
+mod told;
+
 /// A worker that ends sooner than this after it was promoted has failed.
 const YOUNG_NS: u64 = 1_000_000_000;
 
@@ -278,6 +280,10 @@ impl Workers {
         }
         // First things first: the packets wait.
         self.promote(context);
+        if let Some(wake) = context.resources.team.wakes.get(self.number as usize) {
+            // It may have been woken to finish, and has not taken that back.
+            let _ = nix::unistd::read(wake, &mut [0; 8]);
+        }
         context.run_dir.remove(&context.run_dir.worker_socket(seat.pid));
         self.bury(context, seat, now_ns);
     }
@@ -394,26 +400,6 @@ impl Workers {
         context.publish(&event.of_worker(index));
     }
 
-    /// Tells both of a change of the caches.
-    pub fn tell(&self, message: &ToWorker, fds: &Fds) {
-        for seat in [&self.active, &self.standby].into_iter().flatten() {
-            if send(seat.socket(), message, &fds.borrowed()).is_err() {
-                // It would serve something else than its successor.
-                seat.kill();
-            }
-        }
-    }
-
-    /// Whether the active one, and a standby that waits, have made every change up to this one.
-    pub fn have_made(&self, change: u64) -> bool {
-        let serves = |seat: &Seat| matches!(seat.phase, Phase::Promoted | Phase::Serving);
-        self.active.as_ref().is_some_and(|seat| serves(seat) && seat.changes >= change)
-            && self
-                .standby
-                .as_ref()
-                .is_none_or(|seat| seat.phase == Phase::Starting || seat.changes >= change)
-    }
-
     /// Replaces the standby by one that is given the current resources.
     pub fn renew_standby(&mut self) {
         if let Some(seat) = &self.standby {
@@ -433,27 +419,6 @@ impl Workers {
         {
             seat.kill();
         }
-    }
-
-    /// Has the active worker finish while the standby is ready to follow.
-    pub fn hand_over(&mut self) {
-        let Some(seat) = self.active.as_mut().filter(|seat| !seat.is_leaving) else { return };
-        seat.is_leaving = true;
-        self.killed_ns = monotonic_ns();
-        if send(seat.socket().as_fd(), &ToWorker::Drain, &[]).is_err() {
-            seat.kill();
-        }
-    }
-
-    /// Takes the standby out, to be ended.
-    pub fn take_standby(&mut self) -> Option<Seat> {
-        self.standby.take()
-    }
-
-    /// What the last of so many workers said that came to nothing.
-    pub fn failure(&self, at_least: u32) -> Option<String> {
-        let (count, words) = &self.failures;
-        (*count >= at_least).then(|| words.clone())
     }
 
     /// Hands both, finished or killed, to the reaper.

@@ -4,10 +4,10 @@
 //! client is refused by the kernel, and asks another node. Connections that are there are served to their end,
 //! or to the moment that the node names; then those go first that wait for nothing.
 
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use nautilus_shm::metrics::labels::ConnectionEnd;
-use nix::sys::socket::{Backlog, Shutdown, listen, shutdown};
+use nix::sys::socket::{Backlog, Shutdown, getsockopt, listen, shutdown, sockopt};
 
 use super::Server;
 use super::listeners::tokens;
@@ -53,7 +53,9 @@ impl Server<'_> {
     /// and a Unix listener that was closed does not listen again.
     pub(super) fn close_listeners(&mut self) {
         for cache in self.caches.iter() {
-            for listener in &cache.listeners {
+            // A second time would be told to every connection that is taken later (`sk_shutdown`).
+            let open = |listener: &&OwnedFd| getsockopt(listener, sockopt::AcceptConn) == Ok(true);
+            for listener in cache.listeners.iter().filter(open) {
                 let _ = shutdown(listener.as_raw_fd(), Shutdown::Both);
             }
             for (_, token) in tokens(cache).into_iter().filter(|(is_listener, _)| *is_listener) {

@@ -8,7 +8,7 @@ use super::listeners::tokens;
 
 /// How long connections may go on with the commands that they have begun. Too low: answers are lost that the
 /// worker has given; too high: who waits in a listener waits longer.
-const FINISH_NS: u64 = 20_000_000;
+const FINISH_NS: u64 = 10_000_000;
 
 /// Sleep between two looks at what is left.
 pub(super) const LEAVING_WAIT_NS: u64 = 500_000;

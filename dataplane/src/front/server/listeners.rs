@@ -5,17 +5,28 @@
 
 use std::os::fd::{AsFd, AsRawFd};
 
+use nautilus_shm::clock::monotonic_ns;
 use nautilus_shm::metrics::labels::ConnectionEnd;
 use nix::sys::socket::{Shutdown, shutdown};
 
 use super::super::caches::Served;
 use super::super::link::Target;
 use super::super::ring::Token;
-use super::{CACHE_SHIFT, Server};
+use super::{CACHE_SHIFT, Server, TICK_NS};
 use crate::supervisor::sys::accept_nonblocking;
 
 /// Bits of a cache's generation that a token has.
 const GENERATION_MASK: u32 = 0xff_ffff;
+
+/// How long after its start a front also looks for connections by itself, once a tick. A listener wakes
+/// one ring for a connection, and that may still be the ring of a front that was just killed.
+const INHERITED_NS: u64 = 10_000_000_000;
+
+/// For so long it looks all the time: clients of the front before it have just lost their connections.
+const FOLLOWS_NS: u64 = 300_000_000;
+
+/// Sleep between two such looks.
+pub(super) const FOLLOWS_WAIT_NS: u64 = 1_000_000;
 
 /// Everything of a cache that is to be armed: whether it is a listener, and its token.
 pub(super) fn tokens(cache: &Served) -> Vec<(bool, Token)> {
@@ -84,6 +95,22 @@ impl Server<'_> {
             } else if let Some(socket) = cache.datagrams.sockets().nth(number) {
                 self.ring.poll(socket, token);
             }
+        }
+    }
+
+    /// Whether this front has just begun.
+    pub(super) fn follows(&self) -> bool {
+        monotonic_ns().saturating_sub(self.started_ns) < FOLLOWS_NS
+    }
+
+    /// Looks for connections that another ring was told of.
+    pub(super) fn look_for_inherited(&mut self) {
+        let pause_ns = if self.follows() { FOLLOWS_WAIT_NS } else { TICK_NS };
+        if self.now_ns.saturating_sub(self.started_ns) < INHERITED_NS
+            && self.now_ns.saturating_sub(self.looked_ns) >= pause_ns
+        {
+            self.looked_ns = self.now_ns;
+            self.accept_waiting();
         }
     }
 

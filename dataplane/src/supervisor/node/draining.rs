@@ -50,8 +50,10 @@ impl Node {
         let life = self.resources.control.supervisor().life();
         let known_ns = life.drain_until_ns();
         let until_ns = now_ns + u64::from(within_ms) * 1_000_000;
-        if known_ns == 0 {
+        if known_ns == 0 || self.draining.since_ns == 0 {
             self.draining.since_ns = now_ns;
+        }
+        if known_ns == 0 {
             let text = format!(
                 "node {id} drains: no new TCP connection, those that are left are closed in {} ms",
                 within_ms

@@ -14,10 +14,7 @@
 //! A supervisor that dies in the middle is followed by the one of the host, which goes on by what is remembered
 //! (`remembered.rs`). The steering program is not exchanged: it is attached when a node is started.
 
-use std::ffi::CString;
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
 
@@ -25,19 +22,17 @@ use nautilus_shm::attach::{Code, HOST_RELEASE};
 use nautilus_shm::clock::monotonic_ns;
 use nautilus_shm::event_log::EventKind;
 use nautilus_shm::life::{NodePhase, Release};
-use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use super::exec::{Origin, execute, runs};
 use super::{Node, check};
-use crate::config::{Resolved, change_in_place};
+use crate::config::change_in_place;
 use crate::kill_point::kill_point;
 use crate::supervisor::host::run_on;
 use crate::supervisor::journal::{Event, milliseconds};
 use crate::supervisor::releases::{ReleaseError, contract, described_contract, find, known_name};
 use crate::supervisor::remembered::{Remembered, SwapUnderWay};
-use crate::supervisor::run_dir::RunDir;
 use crate::supervisor::seat::{Phase, Seat};
-use crate::supervisor::sys::close_all_on_exec;
 use crate::supervisor::workers::Workers;
 
 /// How long new workers and front have to serve before the swap counts as done. Too low: one that crashes a
@@ -52,15 +47,6 @@ const PATIENCE_NS: u64 = 60_000_000_000;
 
 /// How long standbys may take to end before the exchange, in ms.
 const END_MS: u16 = 1000;
-
-/// What this process was started as.
-#[derive(Debug, Default)]
-pub struct Origin {
-    /// The release that it is, as the supervisor before it says; none where it was started by the host.
-    pub release: Option<String>,
-    /// Connections that wait for the end of a swap.
-    pub waiting: Vec<OwnedFd>,
-}
 
 /// A swap, and who waits for its end.
 #[derive(Debug)]
@@ -102,7 +88,7 @@ impl Swap {
 
 /// Name of a release for an operator.
 pub(super) fn named(release: Option<&str>) -> String {
-    release.map_or("the host's programs".into(), |name| format!("release {name}"))
+    release.map_or("the host's release".into(), |name| format!("release {name}"))
 }
 
 impl Node {
@@ -132,7 +118,11 @@ impl Node {
             }
             return;
         }
-        match self.begin_swap(wanted.clone()) {
+        // The host is looked at, by us and by the release, as it was when this supervisor was started.
+        run_on(&self.cores);
+        let begun = self.begin_swap(wanted.clone());
+        run_on(&self.own_cores());
+        match begun {
             Ok(Some(step)) => {
                 self.swap.step = step;
                 self.swap.since_ns = monotonic_ns();
@@ -173,7 +163,7 @@ impl Node {
         let program = match &to {
             Some(name) => find(config.supervisor.releases.as_deref(), name)
                 .map_err(|error| impossible(error.to_string()))?,
-            None => self.host_program().map_err(|problem| impossible(problem))?,
+            None => self.host_program().map_err(impossible)?,
         };
         let (done, found) = channel();
         let (name, asked, path) = (named(to.as_deref()), program.clone(), self.path.clone());
@@ -219,6 +209,7 @@ impl Node {
                 Ok(Err(problem)) => self.end_swap(Err(problem)),
                 Ok(Ok(())) => {
                     let problem = self.become_release(to, &program);
+                    run_on(&self.own_cores());
                     self.forget_swap();
                     self.end_swap(Err(problem));
                 }
@@ -283,6 +274,9 @@ impl Node {
             return self.settle_swap(swap);
         }
         let is_back = swap.failed.is_some();
+        if is_back && now_ns.saturating_sub(self.swap.since_ns) > PATIENCE_NS {
+            return self.stay("its processes do not serve");
+        }
         if !is_back && let Some(problem) = self.problem_of_release(now_ns) {
             let has_new = self
                 .workers
@@ -396,6 +390,7 @@ impl Node {
 
     /// There is no way back either.
     fn stay(&mut self, problem: &str) {
+        run_on(&self.own_cores());
         self.forget_swap();
         self.end_swap(Err(format!("the way back failed as well: {problem}")));
     }
@@ -420,6 +415,13 @@ impl Node {
         if !self.exchange_a_worker() && self.all_serve(|_| true) {
             self.turn_back(reason.into());
         }
+    }
+
+    /// The CPUs that are left to us when the workers have theirs.
+    fn own_cores(&self) -> Vec<u32> {
+        let is_own = |core: &&u32| self.workers.is_empty() || !self.resolved.cores.contains(core);
+        let own: Vec<u32> = self.cores.iter().filter(is_own).copied().collect();
+        if own.is_empty() { self.cores.clone() } else { own }
     }
 
     fn forget_swap(&mut self) {
@@ -451,74 +453,5 @@ impl Node {
     }
 }
 
-/// What a supervisor that was started by the host goes on with: that of the release that is to run, which it
-/// becomes. Returns, with what there is to say, where it is that one itself.
-pub(super) fn become_remembered(
-    known: &mut Remembered,
-    origin: &Origin,
-    (run_dir, resolved): (&RunDir, &Resolved),
-    path: &Path,
-) -> Option<String> {
-    if origin.release.is_some() {
-        return None;
-    }
-    known.host_program = std::env::current_exe().ok();
-    let wanted = known.begin_anew();
-    let written = if known.swap.is_some() { known.write(run_dir) } else { Ok(()) };
-    if let Err(error) = written {
-        return Some(error.to_string());
-    }
-    let name = wanted?;
-    let problem = match find(resolved.config.supervisor.releases.as_deref(), &name) {
-        Ok(program) => execute(&program, path, &name, &[]),
-        Err(error) => error.to_string(),
-    };
-    // Nobody else is there: the host's programs have to do.
-    known.release = None;
-    known.turn_back(problem.clone());
-    Some(format!("release {name} cannot go on: {problem}; the host's programs do"))
-}
-
 /// What is said of a key that a running node cannot follow.
 const CANNOT_CHANGE: &str = "cannot change while the node runs; park the node and start it";
-
-/// Whether a process runs this very program, not one of the same name.
-pub(super) fn runs(pid: u32, program: &Path) -> bool {
-    let file = |path: &Path| path.metadata().map(|found| (found.dev(), found.ino())).ok();
-    let running = file(Path::new(&format!("/proc/{pid}/exe")));
-    running.is_some() && running == file(program)
-}
-
-/// Becomes another supervisor: the same process, whose open files all close but the connections that wait.
-/// Returns why not.
-pub(super) fn execute(program: &Path, config: &Path, release: &str, waiting: &[OwnedFd]) -> String {
-    close_all_on_exec();
-    let text = |bytes: &[u8]| CString::new(bytes).ok();
-    let mut words: Vec<Vec<u8>> = vec![
-        b"nautilus-supervisor".to_vec(),
-        b"--config".to_vec(),
-        config.as_os_str().as_bytes().to_vec(),
-        b"--release".to_vec(),
-        release.as_bytes().to_vec(),
-    ];
-    for fd in waiting {
-        if fcntl(fd, FcntlArg::F_SETFD(FdFlag::empty())).is_ok() {
-            words.extend([b"--answer".to_vec(), fd.as_raw_fd().to_string().into_bytes()]);
-        }
-    }
-    let words: Option<Vec<CString>> = words.iter().map(|word| text(word)).collect();
-    let environment: Vec<CString> = std::env::vars_os()
-        .filter_map(|(name, value)| text(&[name.as_bytes(), b"=", value.as_bytes()].concat()))
-        .collect();
-    let (Some(path), Some(words)) = (text(program.as_os_str().as_bytes()), words) else {
-        return format!("{}: not a path", program.display());
-    };
-    let errno = match nix::unistd::execve(&path, &words, &environment) {
-        Err(errno) => errno,
-        Ok(never) => match never {},
-    };
-    for fd in waiting {
-        let _ = fcntl(fd, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC));
-    }
-    format!("{}: {errno}", program.display())
-}
