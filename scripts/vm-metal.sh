@@ -140,6 +140,10 @@ check_start() {
     ok "a node in its unit answers"
   else
     failed "the unit does not answer: $(unit_says '^nautilus-supervisor[: ]' | tail -n 6 | tr '\n' '|')"
+    systemctl stop "$UNIT"
+    timeout 20 /usr/lib/nautilus/current/bin/nautilus-supervisor --config /etc/nautilus/nodes/ny4-1.toml \
+      >"$work/bare.log" 2>&1 || true
+    note "outside its unit: $(tail -n 2 "$work/bare.log" | tr '\n' '|')"
     return 1
   fi
   local worker

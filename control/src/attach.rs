@@ -2,11 +2,13 @@
 
 use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use nautilus_shm::attach::{
-    AttachError, Code, ExplainRequest, FDS_MAX, PACKET_BYTES_MAX, ReplyHeader, Request,
-    SUPERVISOR_SOCKET, Verb, cache_ids, cache_name, create_request, remove_request,
+    AttachError, Code, ExplainRequest, FDS_MAX, HostAnswer, HostRequest, PACKET_BYTES_MAX,
+    ReplyHeader, Request, SUPERVISOR_SOCKET, Verb, cache_ids, cache_name, create_request,
+    remove_request,
 };
 use nautilus_shm::control_region::ControlReader;
 use nautilus_shm::region::RegionError;
@@ -23,6 +25,9 @@ const ANSWER_MS: i64 = 500;
 
 /// The same for a cache that comes or goes: 64 GiB of it take minutes on a slow host.
 const CHANGE_MS: i64 = 300_000;
+
+/// Longest text of a plan that is shown.
+const HOST_TEXT_BYTES_MAX: usize = 1 << 20;
 
 /// A node's regions, mapped read-only.
 #[derive(Debug)]
@@ -137,6 +142,25 @@ pub fn remove_cache(run_dir: &Path, id: &str) -> Result<String, ReachError> {
     let path = run_dir.join(SUPERVISOR_SOCKET);
     let (_, payload, _) = ask(&path, &remove_request(&cache_name(id)), CHANGE_MS)?;
     Ok(text(&payload))
+}
+
+/// Has the node's supervisor show, carry out or undo stages of the host doctor, and says how many there were and
+/// what it said.
+pub fn change_host(
+    run_dir: &Path,
+    request: &HostRequest,
+) -> Result<(HostAnswer, String), ReachError> {
+    let path = run_dir.join(SUPERVISOR_SOCKET);
+    let (header, payload, fds) = ask(&path, &request.encode(), CHANGE_MS)?;
+    let answer = HostAnswer::decode(&payload)
+        .map_err(|source| ReachError::Reply { path: path.clone(), source })?;
+    let Ok([memory]) = <[OwnedFd; 1]>::try_from(fds) else {
+        return Err(ReachError::Descriptors { path, said: header.fds as usize, found: 0 });
+    };
+    // What cannot be read is not shown; what was done is known by the numbers.
+    let mut bytes = vec![0; HOST_TEXT_BYTES_MAX];
+    let length = std::fs::File::from(memory).read_at(&mut bytes, 0).unwrap_or(0);
+    Ok((answer, text(&bytes[..length])))
 }
 
 /// A supervisor's text, control characters removed.

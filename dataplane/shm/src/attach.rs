@@ -27,6 +27,7 @@
 //! | remove | root, own, `control.user`       | UTF-8 text for an operator  | none                                      |
 //! | start, park, drain, resume, swap | as `remove` | UTF-8 text for an operator  | none                            |
 //! | probe  | root, own, `control.user`       | a [`Probed`]                | none                                      |
+//! | host-apply, host-restore | as `remove`   | a [`HostAnswer`]            | its text                                  |
 //!
 //! A refusal's payload may be UTF-8 text that says why. A request of `create` carries the section of the
 //! cache behind its first eight bytes, as in a node file and at most [`SECTION_BYTES_MAX`]; `remove` carries a
@@ -38,13 +39,17 @@
 
 mod cache;
 mod explain;
+mod host;
 mod node;
 
 pub use cache::{Ask, CACHE_REQUEST_BYTES, CacheRequest, create_request, remove_request};
+pub use explain::{EXPLAIN_FRAME_BYTES_MAX, EXPLAIN_FRAME_BYTES_MIN, ExplainRequest};
+pub use host::{
+    HOST_ANSWER_BYTES, HOST_REQUEST_BYTES, HOST_STAGES, HOST_TIERS, HostAnswer, HostRequest,
+};
 pub use node::{
     DRAIN_MS_MAX, PROBE_MS_MAX, PROBED_BYTES, Probed, drain_request, probe_request, swap_request,
 };
-pub use explain::{EXPLAIN_FRAME_BYTES_MAX, EXPLAIN_FRAME_BYTES_MIN, ExplainRequest};
 
 /// Name of the socket inside a node's run directory.
 pub const SUPERVISOR_SOCKET: &str = "supervisor.sock";
@@ -118,6 +123,10 @@ pub enum Verb {
     Swap = 12,
     /// Measures the node with packets of its own.
     Probe = 13,
+    /// Shows, or carries out, what stages of the host doctor would change for a tier.
+    HostApply = 24,
+    /// Undoes what [`Self::HostApply`] changed.
+    HostRestore = 25,
 }
 
 impl Verb {
@@ -137,6 +146,8 @@ impl Verb {
             11 => Some(Self::Resume),
             12 => Some(Self::Swap),
             13 => Some(Self::Probe),
+            24 => Some(Self::HostApply),
+            25 => Some(Self::HostRestore),
             _ => None,
         }
     }
@@ -206,6 +217,9 @@ pub enum AttachError {
     /// A verb this version does not have.
     #[error("unknown verb {0}")]
     Verb(u8),
+    /// A number that is in no list, or beyond its bounds.
+    #[error("a value that there is not")]
+    Value,
     /// Text that is not UTF-8.
     #[error("text that is not UTF-8")]
     Text,

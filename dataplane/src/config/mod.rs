@@ -15,6 +15,7 @@ mod check;
 mod distribution;
 mod elsewhere;
 mod feed;
+mod host;
 mod load;
 mod one_or_many;
 mod republish;
@@ -28,13 +29,14 @@ pub use check::{FEED_LINES_MAX, FEEDS_MAX, READERS_MAX, VALUE_BYTES_MAX, check_o
 pub use distribution::{Entitled, FeedDistribution, Slow};
 pub use elsewhere::wants_of_its_host;
 pub use feed::{Feed, FeedLine, FeedRecovery, FeedSnapshot, FeedStart};
+pub use host::HostSettings;
 pub use load::{ConfigError, load, parse, place_of};
 pub(crate) use load::{misread, refused};
 pub use republish::{FeedRepublish, RepublishSnapshot};
 pub use resolve::{Choice, HostFacts, ResolveError, Resolved};
 pub use types::{
-    Begin, Cache, Control, Cores, Echo, Front, Interface, Node, NodeConfig, PollPolicy, Port, PortKind,
-    Queues, RxChecksum, Supervisor, Tier, Worker,
+    Begin, Cache, Control, Cores, Echo, Front, Interface, Node, NodeConfig, PollPolicy, Port,
+    PortKind, Queues, RxChecksum, Supervisor, Tier, Worker,
 };
 
 /// The default node file, documented line by line.

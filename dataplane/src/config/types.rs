@@ -9,6 +9,7 @@ use super::Auto;
 use super::access::{Access, CacheSource};
 use super::capture::Capture;
 use super::feed::Feed;
+use super::host::HostSettings;
 use super::one_or_many::one_or_many;
 
 /// One node file.
@@ -41,6 +42,8 @@ pub struct NodeConfig {
     pub capture: Option<Capture>,
     /// The control process that may attach.
     pub control: Control,
+    /// What it may have changed on the host.
+    pub host: HostSettings,
 }
 
 /// `[node]`
@@ -178,12 +181,7 @@ pub struct Supervisor {
 
 impl Default for Supervisor {
     fn default() -> Self {
-        Self {
-            realtime_priority: 10,
-            hang_limit_ms: 1000,
-            start: Begin::Serving,
-            releases: None,
-        }
+        Self { realtime_priority: 10, hang_limit_ms: 1000, start: Begin::Serving, releases: None }
     }
 }
 

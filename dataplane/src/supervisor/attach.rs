@@ -227,6 +227,11 @@ impl Readers {
         let _ = self.send(fd, code, &said(text));
     }
 
+    /// The same, with descriptors.
+    pub fn give(&self, fd: BorrowedFd<'_>, answer: Answer) {
+        let _ = self.send(fd, Code::Ok, &answer);
+    }
+
     /// Follows a change of the caches.
     pub fn set_access(&mut self, access: Access) {
         self.access = access;

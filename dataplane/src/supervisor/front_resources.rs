@@ -11,8 +11,8 @@ use nautilus_shm::front_region::FrontRegion;
 use nautilus_shm::region::RegionError;
 use nix::errno::Errno;
 use nix::sys::socket::{
-    AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, bind, getpeername, getsockname, getsockopt,
-    listen, setsockopt, socket, sockopt,
+    AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, bind, getpeername, getsockname,
+    getsockopt, listen, setsockopt, socket, sockopt,
 };
 
 use super::handover::Fds;
@@ -234,7 +234,8 @@ fn open_listener(address: SocketAddr) -> Result<OwnedFd, FrontOpenError> {
         set("set IPV6_V6ONLY for", setsockopt(&fd, sockopt::Ipv6V6Only, &true))?;
     }
     bind(fd.as_raw_fd(), &SockaddrStorage::from(address)).map_err(failed("bind to"))?;
-    listen(&fd, Backlog::new(LISTEN_BACKLOG).unwrap_or(Backlog::MAXCONN)).map_err(failed("listen on"))?;
+    listen(&fd, Backlog::new(LISTEN_BACKLOG).unwrap_or(Backlog::MAXCONN))
+        .map_err(failed("listen on"))?;
     Ok(fd)
 }
 

@@ -27,6 +27,7 @@ use super::explain::Explains;
 use super::fill::fill;
 use super::front::Front;
 use super::host::{Host, HostError, allowed_cores, facts, settle};
+use super::host_changes::HostChanges;
 use super::inspect::Refusal;
 use super::interfaces::Interfaces;
 use super::journal::{Event, milliseconds, publish, say};
@@ -41,15 +42,14 @@ use super::run_dir::{RunDir, RunDirError};
 use super::seat::Seat;
 use super::take_back::{TakenBack, take_over};
 use super::workers::{Context, Workers, last_generation};
+use crate::config::{Begin, ConfigError, PortKind, ResolveError, Resolved, place_of};
 use draining::Draining;
 use life::Life;
-use crate::config::{Begin, ConfigError, PortKind, ResolveError, Resolved, place_of};
 
 mod asked;
 mod draining;
 mod life;
 mod wait;
-
 
 /// Longest sleep of the loop. Too low: the supervisor takes time from other processes of its core.
 /// Too high: a worker waits that long for an unknown neighbour.
@@ -124,6 +124,7 @@ pub struct Node {
     signals: SignalFd,
     neighbours: Neighbours,
     cache_changes: CacheChanges,
+    host_changes: HostChanges,
     copied_ns: u64,
     started_ns: u64,
     /// Its node file.
@@ -259,6 +260,7 @@ impl Node {
             signals,
             neighbours: Neighbours::default(),
             cache_changes: CacheChanges::default(),
+            host_changes: HostChanges::default(),
             copied_ns: 0,
             started_ns,
             path: path.to_owned(),
@@ -314,6 +316,7 @@ impl Node {
                 self.keep_capture();
                 self.change_caches();
             }
+            self.keep_host_changes();
             self.keep_life();
             self.keep_draining();
             self.tick();

@@ -1,7 +1,7 @@
 //! The requests for one cache, and telling the requests apart.
 
 use super::{
-    AttachError, CACHE_NAME_BYTES, CacheName, ExplainRequest, REQUEST_BYTES, Request,
+    AttachError, CACHE_NAME_BYTES, CacheName, ExplainRequest, HostRequest, REQUEST_BYTES, Request,
     SECTION_BYTES_MAX, Verb, check, node::name_in, word,
 };
 
@@ -67,6 +67,8 @@ pub enum Ask<'a> {
     Swap(&'a str),
     /// [`Verb::Probe`] for so many milliseconds.
     Probe(u32),
+    /// [`Verb::HostApply`] or [`Verb::HostRestore`].
+    Host(HostRequest),
 }
 
 impl<'a> Ask<'a> {
@@ -91,6 +93,9 @@ impl<'a> Ask<'a> {
             (Some(Verb::Resume), _) if rest.is_empty() => Ok(Self::Resume),
             (Some(Verb::Drain), _) if rest.len() == 4 => Ok(Self::Drain(word(rest, 0))),
             (Some(Verb::Probe), _) if rest.len() == 4 => Ok(Self::Probe(word(rest, 0))),
+            (Some(verb @ (Verb::HostApply | Verb::HostRestore)), _) => {
+                HostRequest::decode_rest(verb, rest).map(Self::Host)
+            }
             (Some(Verb::Swap), Ok(_)) => name_in(rest).map(Self::Swap),
             (Some(Verb::Create), _) if (1..=SECTION_BYTES_MAX).contains(&rest.len()) => {
                 match std::str::from_utf8(rest) {

@@ -66,9 +66,8 @@ impl Probed {
         if payload.len() != PROBED_BYTES {
             return Err(AttachError::Payload { said: PROBED_BYTES, found: payload.len() });
         }
-        let at = |offset| {
-            u64::from(word(payload, offset)) | u64::from(word(payload, offset + 4)) << 32
-        };
+        let at =
+            |offset| u64::from(word(payload, offset)) | u64::from(word(payload, offset + 4)) << 32;
         Ok(Self { samples: at(0), p50_ns: at(8), p99_ns: at(16), p999_ns: at(24) })
     }
 }

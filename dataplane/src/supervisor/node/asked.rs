@@ -33,6 +33,7 @@ impl Node {
         let status = front_status(status, &self.front);
         let (caches, changes) = (resources.caches.as_slice(), &mut self.cache_changes);
         let (explains, workers) = (&mut self.explains, &self.workers);
+        let host_changes = &mut self.host_changes;
         let phase = self.life.phase();
         let mut of_node: Option<(OfNode, OwnedFd)> = None;
         let outcome = self.readers.answer(index, |ask, peer| {
@@ -41,28 +42,31 @@ impl Node {
                 Ok(Reply::Later)
             };
             match ask {
-            Ask::Attach => {
-                attach_answer(resources.control.reopen_read_only(), caches).map(Reply::Give)
-            }
-            Ask::Status => {
-                Ok(Reply::Give(Answer { payload: status.into_bytes(), fds: Vec::new() }))
-            }
-            Ask::Cache(name) => cache_answer(name, memory_of(name, caches)).map(Reply::Give),
-            Ask::Hits(name) => hits_answer(name, memory_of(name, caches)).map(Reply::Give),
-            Ask::Start => later(OfNode::Start),
-            Ask::Park => later(OfNode::Park),
-            Ask::Drain(within_ms) => later(OfNode::Drain(*within_ms)),
-            Ask::Resume => later(OfNode::Resume),
-            Ask::Swap(_) | Ask::Probe(_) => Ok(Reply::Say(Code::BadRequest, "not yet".into())),
-            Ask::Explain(_) | Ask::Create(_) | Ask::Remove(_) if phase != NodePhase::Running => {
-                let text = format!("the node is {}", phase.name());
-                Ok(Reply::Say(Code::Impossible, text))
-            }
-            Ask::Explain(request) => explains
-                .answer(request, (resolved, resources), workers, monotonic_ns())
-                .map(Reply::Give),
-            Ask::Create(section) => changes.create(section, (resolved, resources), peer),
-            Ask::Remove(name) => changes.remove(name, (resolved, resources), peer),
+                Ask::Attach => {
+                    attach_answer(resources.control.reopen_read_only(), caches).map(Reply::Give)
+                }
+                Ask::Status => {
+                    Ok(Reply::Give(Answer { payload: status.into_bytes(), fds: Vec::new() }))
+                }
+                Ask::Cache(name) => cache_answer(name, memory_of(name, caches)).map(Reply::Give),
+                Ask::Hits(name) => hits_answer(name, memory_of(name, caches)).map(Reply::Give),
+                Ask::Start => later(OfNode::Start),
+                Ask::Park => later(OfNode::Park),
+                Ask::Drain(within_ms) => later(OfNode::Drain(*within_ms)),
+                Ask::Resume => later(OfNode::Resume),
+                Ask::Host(request) => host_changes.ask(request, resolved, peer),
+                Ask::Swap(_) | Ask::Probe(_) => Ok(Reply::Say(Code::BadRequest, "not yet".into())),
+                Ask::Explain(_) | Ask::Create(_) | Ask::Remove(_)
+                    if phase != NodePhase::Running =>
+                {
+                    let text = format!("the node is {}", phase.name());
+                    Ok(Reply::Say(Code::Impossible, text))
+                }
+                Ask::Explain(request) => explains
+                    .answer(request, (resolved, resources), workers, monotonic_ns())
+                    .map(Reply::Give),
+                Ask::Create(section) => changes.create(section, (resolved, resources), peer),
+                Ask::Remove(name) => changes.remove(name, (resolved, resources), peer),
             }
         });
         match of_node {
@@ -80,6 +84,13 @@ impl Node {
                 self.publish(&Event::new(EventKind::Refused, (uid.into(), 0), text));
             }
             Outcome::Told | Outcome::Closed => {}
+        }
+    }
+
+    /// Answers what was changed on the host.
+    pub(super) fn keep_host_changes(&mut self) {
+        if let Some(text) = self.host_changes.keep(&self.readers) {
+            self.publish(&Event::new(EventKind::Notice, (0, 0), text));
         }
     }
 

@@ -182,8 +182,7 @@ impl Node {
                     return;
                 };
                 if self.all_serve(|_| true) {
-                    let text =
-                        format!("node {} serves, after {}", self.id(), milliseconds(age_ns));
+                    let text = format!("node {} serves, after {}", self.id(), milliseconds(age_ns));
                     self.tell(&waiting, Code::Ok, &text);
                 } else {
                     let text = "everything is open, but no worker serves; see the node's events";
@@ -254,9 +253,8 @@ impl Node {
         self.remember(Begin::Serving)?;
         kill_point("supervisor.starts");
         let control = self.resources.control_again().map_err(|error| said(&error))?;
-        let (resources, mut notes) =
-            Resources::open_with(control, caches, &resolved, &self.mirror)
-                .map_err(|error| said(&error))?;
+        let (resources, mut notes) = Resources::open_with(control, caches, &resolved, &self.mirror)
+            .map_err(|error| said(&error))?;
         notes.extend(settle(&resolved));
         // On the CPUs that are left to us.
         self.reaper = Rc::new(Reaper::start().map_err(|error| said(&error))?);
