@@ -148,6 +148,13 @@ impl Stage {
         std::fs::read_to_string(&count).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0)
     }
 
+    /// Puts the units of systemd itself beside those that were installed.
+    pub fn copy_units(&self, units: &Path) {
+        let mut copy = Command::new("cp");
+        copy.args(["-r", "--no-clobber"]).arg(units).arg(self.path("/usr/lib/systemd"));
+        outcome(&mut copy).unwrap();
+    }
+
     /// Where `current` leads.
     pub fn current(&self) -> String {
         let link = std::fs::read_link(self.path("/usr/lib/nautilus/current")).unwrap();
