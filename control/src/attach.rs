@@ -6,9 +6,9 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use nautilus_shm::attach::{
-    AttachError, Code, ExplainRequest, FDS_MAX, HostAnswer, HostRequest, PACKET_BYTES_MAX,
-    ReplyHeader, Request, SUPERVISOR_SOCKET, Verb, cache_ids, cache_name, create_request,
-    remove_request,
+    AttachError, Code, ExplainRequest, FDS_MAX, HostAnswer, HostRequest, PACKET_BYTES_MAX, Probed,
+    ReplyHeader, Request, SUPERVISOR_SOCKET, Verb, cache_ids, cache_name, create_request, drain_request,
+    probe_request, remove_request, swap_request,
 };
 use nautilus_shm::control_region::ControlReader;
 use nautilus_shm::region::RegionError;
@@ -161,6 +161,47 @@ pub fn change_host(
     let mut bytes = vec![0; HOST_TEXT_BYTES_MAX];
     let length = std::fs::File::from(memory).read_at(&mut bytes, 0).unwrap_or(0);
     Ok((answer, text(&bytes[..length])))
+}
+
+/// Has a parked node serve, and says what it said when it does. A node that serves is fine.
+pub fn start_node(run_dir: &Path) -> Result<String, ReachError> {
+    tell(run_dir, &Request { verb: Verb::Start }.encode(), CHANGE_MS)
+}
+
+/// Has the node give back everything but its supervisor, and says what it said when that is done. A parked node
+/// is fine.
+pub fn park_node(run_dir: &Path) -> Result<String, ReachError> {
+    tell(run_dir, &Request { verb: Verb::Park }.encode(), CHANGE_MS)
+}
+
+/// Has the node take no more clients over TCP and serve those it has, for at most so many milliseconds; returns
+/// when none is left.
+pub fn drain_node(run_dir: &Path, within_ms: u32) -> Result<String, ReachError> {
+    tell(run_dir, &drain_request(within_ms), CHANGE_MS)
+}
+
+/// Has the node take clients again. One that takes them is fine.
+pub fn resume_node(run_dir: &Path) -> Result<String, ReachError> {
+    tell(run_dir, &Request { verb: Verb::Resume }.encode(), CHANGE_MS)
+}
+
+/// Has the node go on with the programs of a release, or with its node file read anew where the name is empty
+/// or that of the release that runs; returns when they serve.
+pub fn swap_node(run_dir: &Path, release: &str) -> Result<String, ReachError> {
+    tell(run_dir, &swap_request(release), CHANGE_MS)
+}
+
+/// Has the node measure itself for so many milliseconds.
+pub fn probe_node(run_dir: &Path, period_ms: u32) -> Result<Probed, ReachError> {
+    let path = run_dir.join(SUPERVISOR_SOCKET);
+    let limit_ms = i64::from(period_ms) + CHANGE_MS;
+    let (_, payload, _) = ask(&path, &probe_request(period_ms), limit_ms)?;
+    Probed::decode(&payload).map_err(|source| ReachError::Reply { path, source })
+}
+
+fn tell(run_dir: &Path, request: &[u8], limit_ms: i64) -> Result<String, ReachError> {
+    let (_, payload, _) = ask(&run_dir.join(SUPERVISOR_SOCKET), request, limit_ms)?;
+    Ok(text(&payload))
 }
 
 /// A supervisor's text, control characters removed.

@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::deploy::settings::{self, DeployKeys, DeploySettings};
 use crate::security::{Security, SecurityKeys};
 use crate::{id, security};
 
@@ -33,6 +34,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Who may ask what, and where that is recorded.
     pub security: Security,
+    /// How deployments are kept and made.
+    pub deploy: DeploySettings,
     /// Nodes to watch.
     pub nodes: Vec<NodeSpec>,
 }
@@ -112,6 +115,10 @@ pub enum ConfigError {
         path: PathBuf,
         /// What and where.
         message: String,
+        /// The byte of the text, where that is known.
+        at: Option<usize>,
+        /// What alone.
+        reason: String,
     },
     /// A key nobody reads: probably misspelt.
     #[error("{}: unknown key {key}", path.display())]
@@ -140,11 +147,21 @@ struct File {
     node: Vec<NodeSpec>,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 struct Control {
     listen: Option<SocketAddr>,
-    #[serde(flatten)]
-    security: SecurityKeys,
+}
+
+/// The same file: read side by side, since what is flattened loses its place.
+#[derive(Deserialize)]
+struct SecurityFile {
+    control: Option<SecurityKeys>,
+}
+
+/// And once more.
+#[derive(Deserialize)]
+struct DeployFile {
+    control: Option<DeployKeys>,
 }
 
 impl Config {
@@ -164,23 +181,26 @@ impl Config {
         let wrong = |error: toml::de::Error| ConfigError::Parse {
             path: path.into(),
             message: error.to_string().trim_end().into(),
+            at: error.span().map(|span| span.start),
+            reason: error.message().into(),
         };
         let table: toml::Table = text.parse().map_err(wrong)?;
         if let Some(key) = unknown_key(&table) {
             return Err(ConfigError::UnknownKey { path: path.into(), key });
         }
         let file: File = toml::from_str(text).map_err(wrong)?;
-        let (listen, keys) = match file.control {
-            Some(control) => (control.listen, control.security),
-            None => (None, SecurityKeys::default()),
-        };
-        let security = Security::of(keys).map_err(|(key, reason)| ConfigError::Value {
+        let control = file.control.unwrap_or_default();
+        let security: SecurityFile = toml::from_str(text).map_err(wrong)?;
+        let deploy: DeployFile = toml::from_str(text).map_err(wrong)?;
+        let refuse = |(key, reason): (String, String)| ConfigError::Value {
             path: path.into(),
             key: format!("control.{key}"),
             reason,
-        })?;
-        let listen = listen.unwrap_or(Self::DEFAULT_LISTEN);
-        let config = Self { listen, security, nodes: file.node };
+        };
+        let security = Security::of(security.control.unwrap_or_default()).map_err(refuse)?;
+        let deploy = DeploySettings::of(deploy.control.unwrap_or_default()).map_err(refuse)?;
+        let listen = control.listen.unwrap_or(Self::DEFAULT_LISTEN);
+        let config = Self { listen, security, deploy, nodes: file.node };
         config.check(path)?;
         Ok(config)
     }
@@ -194,8 +214,8 @@ impl Config {
             tier: Tier::default(),
         };
         let nodes = run_dirs.iter().map(node).collect();
-        let security = Security::default();
-        let config = Self { listen: Self::DEFAULT_LISTEN, security, nodes };
+        let (security, deploy) = (Security::default(), DeploySettings::default());
+        let config = Self { listen: Self::DEFAULT_LISTEN, security, deploy, nodes };
         config.check(Path::new("--node"))?;
         Ok(config)
     }
@@ -245,8 +265,11 @@ fn unknown_key(table: &toml::Table) -> Option<String> {
     strange(table, &["control", "node"], "")
         .or_else(|| {
             let control = table.get("control")?.as_table()?;
-            strange(control, &[&["listen"], &security::KEYS[..]].concat(), "control.")
-                .or_else(|| security::unknown_key(control).map(|key| format!("control.{key}")))
+            let known = [&["listen"], &security::KEYS[..], &settings::KEYS[..]].concat();
+            let below =
+                || security::unknown_key(control).or_else(|| settings::unknown_key(control));
+            strange(control, &known, "control.")
+                .or_else(|| below().map(|key| format!("control.{key}")))
         })
         .or_else(|| {
             let nodes = table.get("node")?.as_array()?;
@@ -284,6 +307,11 @@ mod tests {
             (format!("[control.tls]\ncert = 1\n{node}"), "unknown key control.tls.cert"),
             (format!("[control.audit]\npath = 1\n{node}"), "unknown key control.audit.path"),
             (format!("[control.local]\nroot = 1\n{node}"), "unknown key control.local.root"),
+            (format!("[control.store]\npath = \"/s\"\n{node}"), "unknown key control.store.path"),
+            (
+                format!("[control.deploy]\njudge_s = 3601\n{node}"),
+                "control.deploy.judge_s: 3601 is not in 0..=3600",
+            ),
             (format!("{TLS}key = \"hunter2\"\n{node}"), "control.tls.key: name the key by file:"),
             (format!("{TLS}key = \"file:/k\"\n{node}"), "control.audit: with TLS there must be"),
             (

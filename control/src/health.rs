@@ -1,6 +1,7 @@
 //! The document of `GET /api/v1/edge/nodes/{node_id}/health`: one node, judged.
 
 use nautilus_shm::control_region::HistogramId;
+use nautilus_shm::life::NodePhase;
 use nautilus_shm::metrics::labels::FeedError;
 use nautilus_shm::metrics::{MetricSnapshot, table};
 use serde::Serialize;
@@ -57,7 +58,7 @@ impl HealthDocument {
     /// Judges a node.
     pub fn of(node: &NodeView) -> Self {
         let checks = checks(node);
-        let serves = Lifecycle::of(node) == Lifecycle::Active;
+        let serves = matches!(Lifecycle::of(node), Lifecycle::Active | Lifecycle::Draining);
         let holds = checks.iter().all(|check| check.holds != Some(false));
         let health = match (serves, holds) {
             (false, _) => Health::Unhealthy,
@@ -75,6 +76,19 @@ fn checks(node: &NodeView) -> Vec<Check> {
     let mut checks = vec![Check::new("supervisor_alive", attached, detail)];
     let Some(snapshot) = &node.snapshot else { return checks };
 
+    let phase = snapshot.phase;
+    let detail = match phase {
+        NodePhase::Running => "started",
+        NodePhase::Parked => "parked: `nautilus node start` has it serve",
+        NodePhase::Starting | NodePhase::Parking => phase.name(),
+    };
+    checks.push(Check::new("started", phase == NodePhase::Running, detail));
+    let detail = match snapshot.is_draining() {
+        true => "drains: no new TCP connection is taken; `nautilus node resume` ends that",
+        false => "takes clients",
+    };
+    let takes = phase == NodePhase::Running && !snapshot.is_draining();
+    checks.push(Check::new("takes_clients", takes, detail));
     let detail = if snapshot.serving { "set up" } else { "still being set up" };
     checks.push(Check::new("set_up", snapshot.serving, detail));
     let (alive, detail) = match snapshot.active() {

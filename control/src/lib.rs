@@ -18,6 +18,7 @@ pub mod health;
 pub mod host;
 pub mod id;
 pub mod link;
+pub mod node_verbs;
 pub mod notify;
 pub mod packet;
 pub mod peer;

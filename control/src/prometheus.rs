@@ -6,6 +6,7 @@ use nautilus_shm::cache_cell::CacheState;
 use nautilus_shm::cells::WorkerState;
 use nautilus_shm::control_region::HISTOGRAMS;
 use nautilus_shm::histogram::HistogramSnapshot;
+use nautilus_shm::life::NodePhase;
 use nautilus_shm::metrics::{Kind, METRICS, Owner, Sample};
 
 use crate::link::Attachment;
@@ -143,12 +144,33 @@ fn own(text: &mut String, nodes: &[NodeView]) {
     gauge("nautilus_node_standby", "Whether a standby worker is running", &|node| {
         flag(node.snapshot.as_ref().is_some_and(Snapshot::has_standby))
     });
+    gauge("nautilus_node_parked", "Whether only a supervisor is there, on purpose", &|node| {
+        flag(node.snapshot.as_ref().is_some_and(|s| s.phase == NodePhase::Parked))
+    });
+    gauge("nautilus_node_draining", "Whether no new client is taken, on purpose", &|node| {
+        flag(node.snapshot.as_ref().is_some_and(Snapshot::is_draining))
+    });
     gauge("nautilus_node_last_gap_seconds", "Length of the last gap in service", &|node| {
         node.snapshot.as_ref().map(|snapshot| snapshot.last_gap_ns as f64 / 1e9)
     });
     gauge("nautilus_node_generation", "Supervisors that have owned the node", &|node| {
         node.snapshot.as_ref().map(|snapshot| snapshot.generation as f64)
     });
+    let name = "nautilus_node_release_info";
+    head(
+        text,
+        name,
+        "gauge",
+        "The release that runs; an empty one is what the node was started with",
+    );
+    for (node, snapshot) in held(nodes) {
+        let [release, version] =
+            [&snapshot.release.name, &snapshot.release.version].map(|text| escape(text));
+        let _ = writeln!(
+            text,
+            "{name}{{node=\"{node}\",release=\"{release}\",version=\"{version}\"}} 1"
+        );
+    }
     let name = "nautilus_worker_active";
     head(text, name, "gauge", "Whether the worker of this slot owns the sockets");
     for (node, snapshot) in held(nodes) {

@@ -55,6 +55,9 @@ pub const TABLE: &[(&str, &str, Needs)] = &[
     ("GET", "/metrics", VIEWER),
     ("GET", "/api/v1/edge/version", VIEWER),
     ("GET", "/api/v1/edge/openapi.json", VIEWER),
+    ("GET", "/api/v1/edge/docs", VIEWER),
+    ("GET", "/api/v1/edge/docs/page.js", VIEWER),
+    ("GET", "/api/v1/edge/docs/page.css", VIEWER),
     // The token in its body is what it needs.
     ("POST", "/api/v1/edge/enrol", ANYONE),
     // Its own certificate, again.
@@ -68,6 +71,8 @@ pub const TABLE: &[(&str, &str, Needs)] = &[
     ("POST", "/api/v1/edge/nodes/{node_id}/drain", OPERATOR),
     ("POST", "/api/v1/edge/nodes/{node_id}/resume", OPERATOR),
     ("POST", "/api/v1/edge/nodes/{node_id}/retire", ADMIN),
+    ("GET", "/api/v1/edge/deployments", VIEWER),
+    ("GET", "/api/v1/edge/deployments/{deployment_id}", VIEWER),
     ("GET", "/api/v1/edge/operations", VIEWER),
     ("GET", "/api/v1/edge/operations/{operation_id}", VIEWER),
     ("GET", "/api/v1/edge/operations/{operation_id}/events", VIEWER),

@@ -14,6 +14,7 @@ use nautilus_shm::control_region::{
 };
 use nautilus_shm::event_log::Event;
 use nautilus_shm::histogram::HistogramSnapshot;
+use nautilus_shm::life::{NodePhase, Release};
 use nautilus_shm::metrics::{MetricSnapshot, Owner};
 
 /// Events a snapshot keeps, the latest.
@@ -30,6 +31,12 @@ pub struct Snapshot {
     pub supervisor_silence_ns: u64,
     /// Whether everything the node file asks for is set up.
     pub serving: bool,
+    /// Where the node is in its life.
+    pub phase: NodePhase,
+    /// When a draining node closes its last connections; 0 for one that takes clients.
+    pub drain_until_ns: u64,
+    /// What it runs.
+    pub release: Release,
     /// The last gap in service; 0 if none.
     pub last_gap_ns: u64,
     /// Worker slots that have had a process.
@@ -117,6 +124,9 @@ impl Snapshot {
             supervisor: supervisor.identity().unwrap_or_default(),
             supervisor_silence_ns: crate::link::silence_ns(region),
             serving: supervisor.is_serving(),
+            phase: supervisor.phase(),
+            drain_until_ns: supervisor.drain_until_ns(),
+            release: supervisor.release().unwrap_or_default(),
             last_gap_ns: supervisor.last_gap_ns(),
             workers,
             caches,
@@ -135,6 +145,11 @@ impl Snapshot {
     /// The worker that serves.
     pub fn active(&self) -> Option<&Worker> {
         self.workers.iter().find(|worker| worker.identity.state == WorkerState::Active)
+    }
+
+    /// Whether it takes no clients, on purpose.
+    pub fn is_draining(&self) -> bool {
+        self.drain_until_ns > 0
     }
 
     /// Whether a standby is running.

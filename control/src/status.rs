@@ -3,11 +3,15 @@
 use nautilus_shm::cells::{InterfaceState, WorkerState};
 use nautilus_shm::control_region::HistogramId;
 use nautilus_shm::histogram::HistogramSnapshot;
+use nautilus_shm::life::NodePhase;
 use nautilus_shm::metrics::table as metrics;
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::config::Tier;
+use crate::deploy::NodeState;
+use crate::deploy::drift::{Drift, drift};
+use crate::deploy::plan::Inventory;
 use crate::link::{Attachment, HEARTBEAT_MAX_NS};
 use crate::snapshot::{Cache, Snapshot, Worker};
 use crate::view::NodeView;
@@ -17,6 +21,14 @@ use crate::view::NodeView;
 pub struct StatusDocument {
     /// In the order of the configuration.
     pub nodes: Vec<NodeStatus>,
+    /// What is not as the store wants it; absent where no store was asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub drift: Option<Vec<Drift>>,
+    /// Why the store could not be asked.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    #[schema(required = false)]
+    pub store_trouble: String,
 }
 
 /// Where a node is in its life, from what its region says.
@@ -29,6 +41,10 @@ pub enum Lifecycle {
     Provisioning,
     /// A worker serves.
     Active,
+    /// A worker serves, and no new client is taken.
+    Draining,
+    /// Only a supervisor is there, on purpose.
+    Parked,
     /// Nothing serves.
     Failed,
 }
@@ -44,13 +60,23 @@ pub struct NodeStatus {
     pub tier: Tier,
     /// Where it is in its life.
     pub state: Lifecycle,
+    /// The deployment that wants it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub deployment_id: Option<String>,
+    /// Where plans have brought it, as the store has it; `state` is what it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub lifecycle: Option<NodeState>,
     /// How control holds it.
     pub attachment: Attachment,
     /// Why it is not attached.
     #[serde(skip_serializing_if = "String::is_empty")]
+    #[schema(required = false)]
     pub reason: String,
     /// Absent for a node never reached.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub supervisor: Option<SupervisorStatus>,
     /// Worker slots in use.
     pub workers: Vec<WorkerStatus>,
@@ -77,6 +103,12 @@ pub struct SupervisorStatus {
     pub uptime_s: f64,
     /// The last gap in service, seconds; 0 if none.
     pub last_gap_s: f64,
+    /// `running`, `starting`, `parked` or `parking`.
+    pub phase: &'static str,
+    /// Release that runs; empty for the programs it was started with.
+    pub release: String,
+    /// Version of the supervisor.
+    pub version: String,
 }
 
 /// A worker.
@@ -181,7 +213,21 @@ pub struct EventStatus {
 impl StatusDocument {
     /// The document of these nodes.
     pub fn of(nodes: &[NodeView]) -> Self {
-        Self { nodes: nodes.iter().map(NodeStatus::of).collect() }
+        let nodes = nodes.iter().map(NodeStatus::of).collect();
+        Self { nodes, drift: None, store_trouble: String::new() }
+    }
+
+    /// The same, held against what the store wants.
+    pub fn with_wanted(mut self, wanted: &Inventory) -> Self {
+        for node in &mut self.nodes {
+            let Some(record) = wanted.get(&node.node_id) else { continue };
+            node.lifecycle = Some(record.state);
+            if record.state != NodeState::Retired {
+                node.deployment_id = Some(record.deployment_id.clone());
+            }
+        }
+        self.drift = Some(drift(&self.nodes, wanted));
+        self
     }
 }
 
@@ -191,6 +237,8 @@ impl Lifecycle {
         let Some(snapshot) = &node.snapshot else { return Self::Unknown };
         let alive = |worker: &Worker| worker.pulse.silent_ns(snapshot.now_ns) <= HEARTBEAT_MAX_NS;
         match snapshot.active() {
+            _ if snapshot.phase == NodePhase::Parked => Self::Parked,
+            Some(worker) if alive(worker) && snapshot.is_draining() => Self::Draining,
             Some(worker) if alive(worker) => Self::Active,
             _ if node.attachment == Attachment::Attached && !snapshot.serving => Self::Provisioning,
             _ => Self::Failed,
@@ -203,6 +251,8 @@ impl Lifecycle {
             Self::Unknown => "unknown",
             Self::Provisioning => "provisioning",
             Self::Active => "active",
+            Self::Draining => "draining",
+            Self::Parked => "parked",
             Self::Failed => "failed",
         }
     }
@@ -222,6 +272,8 @@ impl NodeStatus {
             region: node.region.clone(),
             tier: node.tier,
             state: Lifecycle::of(node),
+            deployment_id: None,
+            lifecycle: None,
             attachment: node.attachment,
             reason: node.reason.clone(),
             supervisor: snapshot.map(SupervisorStatus::of),
@@ -246,6 +298,9 @@ impl SupervisorStatus {
             silence_s: seconds(snapshot.supervisor_silence_ns),
             uptime_s: seconds(snapshot.now_ns.saturating_sub(snapshot.supervisor.started_ns)),
             last_gap_s: seconds(snapshot.last_gap_ns),
+            phase: snapshot.phase.name(),
+            release: snapshot.release.name.clone(),
+            version: snapshot.release.version.clone(),
         }
     }
 }

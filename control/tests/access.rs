@@ -161,16 +161,21 @@ fn what_was_answered_before_a_kill_is_in_the_trail() {
     let admin = site.certificate(Role::Admin, "root", DAY);
     let mut answered = 0;
     for round in 0..5 {
+        let done = std::sync::atomic::AtomicUsize::new(0);
         std::thread::scope(|scope| {
             let workers: Vec<_> = (0..3)
                 .map(|worker| {
                     let mut connection = site.connect(Some(&admin)).unwrap();
+                    let done = &done;
                     scope.spawn(move || {
                         let mut paths = Vec::new();
                         for number in 0.. {
                             let path = format!("/api/v1/edge/cache/a-{round}-{worker}-{number}");
                             match connection.ask("PUT", &path, b"") {
-                                Ok((501, _)) => paths.push(path),
+                                Ok((501, _)) => {
+                                    paths.push(path);
+                                    done.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                                }
                                 Ok(other) => panic!("{other:?}"),
                                 Err(_) => break,
                             }
@@ -180,7 +185,11 @@ fn what_was_answered_before_a_kill_is_in_the_trail() {
                 })
                 .collect();
             let pid = nix::unistd::Pid::from_raw(site.pid() as i32);
-            std::thread::sleep(std::time::Duration::from_millis(60 + 17 * round));
+            until("answers", || {
+                let done = done.load(std::sync::atomic::Ordering::Relaxed);
+                (done > 3 + round).then_some(())
+            });
+            std::thread::sleep(std::time::Duration::from_millis(17 * round as u64));
             nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
             let paths: Vec<_> = workers.into_iter().flat_map(|w| w.join().unwrap()).collect();
             answered += paths.len();

@@ -4,8 +4,9 @@ mod fleet;
 
 use fleet::{BAD_RELEASE, Fleet, closed};
 use nautilus_control::catalogue::Catalogue;
+use nautilus_control::deploy::operations::KEPT_MAX;
 use nautilus_control::deploy::planner::Circumstances;
-use nautilus_control::deploy::reconciler::{Phase, Reconciler};
+use nautilus_control::deploy::reconciler::{Phase, ReconcileError, Reconciler};
 use nautilus_control::deploy::{DeploymentStrategy, EdgeNodeManager, ManagerError, NodeState};
 use nautilus_control::store::embedded::{Embedded, Options};
 use serde_json::{Value, json};
@@ -70,7 +71,8 @@ fn a_deployment_is_made_replaced_and_retired() {
 
     // The same again is fine, another body under its id is not.
     let manager = site.manager();
-    assert_eq!(manager.deploy(&manager.read(&first).unwrap(), &closed()).unwrap(), None);
+    let again = manager.deploy(&manager.read(&first).unwrap(), &closed()).unwrap();
+    assert!(again.plan.is_none() && again.operation.is_done(), "{again:?}");
     let other = document("one", "rolling", "2", &[0, 1], "");
     assert!(matches!(site.deploy(&other), Err(ManagerError::Conflict(id)) if id == "one"));
     let stranger = document("two", "rolling", "2", &[0], "");
@@ -99,7 +101,9 @@ fn a_deployment_is_made_replaced_and_retired() {
         assert_eq!(manager.run().unwrap().unwrap().phase, Phase::Done);
         assert_eq!((site.deployments().len(), site.serving().len()), (left, left));
     }
-    assert!(matches!(manager.retire("node-4", &closed()), Err(ManagerError::NoNode(_))));
+    // Again is fine, of a stranger not.
+    assert!(manager.retire("node-4", &closed()).unwrap().operation.is_done());
+    assert!(matches!(manager.retire("node-9", &closed()), Err(ManagerError::NoNode(_))));
 }
 
 #[test]
@@ -132,7 +136,7 @@ fn a_dry_run_and_a_refusal_leave_no_trace() {
     ));
     assert!(site.fleet.nodes().is_empty() && manager.progress().unwrap().is_none());
     let forced = Circumstances { is_forced: true, ..Circumstances::default() };
-    assert!(manager.deploy(&config, &forced).unwrap().is_some());
+    assert!(manager.deploy(&config, &forced).unwrap().plan.is_some());
 }
 
 #[test]
@@ -151,4 +155,66 @@ fn a_death_between_the_plans_end_and_the_books_is_made_good() {
     assert_eq!(site.manager().run().unwrap().unwrap().phase, Phase::Done);
     assert_eq!(site.deployments(), ["one"]);
     assert_eq!(site.manager().nodes().unwrap()["node-0"].state, NodeState::Active);
+}
+
+#[test]
+fn a_drained_node_is_left_alone_until_it_is_resumed() {
+    let folder = tempfile::tempdir().unwrap();
+    let site = Site::open(&folder);
+    let manager = site.manager();
+    site.deploy(&document("one", "all_at_once", "1", &[0, 1], "")).unwrap();
+    let state = |node| site.manager().nodes().unwrap()[node].state;
+    let taken = manager.drain("node-0", &closed()).unwrap();
+    assert_eq!(manager.drain("node-0", &closed()).unwrap().operation, taken.operation, "under way");
+    assert!(matches!(
+        manager.drain("node-1", &closed()),
+        Err(ManagerError::Reconcile(ReconcileError::Busy { .. }))
+    ));
+    manager.run().unwrap();
+    assert_eq!((state("node-0"), site.serving()), (NodeState::Draining, vec!["node-1".into()]));
+    let again = manager.drain("node-0", &closed()).unwrap();
+    assert!(again.plan.is_none() && again.operation.is_done(), "it is drained");
+
+    // Another deployment goes its way past it; one that would change it is refused.
+    assert_eq!(site.deploy(&document("two", "rolling", "1", &[2], "")).unwrap(), Phase::Done);
+    assert_eq!(state("node-0"), NodeState::Draining);
+    let over = document("three", "rolling", "2", &[1], "one");
+    assert!(matches!(site.deploy(&over), Err(ManagerError::Held(id)) if id == "node-0"));
+
+    manager.resume("node-0", &closed()).unwrap();
+    manager.run().unwrap();
+    assert_eq!((state("node-0"), site.serving().len()), (NodeState::Active, 3));
+    assert!(manager.resume("node-0", &closed()).unwrap().operation.is_done(), "again is fine");
+    assert!(matches!(
+        manager.resume("node-1", &closed()),
+        Err(ManagerError::WrongState { state: NodeState::Active, .. })
+    ));
+    assert_eq!(site.deploy(&over).unwrap(), Phase::Done);
+
+    // Each was remembered with its steps, the latest first.
+    let operations = manager.operations().unwrap();
+    let kinds: Vec<&str> = operations.iter().map(|operation| operation.kind.name()).collect();
+    assert_eq!(kinds, ["deploy", "resume", "deploy", "drain", "deploy"]);
+    assert_eq!(operations[0].operation_id, "op-5");
+    assert!(operations.iter().all(|operation| !operation.end.as_ref().unwrap().steps.is_empty()));
+}
+
+#[test]
+fn old_operations_are_forgotten_but_those_that_made_what_there_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let site = Site::open(&folder);
+    let manager = site.manager();
+    site.deploy(&document("one", "all_at_once", "1", &[0], "")).unwrap();
+    for _ in 0..KEPT_MAX / 2 + 10 {
+        manager.drain("node-0", &closed()).unwrap();
+        manager.run().unwrap();
+        manager.resume("node-0", &closed()).unwrap();
+        manager.run().unwrap();
+    }
+    let operations = manager.operations().unwrap();
+    assert_eq!(operations.len(), KEPT_MAX + 1);
+    let last = operations.last().unwrap();
+    assert_eq!((last.operation_id.as_str(), last.subject.as_str()), ("op-1", "one"));
+    let config = manager.read(&document("one", "all_at_once", "1", &[0], "")).unwrap();
+    assert_eq!(manager.deploy(&config, &closed()).unwrap().operation, *last);
 }

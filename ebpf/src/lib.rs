@@ -22,6 +22,7 @@ mod link;
 mod mapping;
 mod pass;
 mod prefix;
+mod prober;
 mod rate;
 mod rights;
 mod steering;
@@ -38,6 +39,7 @@ pub use hot::{
 pub use link::XdpLink;
 pub use pass::PassProgram;
 pub use prefix::{PrefixError, SourcePrefix};
+pub use prober::Prober;
 pub use rate::{Rate, RateLimit, Spent};
 pub use rights::{Rights, SourceLists};
 pub use steering::{

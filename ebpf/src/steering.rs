@@ -195,16 +195,28 @@ pub struct Steering {
 impl Steering {
     /// Loads the program with empty maps: attached like this, it passes everything.
     pub fn load(options: Options) -> Result<Self, SteeringError> {
-        Self::load_with(options, None)
+        Self::load_with(options, None, false)
     }
 
     /// Loads it on the maps of another, but for those that only the program writes: a second instance that
     /// decides alike and leaves no trace in the other's.
     pub(crate) fn load_beside(live: &Self, options: Options) -> Result<Self, SteeringError> {
-        Self::load_with(options, Some(live))
+        Self::load_with(options, Some(live), true)
     }
 
-    fn load_with(options: Options, beside: Option<&Self>) -> Result<Self, SteeringError> {
+    /// The same with an empty map of sockets.
+    pub(crate) fn load_beside_without_sockets(
+        live: &Self,
+        options: Options,
+    ) -> Result<Self, SteeringError> {
+        Self::load_with(options, Some(live), false)
+    }
+
+    fn load_with(
+        options: Options,
+        beside: Option<&Self>,
+        same_sockets: bool,
+    ) -> Result<Self, SteeringError> {
         let mut object = MaybeUninit::uninit();
         let mut open =
             skeleton::SteerSkelBuilder::default().open(&mut object).map_err(SteeringError::Load)?;
@@ -232,8 +244,10 @@ impl Steering {
                 _,
             ] = live.fds();
             let maps = &mut open.maps;
+            if same_sockets {
+                maps.xsks.reuse_fd(xsks).map_err(SteeringError::Load)?;
+            }
             for (map, fd) in [
-                (&mut maps.xsks, xsks),
                 (&mut maps.sources_exact, exact),
                 (&mut maps.sources, sources),
                 (&mut maps.ports, ports),

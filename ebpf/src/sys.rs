@@ -309,3 +309,31 @@ pub(crate) fn program_test_run(
     let duration = Duration::from_nanos(options.duration.into());
     Ok((options.retval, options.data_size_out as usize, duration))
 }
+
+/// Has the program run on one frame as if it had arrived, and done what it says.
+pub(crate) fn program_run_live(
+    program: BorrowedFd<'_>,
+    frame: &[u8],
+    ifindex: u32,
+    rx_queue: u32,
+) -> io::Result<()> {
+    let context = raw::xdp_md {
+        data_end: frame.len() as u32,
+        ingress_ifindex: ifindex,
+        rx_queue_index: rx_queue,
+        ..Default::default()
+    };
+    let mut options = raw::bpf_test_run_opts {
+        sz: size_of::<raw::bpf_test_run_opts>() as raw::size_t,
+        data_in: frame.as_ptr().cast(),
+        data_size_in: frame.len() as u32,
+        ctx_in: std::ptr::from_ref(&context).cast(),
+        ctx_size_in: size_of::<raw::xdp_md>() as u32,
+        repeat: 1,
+        flags: raw::BPF_F_TEST_XDP_LIVE_FRAMES,
+        batch_size: 1,
+        ..Default::default()
+    };
+    // SAFETY: every pointer comes with the length of the live buffer behind it; nothing is written back.
+    check(unsafe { raw::bpf_prog_test_run_opts(program.as_raw_fd(), &raw mut options) }).map(drop)
+}

@@ -17,6 +17,7 @@ pub mod memcached;
 pub mod phases;
 pub mod repository;
 pub mod scrape;
+pub mod steady;
 pub mod values;
 pub mod venue;
 pub mod wait;

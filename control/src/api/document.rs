@@ -25,6 +25,12 @@ pub fn document() -> Value {
         "description": "A certificate of the site, whose role counts. Over loopback without TLS, and over \
                         the socket, the kernel says which user asks.",
     });
+    for (name, _, description) in ANSWERS {
+        let problem = json!({ "schema": { "$ref": "#/components/schemas/Problem" } });
+        let content = json!({ "application/problem+json": problem });
+        document["components"]["responses"][*name] =
+            json!({ "description": description, "content": content });
+    }
     for (method, path, needs) in TABLE {
         let operation = &mut document["paths"][*path][method.to_lowercase()];
         if let Some(operation) = operation.as_object_mut() {
@@ -41,6 +47,19 @@ pub fn text() -> String {
     text
 }
 
+/// Answers that many operations have: name, status, meaning.
+const ANSWERS: &[(&str, &str, &str)] = &[
+    ("Invalid", "400", "`invalid-id`, `invalid-parameter` or `invalid-body`"),
+    ("Unknown", "401", "`not-allowed`: nobody known"),
+    ("NotAllowed", "403", "`not-allowed`: known, of another role"),
+    ("TooLarge", "413", "`too-large`"),
+    ("WrongMediaType", "415", "`wrong-media-type`"),
+    ("OutcomeUnknown", "500", "`outcome-unknown`: done or not, and not on record how it went"),
+    ("NotBuilt", "501", "`not-available`: its manager is not built"),
+    ("Unavailable", "503", "`overloaded`, `not-recorded` or `store`: nothing was done; come again"),
+    ("Late", "504", "`timed-out`, or `outcome-unknown` where something was to change"),
+];
+
 /// What the guard and the frame do for every operation.
 fn complete(operation: &mut Map<String, Value>, method: &str, needs: Needs) {
     let (role, security) = match needs {
@@ -53,27 +72,17 @@ fn complete(operation: &mut Map<String, Value>, method: &str, needs: Needs) {
     let is_built = operation.get("responses").is_some_and(|found| found != &json!({}));
     let responses = operation.entry("responses").or_insert_with(|| json!({}));
     let Some(responses) = responses.as_object_mut() else { return };
-    let mut add = |status: &str, description: &str| {
-        let problem = json!({ "schema": { "$ref": "#/components/schemas/Problem" } });
-        let content = json!({ "application/problem+json": problem });
-        let answer = json!({ "description": description, "content": content });
-        responses.entry(status).or_insert(answer);
-    };
-    add("400", "`invalid-id`, `invalid-parameter` or `invalid-body`");
-    if let Needs::Role(_) = needs {
-        add("401", "`not-allowed`: nobody known");
-        add("403", "`not-allowed`: known, of another role");
+    for (name, status, _) in ANSWERS {
+        let applies = match *status {
+            "401" | "403" => needs != Needs::Nothing,
+            "413" | "415" => has_body,
+            "500" => method != "GET",
+            "501" => !is_built,
+            _ => true,
+        };
+        if applies {
+            let answer = json!({ "$ref": format!("#/components/responses/{name}") });
+            responses.entry(*status).or_insert(answer);
+        }
     }
-    if has_body {
-        add("413", "`too-large`");
-        add("415", "`wrong-media-type`");
-    }
-    if !is_built {
-        add("501", "`not-available`: its manager is not built");
-    }
-    if method != "GET" {
-        add("500", "`outcome-unknown`: done or not, and not on record how it went");
-    }
-    add("503", "`overloaded`, `not-recorded` or `store`: nothing was done; come again");
-    add("504", "`timed-out`, or `outcome-unknown` where something was to change");
 }

@@ -26,20 +26,23 @@ pub const ANSWER_MAX: Duration = Duration::from_secs(30);
 /// When to come again.
 const RETRY_AFTER_S: u32 = 1;
 
-/// Places for requests.
+/// Places for requests, and how long one may be held.
 #[derive(Clone)]
-pub struct Limits(Arc<Semaphore>);
+pub struct Limits {
+    places: Arc<Semaphore>,
+    answer_max: Duration,
+}
 
 impl Limits {
-    /// All of them free.
-    pub fn new() -> Self {
-        Self(Arc::new(Semaphore::new(REQUESTS_MAX)))
+    /// So many places, all of them free.
+    pub fn of(requests_max: usize, answer_max: Duration) -> Self {
+        Self { places: Arc::new(Semaphore::new(requests_max)), answer_max }
     }
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self::new()
+        Self::of(REQUESTS_MAX, ANSWER_MAX)
     }
 }
 
@@ -48,21 +51,21 @@ pub async fn limit(State(limits): State<Limits>, request: Request, next: Next) -
     if request.uri().path() == "/livez" {
         return next.run(request).await;
     }
-    let Ok(_place) = limits.0.try_acquire() else {
-        let detail = format!("{REQUESTS_MAX} requests are being answered");
+    let Ok(_place) = limits.places.try_acquire() else {
+        let detail = "as many requests are being answered as may be";
         return Problem::new(StatusCode::SERVICE_UNAVAILABLE, "overloaded", "Overloaded", detail)
             .retry_after(RETRY_AFTER_S)
             .into_response();
     };
     let looks = matches!(*request.method(), Method::GET | Method::HEAD);
-    match tokio::time::timeout(ANSWER_MAX, next.run(request)).await {
+    match tokio::time::timeout(limits.answer_max, next.run(request)).await {
         Ok(response) => response,
         Err(_) => {
             let (name, title) = match looks {
                 true => ("timed-out", "Timed out"),
                 false => ("outcome-unknown", "Outcome unknown"),
             };
-            let detail = format!("no answer came within {} s", ANSWER_MAX.as_secs());
+            let detail = format!("no answer came within {} s", limits.answer_max.as_secs_f64());
             Problem::new(StatusCode::GATEWAY_TIMEOUT, name, title, detail)
                 .retry_after(RETRY_AFTER_S)
                 .into_response()

@@ -11,22 +11,29 @@
 
 pub mod body;
 pub mod cache;
+pub mod deployments;
 pub mod document;
+mod events;
 pub mod limits;
 pub mod nodes;
 pub mod not_built;
+pub mod operations;
+mod page;
 pub mod parameters;
 pub mod path;
 pub mod probes;
+mod refusal;
+pub mod tag;
 pub mod version;
 
 use std::sync::Arc;
 
 use axum::Router;
 use axum::http::{Method, StatusCode, Uri};
-use axum::middleware::from_fn_with_state;
+use axum::middleware::{from_fn, from_fn_with_state};
 use utoipa_axum::router::OpenApiRouter;
 
+use crate::deploy::runner::Deployments;
 use crate::problem::Problem;
 use crate::tls::authority::Authority;
 use crate::tls::enrolment;
@@ -40,6 +47,8 @@ pub const ROOT: &str = "/api/v1/edge";
 pub struct Managers {
     /// Nodes as they are.
     pub watcher: Watcher,
+    /// Nodes as they are wanted; none without a store.
+    pub deployments: Option<Arc<Deployments>>,
 }
 
 /// Every noun. Certificates stand apart: only a control with an authority answers those.
@@ -47,7 +56,10 @@ fn routes() -> OpenApiRouter<Managers> {
     OpenApiRouter::with_openapi(document::frame())
         .merge(probes::routes())
         .merge(version::routes())
+        .merge(page::routes())
         .merge(nodes::routes())
+        .merge(deployments::routes())
+        .merge(operations::routes())
         .merge(cache::routes())
         .merge(not_built::routes(not_built::TABLE))
 }
@@ -66,9 +78,10 @@ pub fn router(managers: Managers, authority: Option<Arc<Authority>>) -> Router {
             Problem::new(StatusCode::NOT_FOUND, "not-found", "Not found", detail)
         })
         .method_not_allowed_fallback(wrong_method)
+        .layer(from_fn(tag::tagged))
         .layer(from_fn_with_state(known, parameters::refuse_unknown))
         .layer(axum::extract::DefaultBodyLimit::max(limits::BODY_BYTES_MAX))
-        .layer(from_fn_with_state(limits::Limits::new(), limits::limit))
+        .layer(from_fn_with_state(limits::Limits::default(), limits::limit))
 }
 
 async fn wrong_method(method: Method, uri: Uri) -> Problem {

@@ -7,6 +7,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::Managers;
+use super::deployments::blocking;
 use super::path::Id;
 use crate::health::HealthDocument;
 use crate::problem::Problem;
@@ -21,8 +22,15 @@ pub(super) fn routes() -> OpenApiRouter<Managers> {
     get, path = "/api/v1/edge/nodes/status", tag = "nodes",
     responses((status = 200, description = "In the order of the configuration", body = StatusDocument))
 )]
-async fn status(State(managers): State<Managers>) -> Json<StatusDocument> {
-    Json(StatusDocument::of(&managers.watcher.views()))
+async fn status(State(managers): State<Managers>) -> Result<Json<StatusDocument>, Problem> {
+    let mut document = StatusDocument::of(&managers.watcher.views());
+    let Some(deployments) = managers.deployments else { return Ok(Json(document)) };
+    match blocking(move || Ok(deployments.look(|manager| manager.nodes()))).await? {
+        Ok(wanted) => document = document.with_wanted(&wanted),
+        // What nodes are is known without it.
+        Err(error) => document.store_trouble = error.to_string(),
+    }
+    Ok(Json(document))
 }
 
 /// One node, judged

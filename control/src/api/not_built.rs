@@ -19,14 +19,6 @@ const MONITORING: &str = "the monitoring system";
 
 /// All but those that a noun's own file lists.
 pub const TABLE: &[Row] = &[
-    ("POST", "/api/v1/edge/nodes/deploy", "deployments"),
-    ("POST", "/api/v1/edge/nodes/{node_id}/drain", "deployments"),
-    ("POST", "/api/v1/edge/nodes/{node_id}/resume", "deployments"),
-    ("POST", "/api/v1/edge/nodes/{node_id}/retire", "deployments"),
-    ("GET", "/api/v1/edge/operations", "deployments"),
-    ("GET", "/api/v1/edge/operations/{operation_id}", "deployments"),
-    ("GET", "/api/v1/edge/operations/{operation_id}/events", "deployments"),
-    ("POST", "/api/v1/edge/operations/{operation_id}/abort", "deployments"),
     ("POST", "/api/v1/edge/placement/activities", PLACEMENT),
     ("POST", "/api/v1/edge/placement/optimize", PLACEMENT),
     ("GET", "/api/v1/edge/placement/recommendations", PLACEMENT),

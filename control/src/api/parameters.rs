@@ -22,6 +22,11 @@ impl Known {
         let mut known = BTreeMap::new();
         for (path, item) in document["paths"].as_object().into_iter().flatten() {
             for (method, operation) in item.as_object().into_iter().flatten() {
+                let mut answers = operation["responses"].as_object().into_iter().flatten();
+                // One whose manager is not built says that, whatever it is asked.
+                if !answers.any(|(status, _)| status.starts_with('2')) {
+                    continue;
+                }
                 let all = operation["parameters"].as_array().into_iter().flatten();
                 let queried = all.filter(|parameter| parameter["in"] == "query");
                 let names = queried.filter_map(|parameter| parameter["name"].as_str());
@@ -179,7 +184,11 @@ mod tests {
             {"in": "query", "name": "force"}, {"in": "query", "name": "label.*"},
             {"in": "path", "name": "id"},
         ]);
-        let document = serde_json::json!({"paths": {"/a": {"get": {"parameters": parameters}}}});
+        let answers = serde_json::json!({"200": {}});
+        let document = serde_json::json!({"paths": {
+            "/a": {"get": {"parameters": parameters, "responses": answers}},
+            "/b": {"get": {"responses": {"501": {}}}},
+        }});
         let known = Known::of(&document);
         let wrong = |query| -> Vec<String> {
             known.wrong("HEAD", "/a", query).into_iter().map(|f| f.path + " " + &f.reason).collect()
@@ -188,5 +197,6 @@ mod tests {
         assert_eq!(wrong("id=1&force=1&force=2"), ["id is unknown", "force is given twice"]);
         assert_eq!(wrong("%66orce=1&Force=1"), ["Force is unknown"]);
         assert!(known.wrong("PUT", "/a", "x=1").is_empty(), "405 answers that");
+        assert!(known.wrong("GET", "/b", "x=1").is_empty(), "501 answers that");
     }
 }

@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use nautilus_control::api::Managers;
 use nautilus_control::config::{Config, ConfigError, DEFAULT_PATH};
+use nautilus_control::deploy::runner::Deployments;
 use nautilus_control::notify::ServiceManager;
 use nautilus_control::serve::Server;
 use nautilus_control::watcher::Watcher;
@@ -71,8 +72,9 @@ fn serve(config: Config) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let count = config.nodes.len();
+        let deployments = Deployments::open(&config.deploy, &config.nodes, say)?;
         let watcher = Watcher::start(config.nodes).context("starting the watcher")?;
-        let managers = Managers { watcher };
+        let managers = Managers { watcher, deployments };
         let server = Server::open(managers, config.listen, &config.security).await?;
         let status = format!("listening on {}, watching {count} nodes", server.url()?);
         say(&status);

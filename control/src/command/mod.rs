@@ -4,6 +4,7 @@
 //!   status, top, explain, host, cache --node   this host's nodes, asked through their supervisors: they
 //!                                              work while control is dead
 //!   nodes, operations, cache, placement, ...   a control, asked over its API (../client)
+//!   config                                     files, and what runs of this host
 //!   replay, ca, audit verify|export            programs that stand beside this one
 //! ```
 
@@ -12,8 +13,10 @@ mod cache;
 mod cache_items;
 mod certificates;
 mod completion;
+mod config;
 mod connect;
 mod daemon;
+mod deployments;
 mod document;
 mod exit;
 mod explain;
@@ -26,6 +29,7 @@ mod operations;
 mod output;
 mod performance;
 mod placement;
+mod progress;
 mod sheet;
 mod status;
 mod table;
@@ -40,6 +44,7 @@ pub use exit::Exit;
 
 use crate::companion::Companion;
 use crate::host::command::HostCommand;
+use crate::node_verbs::NodeVerb;
 use exit::Failure;
 
 /// Runs a site's nodes
@@ -60,6 +65,7 @@ enum Command {
     Top(top::Top),
     Explain(explain::Explain),
     Nodes(nodes::Nodes),
+    Deployments(deployments::Deployments),
     Operations(operations::Operations),
     Cache(cache::Cache),
     Placement(placement::Placement),
@@ -68,6 +74,7 @@ enum Command {
     Monitoring(monitoring::Monitoring),
     Certificates(certificates::Certificates),
     Audit(audit::Audit),
+    Config(config::Config),
     Control(daemon::Daemon),
     Version(daemon::Version),
     Completion(completion::Completion),
@@ -77,6 +84,9 @@ enum Command {
     /// Makes certificates; enrols with a control, and renews
     #[command(disable_help_flag = true)]
     Ca(Companion),
+    /// Starts, parks, drains, resumes, swaps and probes a node by its supervisor, without a control
+    #[command(subcommand)]
+    Node(NodeVerb),
     /// Looks at this host, and changes it so that it can be undone
     #[command(subcommand)]
     Host(HostCommand),
@@ -90,6 +100,7 @@ impl Arguments {
             Command::Top(top) => top.run(),
             Command::Explain(explain) => explain.run(),
             Command::Nodes(nodes) => nodes.run(),
+            Command::Deployments(deployments) => deployments.run(),
             Command::Operations(operations) => operations.run(),
             Command::Cache(cache) => cache.run(),
             Command::Placement(placement) => placement.run(),
@@ -98,11 +109,13 @@ impl Arguments {
             Command::Monitoring(monitoring) => monitoring.run(),
             Command::Certificates(certificates) => certificates.run(),
             Command::Audit(audit) => audit.run(),
+            Command::Config(config) => config.run(),
             Command::Control(daemon) => daemon.run(),
             Command::Version(version) => version.run(),
             Command::Completion(completion) => Ok(completion.run()),
             Command::Replay(other) => Err(other.instead("nautilus-replay", None)),
             Command::Ca(other) => Err(other.instead("nautilus-ca", None)),
+            Command::Node(verb) => return verb.run(),
             Command::Host(host) => return host.run(),
         };
         result.unwrap_or_else(|failure| failure.tell()).into()

@@ -1,5 +1,7 @@
 //! `nautilus operations`, and verbs that begin one: a plan shown, work followed to its end.
 
+use std::time::Duration;
+
 use clap::{Args, Subcommand};
 use serde_json::Value;
 
@@ -37,12 +39,16 @@ enum Verb {
         #[arg(long, value_name = "N", default_value_t = watch::PATIENCE_S)]
         patience_s: u64,
     },
-    /// Turns one back
+    /// Turns one back: the nodes begun on become again what they were
     Abort {
         /// The operation
         operation_id: String,
-        #[command(flatten)]
-        begin: Begin,
+        /// Ends as soon as it is on its way back
+        #[arg(long)]
+        no_wait: bool,
+        /// Seconds that the control may be away while it is followed
+        #[arg(long, value_name = "N", default_value_t = watch::PATIENCE_S)]
+        patience_s: u64,
     },
 }
 
@@ -66,10 +72,11 @@ pub struct Begin {
 const OPERATIONS: Columns<'_> = &[
     ("OPERATION", "/operation_id"),
     ("KIND", "/kind"),
-    ("STATE", "/state"),
-    ("STEPS", "/steps_total"),
+    ("SUBJECT", "/subject"),
+    ("PHASE", "/phase"),
     ("DONE", "/steps_done"),
-    ("STARTED", "/started"),
+    ("STEPS", "/steps_count"),
+    ("WAITS FOR", "/waits_for"),
     ("REASON", "/reason"),
 ];
 
@@ -85,10 +92,18 @@ impl Operations {
                 connect.perform(&Call::get("operations/{}", &[&operation_id]), sheet)
             }
             Verb::Watch { operation_id, patience_s } => {
-                watch::follow(connect, &connect.client()?, &operation_id, patience_s, connect.json)
+                let watch = watch::Watch {
+                    operation_id: &operation_id,
+                    patience: Duration::from_secs(patience_s),
+                    wanted: "done",
+                    as_lines: connect.json,
+                };
+                watch.follow(connect, &connect.client()?)
             }
-            Verb::Abort { operation_id, begin } => {
-                begin.run(connect, Call::post("operations/{}/abort", &[&operation_id]), plan_text)
+            Verb::Abort { operation_id, no_wait, patience_s } => {
+                let call = Call::post("operations/{}/abort", &[&operation_id]);
+                let begin = Begin { dry_run: false, force: false, no_wait, patience_s };
+                begin.follow(connect, &call, "rolled_back", plan_text)
             }
         }
     }
@@ -118,19 +133,30 @@ impl Begin {
         show_plan: impl Fn(&Value) -> String,
     ) -> Result<Exit, Failure> {
         let call = call.with_flag("dry_run", self.dry_run);
+        self.follow(connect, &call, "done", show_plan)
+    }
+
+    /// Asks, and follows what was begun until it is as wanted.
+    fn follow(
+        &self,
+        connect: &Connect,
+        call: &Call,
+        wanted: &'static str,
+        show_plan: impl Fn(&Value) -> String,
+    ) -> Result<Exit, Failure> {
         let client = connect.client()?;
-        let answer = connect.ask(&client, &call)?;
+        let answer = connect.ask(&client, call)?;
         let location = answer.header("location").and_then(|path| path.rsplit('/').next());
         let location = location.map(str::to_owned);
         let begun = answer.status.as_u16() == 202 && !self.dry_run;
         if !begun {
-            return connect.show(&client, &call, &answer, show_plan);
+            return connect.show(&client, call, &answer, show_plan);
         }
-        let said = document(&client, &call, &answer)?;
+        let said = document(&client, call, &answer)?;
         let operation_id = location.or_else(|| said["operation_id"].as_str().map(str::to_owned));
         let Some(operation_id) = operation_id.filter(|id| !id.is_empty()) else {
             let reason = "it was accepted, and the answer names no operation".into();
-            return Err(client.silent(&call, reason).into());
+            return Err(client.silent(call, reason).into());
         };
         if self.no_wait {
             match connect.json {
@@ -139,7 +165,13 @@ impl Begin {
             };
             return Ok(Exit::Done);
         }
-        watch::follow(connect, &client, &operation_id, self.patience_s, false)
+        let watch = watch::Watch {
+            operation_id: &operation_id,
+            patience: Duration::from_secs(self.patience_s),
+            wanted,
+            as_lines: false,
+        };
+        watch.follow(connect, &client)
     }
 }
 
@@ -152,8 +184,16 @@ pub fn plan_text(document: &Value) -> String {
         ("JUDGED s", "/judge_s"),
         ("AFTER", "/after"),
     ];
+    // An operation's document has steps of its own.
+    if document["operation_id"].is_string() {
+        return sheet(document);
+    }
     let plan = if document["plan"].is_object() { &document["plan"] } else { document };
     if !plan["steps"].is_array() {
+        // A dry run of what is so already.
+        if let Some(text) = document["text"].as_str().filter(|_| document["plan"].is_null()) {
+            return text.chars().filter(|c| !c.is_control() || *c == '\n').collect();
+        }
         return sheet(document);
     }
     let mut steps: Vec<Value> = rows_of(plan, "steps").to_vec();

@@ -12,18 +12,23 @@
 //! went well.
 
 pub mod actuator;
+pub mod drift;
 pub mod fields;
 pub mod lifecycle;
-mod manager;
+pub mod manager;
+pub mod operations;
 pub mod plan;
 pub mod planner;
 pub mod reconciler;
 mod records;
+pub mod runner;
+pub mod settings;
 pub mod spec;
 pub mod supervisors;
 pub mod tier;
 
 pub use lifecycle::NodeState;
-pub use manager::{EdgeNodeManager, ManagerError};
+pub use manager::{EdgeNodeManager, ManagerError, Taken};
+pub use operations::{Operation, OperationKind};
 pub use spec::{DeploymentStrategy, EdgeDeploymentConfig, EdgeNodeSpec, SpecErrors};
 pub use tier::EdgeNodeType;

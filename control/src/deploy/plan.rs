@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::lifecycle::NodeState;
 use super::spec::EdgeNodeSpec;
 use crate::spelling::spelled_enum;
 
 /// A node as the store has it: what it belongs to, what it was last given, where it is in its life.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct NodeRecord {
     /// Its deployment.
     pub deployment_id: String,
@@ -71,7 +72,7 @@ impl Action {
 }
 
 /// One thing done to one node.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Step {
     /// Unique in its list: `{node_id}.{action}`.
     pub id: String,
@@ -87,7 +88,7 @@ pub struct Step {
 }
 
 /// What a node was and what it is to be.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct NodeChange {
     /// None for a node that was not known.
     pub before: Option<NodeRecord>,
@@ -96,7 +97,7 @@ pub struct NodeChange {
 }
 
 /// What a node is to be.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Wanted {
     /// Its deployment.
     pub deployment_id: String,
@@ -105,7 +106,7 @@ pub struct Wanted {
 }
 
 /// The whole.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Plan {
     /// A digest of everything below: the same plan has the same id.
     pub plan_id: String,

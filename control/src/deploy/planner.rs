@@ -123,6 +123,41 @@ pub fn plan(
     Ok(draft.finish())
 }
 
+/// Plans leading clients away from a node that stays what it is.
+pub fn plan_drain(
+    node_id: &str,
+    record: &NodeRecord,
+    circumstances: &Circumstances,
+) -> Result<Plan, PlanError> {
+    one_node(node_id, record, circumstances, &[Action::Drain])
+}
+
+/// Plans the way back of a node that was drained.
+pub fn plan_resume(
+    node_id: &str,
+    record: &NodeRecord,
+    circumstances: &Circumstances,
+) -> Result<Plan, PlanError> {
+    use Action::{Admit, Judge, Tune, Warm};
+    one_node(node_id, record, circumstances, &[Tune, Warm, Judge, Admit])
+}
+
+fn one_node(
+    node_id: &str,
+    record: &NodeRecord,
+    circumstances: &Circumstances,
+    actions: &[Action],
+) -> Result<Plan, PlanError> {
+    let inventory = Inventory::from([(node_id.to_owned(), record.clone())]);
+    let (steps, nodes) = (Vec::new(), BTreeMap::new());
+    let mut draft = Draft { inventory: &inventory, circumstances, steps, nodes };
+    draft.chain(node_id, actions.iter().copied(), circumstances.judge_ms, Vec::new());
+    let NodeRecord { deployment_id, spec, .. } = record.clone();
+    draft.concern(node_id, Some(Wanted { deployment_id, spec }));
+    draft.check_sessions()?;
+    Ok(draft.finish())
+}
+
 struct Draft<'a> {
     inventory: &'a Inventory,
     circumstances: &'a Circumstances,

@@ -382,7 +382,7 @@ impl<'a> Reconciler<'a> {
         }
     }
 
-    fn leads(&self) -> Result<bool, ReconcileError> {
+    pub(super) fn leads(&self) -> Result<bool, ReconcileError> {
         let transaction = Transaction { conditions: self.fence.clone(), operations: Vec::new() };
         Ok(self.store.commit(&transaction)?.committed().is_some())
     }

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use utoipa::ToSchema;
 
 use super::fields::{FieldProblem, Fields};
 use super::tier::EdgeNodeType;
@@ -25,22 +26,27 @@ spelled_enum! {
 }
 
 /// One node as it should be.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EdgeNodeSpec {
     /// Its id, unique.
+    #[schema(pattern = "^[a-z0-9][a-z0-9_.-]{0,62}$")]
     pub node_id: String,
     /// Id of a trading region, as the catalogue spells it.
     pub region: String,
     /// Its tier.
     pub node_type: EdgeNodeType,
     /// Cores, 1 to 1024.
+    #[schema(minimum = 1, maximum = 1024)]
     pub cpu_cores: u64,
     /// Memory, 1 to 65536 GiB.
+    #[schema(minimum = 1, maximum = 65536)]
     pub memory_gb: u64,
     /// The p99 it has to stay below; not above its tier's.
+    #[schema(minimum = 1, maximum = 10000000)]
     pub target_latency_us: u64,
     /// What it has to be able to serve; not below its tier's.
+    #[schema(minimum = 1, maximum = 1000000000)]
     pub max_orders_per_second: u64,
     /// AF_XDP rather than kernel sockets.
     pub kernel_bypass: bool,
@@ -50,28 +56,34 @@ pub struct EdgeNodeSpec {
     pub numa_optimization: bool,
     /// The version it should run; none: whatever its host has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(pattern = "^[!-~]{1,64}$")]
     pub release: Option<String>,
 }
 
 /// Nodes that come about together.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EdgeDeploymentConfig {
     /// Its id.
+    #[schema(pattern = "^[a-z0-9][a-z0-9_.-]{0,62}$")]
     pub deployment_id: String,
     /// The nodes, 1 to 256.
+    #[schema(min_items = 1, max_items = 256)]
     pub nodes: Vec<EdgeNodeSpec>,
     /// In which order.
     pub deployment_type: DeploymentStrategy,
     /// Nodes that may be out of service at a time (rolling, and canary after its first); 1 unless said.
     #[serde(default = "one")]
+    #[schema(minimum = 1, maximum = 256)]
     pub max_unavailable: u64,
     /// Nodes that go first (canary); 1 unless said.
     #[serde(default = "one")]
+    #[schema(minimum = 1, maximum = 256)]
     pub canary_nodes: u64,
     /// The deployment whose place it takes: nodes of that one which are listed here change, the others are
     /// retired.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(pattern = "^[a-z0-9][a-z0-9_.-]{0,62}$")]
     pub replaces: Option<String>,
 }
 

@@ -1,30 +1,45 @@
-//! Real nodes: orders by way of their supervisors, as far as these have verbs for it.
+//! Real nodes: orders by way of their supervisors.
 //!
 //! | action | what is done |
 //! | --- | --- |
-//! | provision | the supervisor is asked for its regions: it runs, is the right node, has been set up |
-//! | warm | a worker serves, a standby stands by, the interfaces are up |
-//! | judge | the answers of the period, from the `xdp_to_tx` histogram: 0 samples where nobody asks |
-//! | admit | the same as warm: a node lets clients in by serving |
-//! | tune | what the node runs with is compared; refused where the settings ask for isolation, NUMA or a release: no verb applies them |
-//! | drain, retire | refused: no verb leads clients away or stops a node |
+//! | provision | the supervisor is asked for its regions: it runs, parked or serving, and is the right node |
+//! | drain | new TCP clients are refused, those that are there served to their end, at most [`DRAIN_MS`]; UDP goes on |
+//! | tune | the release is swapped in place, the node file read anew; refused where the settings ask for what only an operator can change: the port's kind, isolation, NUMA |
+//! | warm | a parked node is started and takes no clients yet; then a worker serves, a standby stands by, the interfaces are up |
+//! | judge | the answers of the period, from the `xdp_to_tx` histogram; where they are too few the node measures itself |
+//! | admit | the same as warm, and clients are let in |
+//! | retire | the node is parked: only its supervisor stays |
 //!
-//! So new nodes of a lab, which ask nothing of their hosts, can be deployed and judged. Everything else is
-//! refused with the verb that is missing, and turned back; it is never passed over.
+//! Each verb is fine where the node is so already, so an order that is given again changes nothing.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
-use std::time::Duration;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
-use nautilus_shm::cells::XdpMode;
+use nautilus_shm::attach::{Code, HOST_RELEASE, PROBE_MS_MAX, Probed};
+use nautilus_shm::cells::{InterfaceState, XdpMode};
 use nautilus_shm::control_region::HistogramId;
+use nautilus_shm::life::NodePhase;
 
 use super::actuator::{ActuatorError, NodeActuator, Order};
 use super::plan::Action;
-use super::tier::Measurement;
-use crate::attach::{Attached, attach};
+use super::tier::{Measurement, SAMPLES_MIN};
+use crate::attach::{
+    Attached, ReachError, attach, drain_node, park_node, probe_node, resume_node, start_node,
+    swap_node,
+};
 use crate::link::{HEARTBEAT_MAX_NS, silence_ns};
 use crate::snapshot::Snapshot;
+
+/// How long clients may stay on a node that drains. Too low: their commands are cut off; too high: a rolling
+/// deployment waits that long at each node with a client that never leaves.
+pub const DRAIN_MS: u32 = 10_000;
+
+/// How long a node that has just been started or swapped may take until it is as it should be.
+const SETTLE: Duration = Duration::from_secs(10);
+
+/// Pause between two looks at such a node.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// Nodes by the run directories of their supervisors.
 #[derive(Clone, Debug)]
@@ -34,10 +49,29 @@ pub struct Supervisors {
 }
 
 impl Supervisors {
-    fn attach(&self, node_id: &str) -> Result<Attached, ActuatorError> {
-        let run_dir = self.run_dirs.get(node_id).ok_or_else(|| {
+    fn run_dir(&self, node_id: &str) -> Result<&Path, ActuatorError> {
+        self.run_dirs.get(node_id).map(PathBuf::as_path).ok_or_else(|| {
             ActuatorError::Refused(format!("no run directory is configured for {node_id}"))
-        })?;
+        })
+    }
+
+    /// Has the supervisor of the right node do something.
+    fn tell<T>(
+        &self,
+        node_id: &str,
+        verb: impl FnOnce(&Path) -> Result<T, ReachError>,
+    ) -> Result<T, ActuatorError> {
+        let _ = self.attach(node_id)?;
+        verb(self.run_dir(node_id)?).map_err(|error| match error {
+            ReachError::Refused { code: Code::Impossible | Code::Refused, .. } => {
+                ActuatorError::Refused(error.to_string())
+            }
+            other => ActuatorError::NotNow(other.to_string()),
+        })
+    }
+
+    fn attach(&self, node_id: &str) -> Result<Attached, ActuatorError> {
+        let run_dir = self.run_dir(node_id)?;
         let attached = attach(run_dir).map_err(|error| ActuatorError::NotNow(error.to_string()))?;
         let found = attached.region.supervisor().identity().unwrap_or_default().node_id;
         if found != node_id {
@@ -54,22 +88,77 @@ impl Supervisors {
             let said = format!("{node_id}: its supervisor has been silent for {silence_ms} ms");
             return Err(ActuatorError::NotNow(said));
         }
-        if !attached.region.supervisor().is_serving() {
+        let supervisor = attached.region.supervisor();
+        if !supervisor.is_serving() && supervisor.phase() != NodePhase::Parked {
             return Err(ActuatorError::NotNow(format!("{node_id} is still being set up")));
         }
         Ok(())
     }
 
-    /// Whether nothing has to be applied: the node runs as wanted, as far as can be seen.
-    fn is_tuned(&self, order: &Order<'_>) -> Result<bool, ActuatorError> {
-        let spec = order.spec;
-        if spec.cpu_isolation || spec.numa_optimization || spec.release.is_some() {
-            return Ok(false);
+    /// Gives the node its release and has it read its node file anew.
+    fn tune(&self, order: &Order<'_>) -> Result<(), ActuatorError> {
+        let (spec, node_id) = (order.spec, order.node_id);
+        if spec.cpu_isolation || spec.numa_optimization {
+            let reason = "isolation and NUMA are the host's: `nautilus host init` by an operator";
+            let reason = format!("{node_id}: {reason}");
+            return Err(ActuatorError::NotSupported { action: order.action, reason });
         }
-        let snapshot = Snapshot::take(&self.attach(order.node_id)?.region);
+        let release = spec.release.as_deref().unwrap_or(HOST_RELEASE);
+        let runs = Snapshot::take(&self.attach(node_id)?.region).release.name;
+        let is_other = runs != spec.release.as_deref().unwrap_or("");
+        // The same again has the node file read anew.
+        let name = if is_other { release } else { "" };
+        self.tell(node_id, |run_dir| swap_node(run_dir, name))?;
+        let snapshot = Snapshot::take(&self.attach(node_id)?.region);
         let bypasses = |mode| matches!(mode, XdpMode::Native | XdpMode::Generic);
-        let mut interfaces = snapshot.interfaces.iter();
-        Ok(interfaces.all(|interface| bypasses(interface.xdp_mode) == spec.kernel_bypass))
+        let wanted = |interface: &InterfaceState| {
+            // A parked node has no program anywhere.
+            interface.xdp_mode == XdpMode::None
+                || bypasses(interface.xdp_mode) == spec.kernel_bypass
+        };
+        match snapshot.interfaces.iter().find(|interface| !wanted(interface)) {
+            None => Ok(()),
+            Some(other) => Err(ActuatorError::Refused(format!(
+                "{node_id}: interface {} is {}; kernel_bypass is port.kind of the node file",
+                other.name,
+                other.xdp_mode.name()
+            ))),
+        }
+    }
+
+    /// Starts a parked node, which takes clients when it is admitted.
+    fn warm(&self, node_id: &str) -> Result<(), ActuatorError> {
+        let phase = self.attach(node_id)?.region.supervisor().phase();
+        if phase != NodePhase::Running {
+            self.tell(node_id, start_node)?;
+            self.tell(node_id, |run_dir| drain_node(run_dir, 0))?;
+        }
+        self.settles(node_id)
+    }
+
+    /// Waits a while until it serves as it should.
+    fn settles(&self, node_id: &str) -> Result<(), ActuatorError> {
+        let begun = Instant::now();
+        loop {
+            match self.serves(node_id) {
+                Err(error) if error.is_worth_a_try() && begun.elapsed() < SETTLE => {
+                    std::thread::sleep(LOOK);
+                }
+                other => return other,
+            }
+        }
+    }
+
+    fn admit(&self, node_id: &str) -> Result<(), ActuatorError> {
+        self.settles(node_id)?;
+        self.tell(node_id, resume_node).map(|_| ())
+    }
+
+    fn drain(&self, node_id: &str) -> Result<(), ActuatorError> {
+        if self.attach(node_id)?.region.supervisor().phase() == NodePhase::Parked {
+            return Ok(());
+        }
+        self.tell(node_id, |run_dir| drain_node(run_dir, DRAIN_MS)).map(|_| ())
     }
 
     fn serves(&self, node_id: &str) -> Result<(), ActuatorError> {
@@ -95,17 +184,15 @@ impl Supervisors {
 
 impl NodeActuator for Supervisors {
     fn perform(&self, order: &Order<'_>) -> Result<(), ActuatorError> {
-        let missing = |reason: &str| {
-            let reason = format!("the supervisor has no verb that {reason}");
-            Err(ActuatorError::NotSupported { action: order.action, reason })
-        };
+        let node_id = order.node_id;
         match order.action {
-            Action::Provision => self.provision(order.node_id),
-            Action::Warm | Action::Admit | Action::Judge => self.serves(order.node_id),
-            Action::Tune if self.is_tuned(order)? => Ok(()),
-            Action::Tune => missing("applies host stages, settings or a release"),
-            Action::Drain => missing("leads clients away"),
-            Action::Retire => missing("stops a node"),
+            Action::Provision => self.provision(node_id),
+            Action::Warm => self.warm(node_id),
+            Action::Judge => self.settles(node_id),
+            Action::Admit => self.admit(node_id),
+            Action::Tune => self.tune(order),
+            Action::Drain => self.drain(node_id),
+            Action::Retire => self.tell(node_id, park_node).map(|_| ()),
         }
     }
 
@@ -120,11 +207,23 @@ impl NodeActuator for Supervisors {
         }
         let id = HistogramId::XdpToTx;
         let taken = after.histogram(id).since(&before.histogram(id));
-        Ok(Measurement {
-            samples: taken.count(),
-            p50_ns: taken.quantile(0.5),
-            p99_ns: taken.quantile(0.99),
-            p999_ns: taken.quantile(0.999),
-        })
+        if taken.count() >= SAMPLES_MIN {
+            return Ok(Measurement {
+                samples: taken.count(),
+                p50_ns: taken.quantile(0.5),
+                p99_ns: taken.quantile(0.99),
+                p999_ns: taken.quantile(0.999),
+            });
+        }
+        // Nobody asks it much: it asks itself.
+        let period_ms = u32::try_from(period.as_millis()).unwrap_or(u32::MAX).min(PROBE_MS_MAX);
+        match self.tell(node_id, |run_dir| probe_node(run_dir, period_ms)) {
+            Ok(Probed { samples, p50_ns, p99_ns, p999_ns }) => {
+                Ok(Measurement { samples, p50_ns, p99_ns, p999_ns })
+            }
+            Err(error) if error.is_worth_a_try() => Err(error),
+            // It has no way to measure itself. Too few answers are no verdict where a tier needs one.
+            Err(_) => Ok(Measurement { samples: taken.count(), ..Measurement::default() }),
+        }
     }
 }

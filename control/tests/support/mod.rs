@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use nautilus_shm::attach::{
-    Code, REQUEST_BYTES, ReplyHeader, Request, SUPERVISOR_SOCKET, cache_name,
+    Code, Probed, REQUEST_BYTES, ReplyHeader, Request, SUPERVISOR_SOCKET, Verb, cache_name,
 };
 use nautilus_shm::cache_cell::{CacheIdentity, CacheState};
 use nautilus_shm::cells::{
@@ -25,7 +25,7 @@ use nautilus_shm::metrics::table::{
 };
 use nix::sys::socket::{
     AddressFamily, Backlog, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, bind, listen,
-    recv, sendmsg, socket,
+    recv, send, sendmsg, socket,
 };
 
 /// A region as a node in service leaves it.
@@ -134,7 +134,20 @@ pub fn hand_out(
             if recv(connection.as_raw_fd(), &mut request, MsgFlags::empty()) != Ok(REQUEST_BYTES) {
                 continue;
             }
-            assert!(Request::decode(&request).is_ok());
+            let asked = Request::decode(&request).unwrap();
+            if asked.verb == Verb::Probe {
+                let (samples, ns) = (2_000, 20_000);
+                let payload = Probed { samples, p50_ns: ns, p99_ns: ns, p999_ns: ns }.encode();
+                let (code, pid) = (Code::Ok, std::process::id());
+                let payload_bytes = payload.len() as u32;
+                let header = ReplyHeader { code, generation: 1, pid, fds: 0, payload_bytes };
+                let _ = send(
+                    connection.as_raw_fd(),
+                    &[&header.encode()[..], &payload].concat(),
+                    MsgFlags::MSG_NOSIGNAL,
+                );
+                continue;
+            }
             let control: File = region.reopen_read_only().unwrap().into();
             let fds: [RawFd; 1] = [control.as_raw_fd()];
             let rights = [ControlMessage::ScmRights(&fds)];

@@ -48,7 +48,8 @@ pub use host::{
     HOST_ANSWER_BYTES, HOST_REQUEST_BYTES, HOST_STAGES, HOST_TIERS, HostAnswer, HostRequest,
 };
 pub use node::{
-    DRAIN_MS_MAX, PROBE_MS_MAX, PROBED_BYTES, Probed, drain_request, probe_request, swap_request,
+    DRAIN_MS_MAX, HOST_RELEASE, PROBE_MS_MAX, PROBED_BYTES, Probed, drain_request, probe_request,
+    swap_request,
 };
 
 /// Name of the socket inside a node's run directory.

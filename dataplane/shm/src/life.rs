@@ -72,6 +72,7 @@ pub struct Release {
 pub struct LifeCell {
     phase: AtomicU64,
     drain_until_ns: AtomicU64,
+    front_leave: AtomicU64,
     release: SeqLock<{ RELEASE_WORDS + VERSION_WORDS }>,
 }
 
@@ -98,6 +99,16 @@ impl LifeCell {
     /// When the last connections are closed; 0 for a node that takes clients.
     pub fn drain_until_ns(&self) -> u64 {
         self.drain_until_ns.load(Ordering::Relaxed)
+    }
+
+    /// Fronts up to this generation are to leave: another one waits.
+    pub fn set_front_leave(&self, generation: u64) {
+        self.front_leave.store(generation, Ordering::Relaxed);
+    }
+
+    /// The last generation of fronts that are to leave.
+    pub fn front_leave(&self) -> u64 {
+        self.front_leave.load(Ordering::Relaxed)
     }
 
     /// Says what the node runs; longer texts are cut at a character.

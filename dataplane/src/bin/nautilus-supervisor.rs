@@ -9,7 +9,9 @@ use nautilus_dataplane::app::feed_memory::FeedMemory;
 use nautilus_dataplane::config::{self, ConfigError, PortKind};
 use nautilus_dataplane::supervisor::explain::without_node;
 use nautilus_dataplane::supervisor::host::Host;
-use nautilus_dataplane::supervisor::node::{Node, check};
+use nautilus_dataplane::supervisor::node::{Node, Origin, check};
+use nautilus_dataplane::supervisor::releases::contract;
+use nautilus_dataplane::supervisor::sys::inherited_connection;
 use nautilus_shm::attach::{Ask, PACKET_BYTES_MAX};
 
 /// Keeps the resources and workers of one Nautilus Edge node.
@@ -29,6 +31,16 @@ struct Arguments {
     /// from the node file, and exit. For `nautilus explain --config`.
     #[arg(long, conflicts_with = "check")]
     explain: bool,
+    /// Check the node file, say what other releases must have in common with this one to take a node over from
+    /// it, and exit.
+    #[arg(long, conflicts_with_all = ["check", "explain"])]
+    describe: bool,
+    /// The release that this is, as the supervisor before says.
+    #[arg(long, hide = true, value_name = "NAME")]
+    release: Option<String>,
+    /// A connection that waits for the end of a swap.
+    #[arg(long, hide = true, value_name = "NUMBER")]
+    answer: Vec<i32>,
     /// Print the default node file, every key documented, and exit.
     #[arg(long)]
     print_default: bool,
@@ -50,6 +62,8 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         std::io::stdout().write_all(nautilus_dataplane::config::DEFAULT_TOML.as_bytes())?;
         return Ok(());
     }
+    // Before anything else is opened.
+    let waiting = arguments.answer.into_iter().filter_map(inherited_connection).collect();
     let Some(path) = arguments.config else { anyhow::bail!("--config is missing") };
     if arguments.check && arguments.elsewhere {
         let text = std::fs::read_to_string(&path)
@@ -94,6 +108,11 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         writeln!(std::io::stdout(), "{}: fine", path.display())?;
         return Ok(());
     }
+    if arguments.describe {
+        check(&path)?;
+        writeln!(std::io::stdout(), "contract: {}", contract())?;
+        return Ok(());
+    }
     if arguments.explain {
         let mut packet = Vec::new();
         std::io::stdin().take(PACKET_BYTES_MAX as u64 + 1).read_to_end(&mut packet)?;
@@ -104,5 +123,6 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         std::io::stdout().write_all(without_node(&request, (&resolved, &mirror)).as_bytes())?;
         return Ok(());
     }
-    Ok(Node::start(&path)?.run()?)
+    let origin = Origin { release: arguments.release, waiting };
+    Ok(Node::start(&path, origin)?.run()?)
 }

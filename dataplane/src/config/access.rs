@@ -81,7 +81,8 @@ pub struct CacheSource {
 }
 
 impl CacheSource {
-    fn permissions(&self) -> Permissions {
+    /// What its hosts may do.
+    pub fn permissions(&self) -> Permissions {
         self.allow.iter().fold(Permissions::NONE, |all, allow| {
             all.with(match allow {
                 Allow::Read => Permissions::READ,

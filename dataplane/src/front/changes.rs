@@ -54,7 +54,7 @@ impl<'a> Changes<'a> {
                 server.forget(Target { place: place.into(), generation });
                 (number, Ok(()))
             }
-            ToFront::Assign { .. } => (0, Err(FrontError::Unexpected)),
+            ToFront::Assign { .. } | ToFront::Serve { .. } => (0, Err(FrontError::Unexpected)),
         };
         let refused = made.err().map_or_else(String::new, |error| error.to_string());
         FromWorker::Changed { number, refused }

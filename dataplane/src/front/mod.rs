@@ -125,10 +125,6 @@ fn serve(socket: &OwnedFd, assignment: &FrontAssignment, mut fds: Fds) -> Result
             .map_err(|error| FrontError::Region("front region", error))?;
         regions.push(region);
     }
-    // Ends with the process; the next supervisor learns from it who we are.
-    let lock = whole_file(nix::libc::F_WRLCK);
-    fcntl(regions[0].fd(), FcntlArg::F_SETLK(&lock))
-        .map_err(|errno| FrontError::Held(errno.into()))?;
     let mut changes = Changes::new(socket, config.clone());
     let mut caches = FrontCaches::default();
     for opened in &assignment.caches {
@@ -137,6 +133,21 @@ fn serve(socket: &OwnedFd, assignment: &FrontAssignment, mut fds: Fds) -> Result
     }
     let wakes = (0..workers).map(|worker| fds.take(&format!("wake.{worker}")));
     let wakes = wakes.collect::<Result<Vec<_>, _>>()?;
+    let ring = Ring::new()?;
+    let mut generation = assignment.generation;
+    if assignment.waits {
+        let _ = send(socket.as_fd(), &FromWorker::Ready { notes: Vec::new() }, &[]);
+        match receive_as_front(socket.as_fd()) {
+            Ok((ToFront::Serve { generation: given }, _)) => generation = given,
+            Ok(_) => return Err(FrontError::Unexpected),
+            Err(HandoverError::Closed) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    // Ends with the process; the next supervisor learns from it who we are.
+    let lock = whole_file(nix::libc::F_WRLCK);
+    fcntl(regions[0].fd(), FcntlArg::F_SETLK(&lock))
+        .map_err(|errno| FrontError::Held(errno.into()))?;
     // Each by its own count: they are one after the other when they are moved on.
     let link = |(region, wake)| Link::new(region, wake, FrontRegion::front_generation(region));
     let links = Links::new(regions.iter().zip(wakes).map(link).collect());
@@ -154,10 +165,9 @@ fn serve(socket: &OwnedFd, assignment: &FrontAssignment, mut fds: Fds) -> Result
     };
     let fetches = Fetches::new(&config.feed);
     let snapshots = Snapshots::new(&config, FrontRegion::front_generation(&regions[0]), &mut notes);
-    let mut server = Server::new(Ring::new()?, links, caches, settings, (fetches, snapshots));
+    let mut server = Server::new(ring, links, caches, settings, (fetches, snapshots));
     let _ = send(socket.as_fd(), &FromWorker::Ready { notes }, &[]);
-    let serving =
-        FromWorker::Serving { generation: assignment.generation, since_ns: monotonic_ns() };
+    let serving = FromWorker::Serving { generation, since_ns: monotonic_ns() };
     let _ = send(socket.as_fd(), &serving, &[]);
     let bank = control.metrics(FRONT_PROCESS);
     let mut guardian = Guardian::new(assignment.supervisor_pid);
@@ -165,6 +175,9 @@ fn serve(socket: &OwnedFd, assignment: &FrontAssignment, mut fds: Fds) -> Result
     server.drain_until(control.supervisor().life().drain_until_ns());
     server.run(|server, counts| {
         changes.look(server);
+        if control.supervisor().life().front_leave() >= generation {
+            server.leave();
+        }
         server.drain_until(control.supervisor().life().drain_until_ns());
         counts.publish(&published, &bank, |place| control.cache_metrics(FRONT_PROCESS, place));
         published = *counts;

@@ -70,6 +70,7 @@ const HELD_BYTES_FAIR: usize = 64 << 10;
 
 mod ahead;
 mod draining;
+mod leaving;
 mod listeners;
 
 /// Where the place of the cache stands in the index of a listener's token.
@@ -98,6 +99,8 @@ pub struct Server<'a> {
     started_ns: u64,
     /// No client is taken.
     draining: bool,
+    /// Since when another front waits; 0 while none does.
+    leaving_ns: u64,
 }
 
 impl<'a> Server<'a> {
@@ -127,6 +130,7 @@ impl<'a> Server<'a> {
             ticked_ns: 0,
             started_ns: monotonic_ns(),
             draining: false,
+            leaving_ns: 0,
         }
     }
 
@@ -161,6 +165,9 @@ impl<'a> Server<'a> {
                 self.settle(index);
             }
             self.links.wake();
+            if self.has_left() {
+                return Ok(());
+            }
             let now_ns = self.now_ns;
             if busy {
                 self.busy_ns = now_ns;
@@ -208,6 +215,9 @@ impl<'a> Server<'a> {
     fn rest_ns(&self) -> u64 {
         if self.caches.iter().any(|cache| cache.datagrams.pending) {
             return 0;
+        }
+        if self.leaving_ns > 0 {
+            return leaving::LEAVING_WAIT_NS;
         }
         let idle_ns = monotonic_ns().saturating_sub(self.busy_ns);
         if self.fetches.is_open() || self.snapshots.is_open() {

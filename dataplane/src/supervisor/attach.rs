@@ -227,9 +227,9 @@ impl Readers {
         let _ = self.send(fd, code, &said(text));
     }
 
-    /// The same, with descriptors.
-    pub fn give(&self, fd: BorrowedFd<'_>, answer: Answer) {
-        let _ = self.send(fd, Code::Ok, &answer);
+    /// The same with what was asked for.
+    pub fn give(&self, fd: BorrowedFd<'_>, answer: &Answer) {
+        let _ = self.send(fd, Code::Ok, answer);
     }
 
     /// Follows a change of the caches.

@@ -27,13 +27,22 @@ use super::seat::{Identity, Phase, Seat};
 use super::sys::pidfd_open;
 use super::workers::Context;
 
+/// How long a front that was told to leave may take.
+const LEAVE_NS: u64 = 1_000_000_000;
+
 /// The front, or what its death left behind.
 #[derive(Debug, Default)]
 pub struct Front {
     seat: Option<Seat>,
+    /// Waits to take its place.
+    next: Option<Seat>,
     backoff: Backoff,
     /// No start before this moment.
     start_after_ns: u64,
+    /// When the one that serves was told to leave; 0 while it was not.
+    told_ns: u64,
+    /// Fronts that ended, or could not be started, before they were ready to follow, and the last words.
+    failures: (u32, String),
 }
 
 impl Front {
@@ -50,11 +59,16 @@ impl Front {
     /// Starts one when there is none and the time has come.
     pub fn keep(&mut self, context: &mut Context<'_>, reaper: &Reaper) {
         let now_ns = monotonic_ns();
-        if self.seat.is_some() || now_ns < self.start_after_ns || context.resources.front.is_none()
+        if self.seat.is_none() && self.next.as_ref().is_some_and(|seat| seat.phase == Phase::Ready)
         {
+            self.follow(context);
+        }
+        let is_there = self.seat.is_some() || self.next.is_some();
+        if is_there || now_ns < self.start_after_ns || context.resources.front.is_none() {
             return;
         }
-        if let Err(text) = self.start(context, reaper, now_ns) {
+        let started = self.start(context, reaper, now_ns, false);
+        if let Err(text) = started.map(|seat| self.seat = seat) {
             let delay_ns = self.backoff.died(0).max(100_000_000);
             self.start_after_ns = now_ns + delay_ns;
             let text = format!("front: {text}; next try in {}", milliseconds(delay_ns));
@@ -63,14 +77,15 @@ impl Front {
     }
 
     fn start(
-        &mut self,
+        &self,
         context: &mut Context<'_>,
         reaper: &Reaper,
         now_ns: u64,
-    ) -> Result<(), String> {
+        waits: bool,
+    ) -> Result<Option<Seat>, String> {
         let resolved = context.resolved;
         let resources = &*context.resources;
-        let Some(front) = &resources.front else { return Ok(()) };
+        let Some(front) = &resources.front else { return Ok(None) };
         let mut fds = Fds::default();
         let control = resources.control.fd().try_clone_to_owned();
         fds.push("control", control.map_err(|error| error.to_string())?);
@@ -82,7 +97,7 @@ impl Front {
         let root = nix::unistd::geteuid().is_root();
         let user = root.then_some((resolved.worker_uid, resolved.worker_gid));
         let identity = Identity { name: "nautilus-front", program: &resolved.front_program, user };
-        let generation = front.advance_generation();
+        let generation = if waits { 0 } else { front.advance_generation() };
         let mut seat = Seat::spawn(identity, FRONT_PROCESS as u32, resources.serial, now_ns)
             .map_err(|error| error.to_string())?;
         seat.generation = generation;
@@ -91,6 +106,7 @@ impl Front {
             version: VERSION,
             supervisor_pid: std::process::id(),
             generation,
+            waits,
             core: resolved.front_core,
             caches: resources.caches_handed(),
             node: context.node_text.into(),
@@ -104,39 +120,20 @@ impl Front {
         context.count(metrics::FRONT_STARTS);
         let text = format!("front {} started, generation {generation}", seat.pid);
         context.publish(&Event::new(EventKind::Notice, (generation, 0), text));
-        self.seat = Some(seat);
-        Ok(())
+        Ok(Some(seat))
     }
 
     /// Reads what it said.
     pub fn heard(&mut self, context: &Context<'_>) {
-        let Some(seat) = &mut self.seat else { return };
-        let pid = seat.pid;
-        let notice = |text: String| {
-            context.publish(&Event::new(EventKind::Notice, (0, 0), format!("front {pid}{text}")));
-        };
-        match receive_as_supervisor(seat.socket()) {
-            Ok((FromWorker::Ready { notes }, ..)) => {
-                seat.phase = Phase::Ready;
-                notes.iter().for_each(|note| notice(format!(": {note}")));
-            }
-            Ok((FromWorker::Serving { since_ns, .. }, ..)) => {
-                seat.phase = Phase::Serving;
-                seat.promoted_ns = since_ns;
-                notice(" serves".into());
-            }
-            Ok((FromWorker::Changed { number, refused }, ..)) => {
-                seat.changes = seat.changes.max(number);
-                if !refused.is_empty() {
-                    notice(format!(" did not take a change of the caches: {refused}"));
-                    // The next one begins with all of them.
-                    seat.kill();
-                }
-            }
-            Ok((FromWorker::Failed { reason }, ..)) => notice(format!(" cannot go on: {reason}")),
-            Ok((FromWorker::Holding { .. }, ..)) => {}
-            // Its pidfd says the rest.
-            Err(_) => seat.hang_up(),
+        if let Some(seat) = &mut self.seat {
+            hear(seat, context);
+        }
+    }
+
+    /// Reads what the one that waits has said.
+    pub fn heard_next(&mut self, context: &Context<'_>) {
+        if let Some(seat) = &mut self.next {
+            hear(seat, context);
         }
     }
 
@@ -154,6 +151,71 @@ impl Front {
     /// everything.
     pub fn has_made(&self, change: u64) -> bool {
         self.seat.as_ref().is_none_or(|seat| seat.changes >= change)
+    }
+
+    /// Has another one started that waits, and once it is ready the one that serves leave.
+    pub fn exchange(&mut self, context: &mut Context<'_>, reaper: &Reaper) {
+        let now_ns = monotonic_ns();
+        let Some(next) = &self.next else {
+            if now_ns >= self.start_after_ns {
+                match self.start(context, reaper, now_ns, true) {
+                    Ok(seat) => self.next = seat,
+                    Err(text) => self.next_failed(text, now_ns),
+                }
+            }
+            return;
+        };
+        let Some(old) = self.seat.as_ref().filter(|_| next.phase == Phase::Ready) else { return };
+        if self.told_ns == 0 {
+            self.told_ns = now_ns;
+            context.resources.control.supervisor().life().set_front_leave(old.generation);
+        } else if now_ns - self.told_ns > LEAVE_NS {
+            old.kill();
+        }
+    }
+
+    /// The one that waits takes the place of the one that is dead.
+    fn follow(&mut self, context: &Context<'_>) {
+        let (Some(front), Some(mut seat)) = (&context.resources.front, self.next.take()) else {
+            return;
+        };
+        seat.generation = front.advance_generation();
+        let serve = ToFront::Serve { generation: seat.generation };
+        if send(seat.socket(), &serve, &[]).is_err() {
+            seat.kill();
+        }
+        self.seat = Some(seat);
+    }
+
+    /// The pidfd of the one that waits has fired.
+    pub fn next_died(&mut self, context: &Context<'_>, reaper: &Reaper) {
+        let Some(seat) = self.next.take() else { return };
+        let (status, words) = seat.status();
+        let text = format!("front {} ended before it served: {words}", seat.pid);
+        context.publish(&Event::new(EventKind::Notice, (status, 0), &text));
+        reaper.reap(seat);
+        self.next_failed(text, monotonic_ns());
+    }
+
+    fn next_failed(&mut self, text: String, now_ns: u64) {
+        self.failures = (self.failures.0 + 1, text);
+        self.start_after_ns = now_ns + 100_000_000;
+    }
+
+    /// What the last of so many said that were to follow and came to nothing.
+    pub fn failure_of_next(&self, at_least: u32) -> Option<String> {
+        let (count, words) = &self.failures;
+        (*count >= at_least).then(|| words.clone())
+    }
+
+    /// The one that waits.
+    pub fn next(&self) -> Option<&Seat> {
+        self.next.as_ref()
+    }
+
+    /// Takes the one that waits out, to be ended.
+    pub fn take_next(&mut self) -> Option<Seat> {
+        self.next.take()
     }
 
     /// Has another one started.
@@ -177,6 +239,7 @@ impl Front {
                 milliseconds(delay_ns)
             );
         }
+        self.told_ns = 0;
         for wake in &context.resources.team.wakes {
             // It may have died between waking the worker and taking that back.
             let _ = nix::unistd::read(wake, &mut [0; 8]);
@@ -184,14 +247,49 @@ impl Front {
         context.count(metrics::FRONT_DEATHS);
         context.publish(&Event::new(EventKind::Notice, (status, 0), text));
         reaper.reap(seat);
+        // Who waits in the listeners is taken by the next one at once.
+        if self.next.as_ref().is_some_and(|seat| seat.phase == Phase::Ready) {
+            self.follow(context);
+        }
     }
 
     /// Kills it, at a clean stop; its connections end.
     pub fn stop(self, reaper: &Reaper) {
-        if let Some(seat) = self.seat {
+        for seat in [self.seat, self.next].into_iter().flatten() {
             seat.kill();
             reaper.reap(seat);
         }
+    }
+}
+
+/// Reads what a front has said.
+fn hear(seat: &mut Seat, context: &Context<'_>) {
+    let pid = seat.pid;
+    let notice = |text: String| {
+        context.publish(&Event::new(EventKind::Notice, (0, 0), format!("front {pid}{text}")));
+    };
+    match receive_as_supervisor(seat.socket()) {
+        Ok((FromWorker::Ready { notes }, ..)) => {
+            seat.phase = Phase::Ready;
+            notes.iter().for_each(|note| notice(format!(": {note}")));
+        }
+        Ok((FromWorker::Serving { since_ns, .. }, ..)) => {
+            seat.phase = Phase::Serving;
+            seat.promoted_ns = since_ns;
+            notice(" serves".into());
+        }
+        Ok((FromWorker::Changed { number, refused }, ..)) => {
+            seat.changes = seat.changes.max(number);
+            if !refused.is_empty() {
+                notice(format!(" did not take a change of the caches: {refused}"));
+                // The next one begins with all of them.
+                seat.kill();
+            }
+        }
+        Ok((FromWorker::Failed { reason }, ..)) => notice(format!(" cannot go on: {reason}")),
+        Ok((FromWorker::Holding { .. }, ..)) => {}
+        // Its pidfd says the rest.
+        Err(_) => seat.hang_up(),
     }
 }
 

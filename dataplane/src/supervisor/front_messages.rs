@@ -18,6 +18,8 @@ pub struct FrontAssignment {
     pub supervisor_pid: u32,
     /// +1 per front of this node; in the front region, too.
     pub generation: u64,
+    /// It waits for `serve` before it takes the place of the one that serves; its generation comes with that.
+    pub waits: bool,
     /// CPU to be pinned to, if any.
     pub core: Option<u32>,
     /// Caches, by place.
@@ -37,6 +39,11 @@ pub enum ToFront {
         fds: Vec<String>,
         /// What to do with them.
         assignment: FrontAssignment,
+    },
+    /// The front before is dead: take its place.
+    Serve {
+        /// As in an assignment.
+        generation: u64,
     },
     /// Serve one more cache.
     Add {
@@ -63,7 +70,7 @@ pub fn receive_as_front(socket: BorrowedFd<'_>) -> Result<(ToFront, Fds), Handov
     let (message, packet) = receive::<ToFront>(socket)?;
     let names: &[String] = match &message {
         ToFront::Assign { fds, .. } | ToFront::Add { fds, .. } => fds,
-        ToFront::Forget { .. } => &[],
+        ToFront::Forget { .. } | ToFront::Serve { .. } => &[],
     };
     let fds = Fds::zip(names, packet.fds)?;
     Ok((message, fds))

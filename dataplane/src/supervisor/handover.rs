@@ -37,7 +37,7 @@ pub const MESSAGE_BYTES_MAX: usize = 64 * 1024;
 pub const NODE_FILE_BYTES_MAX: usize = MESSAGE_BYTES_MAX / 2;
 
 /// Version of these messages. A supervisor takes nothing back from a worker of another one.
-pub const VERSION: u32 = 5;
+pub const VERSION: u32 = 6;
 
 /// One receive queue as it was opened.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

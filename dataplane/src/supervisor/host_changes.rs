@@ -116,7 +116,7 @@ impl HostChanges {
         match done.and_then(|done| Ok((text_fd(&done.text)?, done))) {
             Ok((text, done)) => {
                 let payload = done.answer.encode().to_vec();
-                readers.give(work.peer.as_fd(), Answer { payload, fds: vec![text] });
+                readers.give(work.peer.as_fd(), &Answer { payload, fds: vec![text] });
                 done.event
             }
             Err(why) => {

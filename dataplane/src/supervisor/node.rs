@@ -36,7 +36,7 @@ use super::neighbours::Neighbours;
 use super::netlink::{NetlinkError, NetlinkSocket};
 use super::publish::{publish_interfaces, publish_next_hops};
 use super::reaper::Reaper;
-use super::remembered::Remembered;
+use super::remembered::{Remembered, SwapUnderWay};
 use super::resources::{OpenError, Resources};
 use super::run_dir::{RunDir, RunDirError};
 use super::seat::Seat;
@@ -45,11 +45,17 @@ use super::workers::{Context, Workers, last_generation};
 use crate::config::{Begin, ConfigError, PortKind, ResolveError, Resolved, place_of};
 use draining::Draining;
 use life::Life;
+use probing::Probing;
+use swap::{Swap, become_remembered};
 
 mod asked;
 mod draining;
 mod life;
+mod probing;
+mod swap;
 mod wait;
+
+pub use swap::Origin;
 
 /// Longest sleep of the loop. Too low: the supervisor takes time from other processes of its core.
 /// Too high: a worker waits that long for an unknown neighbour.
@@ -134,6 +140,8 @@ pub struct Node {
     remembered: Remembered,
     life: Life,
     draining: Draining,
+    swap: Swap,
+    probing: Option<Probing>,
 }
 
 /// Reads the node file and what the host has to say to it. Opens nothing.
@@ -155,7 +163,8 @@ pub fn check(path: &Path) -> Result<(Resolved, String, Mirror), NodeError> {
 
 impl Node {
     /// Starts the node of `path`, or takes it over from a worker that outlived its supervisor.
-    pub fn start(path: &Path) -> Result<Self, NodeError> {
+    /// `origin` is what the supervisor before said.
+    pub fn start(path: &Path, origin: Origin) -> Result<Self, NodeError> {
         // Before the dump, so that nothing between the two is missed.
         let changes = NetlinkSocket::for_changes()?;
         let (resolved, node_text, mirror) = check(path)?;
@@ -169,9 +178,10 @@ impl Node {
             .map_err(|errno| NodeError::System("give up new privileges", errno))?;
         let signals = signals()?;
         let run_dir = RunDir::take(&resolved.run_dir)?;
-        let (remembered, said) = Remembered::read(&run_dir);
+        let (mut known, said) = Remembered::read(&run_dir);
         notes.extend(said);
-        let begin = remembered.begin.unwrap_or(resolved.config.supervisor.start);
+        notes.extend(become_remembered(&mut known, &origin, (&run_dir, &resolved), path));
+        let begin = known.begin.unwrap_or(resolved.config.supervisor.start);
         let cores = allowed_cores();
         if begin == Begin::Serving {
             notes.extend(settle(&resolved));
@@ -182,11 +192,15 @@ impl Node {
         notes.extend(said);
         let unfinished = taken.forget_unfinished();
         let started_ns = monotonic_ns();
+        let mut stale = Vec::new();
         let mut seats: Vec<Option<Seat>> = Vec::new();
         seats.resize_with(resolved.config.worker.count as usize, || None);
         let (resources, generation) = match taken.first {
             Some(TakenBack { seat, mut resources, assignment }) => {
                 for (number, seat) in taken.others.into_iter().chain([(assignment.worker, seat)]) {
+                    if assignment.node != node_text {
+                        stale.push(seat.pid);
+                    }
                     seats[number as usize] = Some(seat);
                 }
                 let generation =
@@ -196,6 +210,8 @@ impl Node {
                     fill(steering, &resources.caches, &resolved.config, &mirror)?;
                 }
                 resources.join(&resolved.config)?;
+                // A supervisor that died while it probed has left them out.
+                resources.steer()?;
                 counters::adopt(&mut resources, resolved.config.port.zero_copy);
                 (resources, generation)
             }
@@ -220,6 +236,11 @@ impl Node {
             Workers::new(number, seat, last_generation(control, number), reaper.clone())
         });
         let workers: Vec<Workers> = workers.collect();
+        if !stale.is_empty() && known.swap.is_none() {
+            // The node file has changed since: the workers follow it.
+            let to = known.release.clone();
+            known.swap = Some(SwapUnderWay { to, tries: 1, failed: None });
+        }
         let identity = SupervisorIdentity {
             pid: std::process::id(),
             generation,
@@ -265,9 +286,11 @@ impl Node {
             started_ns,
             path: path.to_owned(),
             cores,
-            remembered,
+            remembered: known.clone(),
             life: Life::new(is_parked),
             draining: Draining::default(),
+            swap: Swap::new(&known, origin, stale),
+            probing: None,
         };
         for note in notes {
             say(&node, &note);
@@ -291,6 +314,7 @@ impl Node {
         };
         this.publish(&event);
         this.show();
+        this.show_release();
         if begin == Begin::Parked && !is_parked {
             // The last supervisor died while it was parking the node.
             this.begin_parking(Vec::new());
@@ -318,6 +342,8 @@ impl Node {
             }
             self.keep_host_changes();
             self.keep_life();
+            self.keep_swap();
+            self.keep_probing();
             self.keep_draining();
             self.tick();
         }

@@ -18,12 +18,22 @@ use std::process::Child;
 use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
 
+use nix::sys::wait::waitpid;
+use nix::unistd::Pid;
+
 use super::seat::Seat;
+
+/// Who is waited for.
+#[derive(Debug)]
+enum Dead {
+    Child(Child),
+    Adopted(u32),
+}
 
 /// The thread and the way to it. Dropping it waits until every process handed over is reaped.
 #[derive(Debug)]
 pub struct Reaper {
-    dead: Option<Sender<Child>>,
+    dead: Option<Sender<Dead>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -32,21 +42,26 @@ impl Reaper {
     /// scheduler even if the caller does not run there (`SCHED_RESET_ON_FORK`,
     /// [`super::sys::realtime`]).
     pub fn start() -> io::Result<Self> {
-        let (dead, handed) = channel::<Child>();
+        let (dead, handed) = channel::<Dead>();
         let thread = std::thread::Builder::new().name("reaper".into()).spawn(move || {
-            for mut child in handed {
+            for dead in handed {
                 // What ended it was read before; there is nothing to do about a failure.
-                let _ = child.wait();
+                match dead {
+                    Dead::Child(mut child) => drop(child.wait()),
+                    Dead::Adopted(pid) => drop(waitpid(Pid::from_raw(pid as i32), None)),
+                }
             }
         })?;
         Ok(Self { dead: Some(dead), thread: Some(thread) })
     }
 
     /// Takes a process that is dead or has been killed. A worker taken over from another supervisor
-    /// is not our child: init reaps it.
+    /// is not our child, and init reaps it, unless that supervisor was this process before it became another
+    /// program.
     pub fn reap(&self, seat: Seat) {
-        if let (Some(child), Some(dead)) = (seat.into_child(), &self.dead) {
-            let _ = dead.send(child);
+        let pid = seat.pid;
+        if let Some(sender) = &self.dead {
+            let _ = sender.send(seat.into_child().map_or(Dead::Adopted(pid), Dead::Child));
         }
     }
 }

@@ -437,6 +437,23 @@ impl Resources {
         self.queues_for_standby().map(row).collect()
     }
 
+    /// Puts every socket into the program that a worker can map: what arrives is theirs.
+    pub fn steer(&self) -> Result<(), OpenError> {
+        let Some(steering) = &self.steering else { return Ok(()) };
+        for opened in &self.interfaces {
+            let can = |queue: &&Queue| queue.unbound.is_none();
+            for queue in opened.queues.iter().filter(can) {
+                let place = opened.first_socket + queue.queue;
+                let set = steering.set_socket(place, queue.fds.socket.as_fd());
+                set.map_err(|source| OpenError::Steering {
+                    name: opened.interface.name.clone(),
+                    source,
+                })?;
+            }
+        }
+        Ok(())
+    }
+
     /// Takes every socket out of the program: what arrives from now on goes to the kernel.
     pub fn stop_steering(&self) {
         let Some(steering) = &self.steering else { return };

@@ -66,6 +66,8 @@ pub struct Seat {
     pub promoted_ns: u64,
     /// It hung and was killed.
     pub condemned: bool,
+    /// It was told to finish, because another one follows.
+    pub is_leaving: bool,
     pidfd: OwnedFd,
     socket: OwnedFd,
     /// The connection is of no more use; only the pidfd is waited for.
@@ -122,6 +124,7 @@ impl Seat {
             started_ns: now_ns,
             promoted_ns: 0,
             condemned: false,
+            is_leaving: false,
             pidfd,
             socket: ours,
             hung_up: false,
@@ -148,6 +151,7 @@ impl Seat {
             started_ns: 0,
             promoted_ns: 0,
             condemned: false,
+            is_leaving: false,
             pidfd,
             socket,
             hung_up: false,
@@ -202,6 +206,11 @@ impl Seat {
             Err(errno) => return (0, errno.to_string()),
         };
         (raw as u64, ExitStatus::from_raw(raw).to_string())
+    }
+
+    /// Whether it was started by this supervisor, not found.
+    pub fn is_child(&self) -> bool {
+        self.child.is_some()
     }
 
     /// The process itself, to be waited for; `None` for an adopted one.

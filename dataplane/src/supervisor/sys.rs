@@ -88,6 +88,30 @@ fn set_option<T: Copy>(
     checked(result.into()).map(|_| ())
 }
 
+/// Has every descriptor but the first three close when this process executes another program.
+pub fn close_all_on_exec() {
+    // SAFETY: no pointer; descriptors stay open, only a flag of theirs is set.
+    unsafe { libc::close_range(3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC as libc::c_int) };
+}
+
+/// A connection that the process before us left open under this number: a `SOCK_SEQPACKET` socket, or nothing.
+pub fn inherited_connection(number: RawFd) -> Option<OwnedFd> {
+    if number < 3 {
+        return None;
+    }
+    // SAFETY: F_GETFD only asks whether the number is open.
+    if unsafe { libc::fcntl(number, libc::F_GETFD) } < 0 {
+        return None;
+    }
+    // SAFETY: it is open, it was left for us on our command line, and nothing of ours has been opened yet that
+    // could have this number: the caller takes it before it opens anything.
+    let fd = unsafe { OwnedFd::from_raw_fd(number) };
+    use nix::sys::socket::{SockType, getsockopt, sockopt};
+    // SAFETY: as above; only the flag is set.
+    unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) };
+    (getsockopt(&fd, sockopt::SockType) == Ok(SockType::SeqPacket)).then_some(fd)
+}
+
 /// Sends one packet with descriptors over a `SOCK_SEQPACKET` socket. Never raises `SIGPIPE`.
 pub fn send_packet(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
     if fds.len() > FDS_MAX {

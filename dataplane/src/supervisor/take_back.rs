@@ -32,7 +32,7 @@ use super::seat::Seat;
 use super::sys::{pidfd_kill, pidfd_open};
 use super::team_resources::TeamResources;
 use super::workers::slots;
-use crate::config::Resolved;
+use crate::config::{Resolved, change_in_place};
 use crate::kill_point::kill_point;
 use crate::xsk::{Given, XskFds};
 
@@ -238,7 +238,7 @@ pub fn take_over(run_dir: &RunDir, resolved: &Resolved) -> (TakenOver, Vec<Strin
         let problem = match take_back(pid, socket) {
             Ok(found) => {
                 let same = crate::config::parse(&found.assignment.node, "(worker)")
-                    .is_ok_and(|config| config == resolved.config);
+                    .is_ok_and(|config| change_in_place(&config, &resolved.config).is_ok());
                 if same && found.assignment.chunk_bytes == resolved.chunk_bytes {
                     over.add(found).err()
                 } else {

@@ -34,6 +34,12 @@ use crate::config::{PollPolicy, PortKind, Resolved};
 use crate::kill_point::kill_point;
 use crate::xsk::BIND_PATIENCE;
 
+/// A worker that ends sooner than this after it was promoted has failed.
+const YOUNG_NS: u64 = 1_000_000_000;
+
+/// Failures that such an end counts as.
+const DEATH_AS_FAILURES: u32 = 10;
+
 /// What the workers are started with, lent by the node.
 pub struct Context<'a> {
     /// The decided node file.
@@ -82,6 +88,9 @@ pub struct Workers {
     said: String,
     /// The node is being parked: nobody is started or promoted.
     is_closing: bool,
+    /// Standbys that ended before they were ready, one that ended young while it served counting as many, and
+    /// the last words.
+    failures: (u32, String),
     /// Number of a change of the caches that one of them could not make, and why.
     pub refused: Option<(u64, String)>,
     reaper: Rc<Reaper>,
@@ -102,6 +111,7 @@ impl Workers {
             unbound_since_ns: 0,
             said: String::new(),
             is_closing: false,
+            failures: (0, String::new()),
             refused: None,
             reaper,
         }
@@ -116,6 +126,7 @@ impl Workers {
         if let Err(text) = self.start(context, now_ns) {
             let delay_ns = self.backoff.died(0).max(100_000_000);
             self.start_after_ns = now_ns + delay_ns;
+            self.failures = (self.failures.0 + 1, text.clone());
             let text = format!("{text}; next try in {}", milliseconds(delay_ns));
             context.publish(&Event::new(EventKind::Notice, (0, 0), text));
         }
@@ -285,6 +296,12 @@ impl Workers {
             "standby"
         };
         let mut text = format!("{role} {} ended: {words}", seat.pid);
+        let age_ns = now_ns.saturating_sub(seat.promoted_ns);
+        if seat.phase == Phase::Starting {
+            self.failures = (self.failures.0 + 1, text.clone());
+        } else if seat.promoted_ns > 0 && age_ns < YOUNG_NS && !seat.condemned {
+            self.failures = (self.failures.0.saturating_add(DEATH_AS_FAILURES), text.clone());
+        }
         // A worker that was replaced on purpose is no sign of a crash loop.
         if seat.resources == context.resources.serial {
             let from_ns = if seat.promoted_ns > 0 { seat.promoted_ns } else { seat.started_ns };
@@ -416,6 +433,27 @@ impl Workers {
         {
             seat.kill();
         }
+    }
+
+    /// Has the active worker finish while the standby is ready to follow.
+    pub fn hand_over(&mut self) {
+        let Some(seat) = self.active.as_mut().filter(|seat| !seat.is_leaving) else { return };
+        seat.is_leaving = true;
+        self.killed_ns = monotonic_ns();
+        if send(seat.socket().as_fd(), &ToWorker::Drain, &[]).is_err() {
+            seat.kill();
+        }
+    }
+
+    /// Takes the standby out, to be ended.
+    pub fn take_standby(&mut self) -> Option<Seat> {
+        self.standby.take()
+    }
+
+    /// What the last of so many workers said that came to nothing.
+    pub fn failure(&self, at_least: u32) -> Option<String> {
+        let (count, words) = &self.failures;
+        (*count >= at_least).then(|| words.clone())
     }
 
     /// Hands both, finished or killed, to the reaper.

@@ -4,9 +4,9 @@
 mod sessions;
 mod world;
 
-use nautilus_dataplane::feed::distribution::subscriber::{SILENCE_LIMIT_NS, Subscriber};
+use nautilus_dataplane::feed::distribution::subscriber::Subscriber;
 use nautilus_dataplane::feed::distribution::wire::{
-    MESSAGE_BYTES_MAX, Mode, REQUEST_BYTES, Reason, Records, Reply, Request, State, Verb, Verdict,
+    MESSAGE_BYTES_MAX, Mode, REQUEST_BYTES, Reason, Records, Reply, Request, Verb, Verdict,
 };
 use nautilus_dataplane::feed::distribution::{
     DistributionSpec, Entitlement, Entitlements, SlowPolicy,

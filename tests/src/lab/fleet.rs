@@ -5,6 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use nautilus_shm::life::NodePhase;
+
+use super::attach;
 use super::node_file::ECHO_PORT;
 use super::{
     Bridge, CLIENT, CONTROL, Folder, LabError, Member, NODES_MAX, NetNs, NodeFile, RunId, Service,
@@ -32,6 +35,8 @@ pub struct Node {
     pub file: PathBuf,
     /// Its place on the bridge.
     pub member: Member,
+    /// It does not serve before it is told to.
+    pub parked: bool,
 }
 
 /// A running lab; dropping it ends and deletes everything. The fields' order is the order in which
@@ -133,12 +138,15 @@ impl Lab {
             vec!["--config".into(), path.clone().into()],
             self.folder.join(format!("{name}.log")),
         )?;
-        Ok(Node { supervisor, run_dir, file: path, member })
+        Ok(Node { supervisor, run_dir, file: path, member, parked: file.parked })
     }
 
     /// Starts one control process for all nodes, in a namespace of its own, and waits until it answers.
     pub fn start_control(&mut self) -> Result<(), LabError> {
-        let mut text = format!("[control]\nlisten = \"{CONTROL_LISTEN}\"\n");
+        let store = self.folder.join("store.redb");
+        let mut text = format!(
+            "[control]\nlisten = \"{CONTROL_LISTEN}\"\n[control.store]\nfile = {store:?}\n"
+        );
         for node in &self.nodes {
             text += &format!(
                 "\n[[node]]\nrun_dir = {:?}\nid = {:?}\nregion = \"lab\"\n",
@@ -180,9 +188,15 @@ impl Lab {
         Ok(())
     }
 
-    /// Waits until every node answers an echo from the client, over both families.
+    /// Waits until every node answers an echo from the client, over both families, or is parked as it should be.
     pub fn wait_ready(&self) -> Result<(), LabError> {
         for node in &self.nodes {
+            if node.parked {
+                let what = format!("{} is parked", node.member.name);
+                let phase = || attach(&node.run_dir).map(|region| region.supervisor().phase());
+                wait_until(what, READY_MAX, || matches!(phase(), Ok(NodePhase::Parked)))?;
+                continue;
+            }
             for address in node.member.address.both() {
                 let target = SocketAddr::new(address, ECHO_PORT);
                 let what = format!("{} answers an echo at {target}", node.member.name);

@@ -53,6 +53,10 @@ pub struct NodeFile {
     pub cache_readers: Vec<String>,
     /// Frames of one queue.
     pub frames: u32,
+    /// Waits for the verb `start` instead of serving at once.
+    pub parked: bool,
+    /// Folder of the releases that it may be given.
+    pub releases: Option<PathBuf>,
     /// More lines of the feed's section, and sections of its own.
     pub feed_more: String,
 }
@@ -77,6 +81,8 @@ impl NodeFile {
             hot_set: true,
             cache_readers: Vec::new(),
             frames: 2048,
+            parked: false,
+            releases: None,
             feed_more: String::new(),
         }
     }
@@ -102,10 +108,14 @@ impl NodeFile {
                 )
             })
             .collect();
+        let start = if self.parked { "parked" } else { "serving" };
+        let releases = self.releases.as_ref();
+        let releases = releases.map_or(String::new(), |folder| format!("releases = {folder:?}\n"));
         let (group, feed_port) = FEED_GROUP;
         format!(
             "[node]\nid = {id:?}\nregion = \"lab\"\ntier = \"lab\"\nrun_dir = {run_dir:?}\n\n\
              [worker]\ncount = {workers}\ncore = {core}\npoll = {poll:?}\n\n\
+             [supervisor]\nstart = {start:?}\n{releases}\n\
              [port]\nkind = {kind:?}\nframes = {frames}\n\n\
              {interfaces}\
              [access]\nsources = [{sources}]\n\n\

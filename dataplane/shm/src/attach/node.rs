@@ -8,6 +8,9 @@ pub const DRAIN_MS_MAX: u32 = 240_000;
 /// Longest time a node is probed, in milliseconds.
 pub const PROBE_MS_MAX: u32 = 120_000;
 
+/// In place of a release's name: the programs that the node was started with.
+pub const HOST_RELEASE: &str = "@host";
+
 /// Bytes of the answer to a probe.
 pub const PROBED_BYTES: usize = 32;
 

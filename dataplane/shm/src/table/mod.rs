@@ -45,7 +45,7 @@ pub use layout::{
 pub use mutation::{ApplyError, Marks, Mutation, Op};
 pub use reader::{DETACHED_AGE_NS, READER_RETRIES_MAX, ReadError, ReadHit, TableReader};
 #[cfg(not(loom))]
-pub use region::{CACHE_MAGIC, TableRegion};
+pub use region::{CACHE_MAGIC, TableRegion, table_layout_hash};
 pub use usage::Usage;
 pub use validity::{ChannelState, NO_LEASE};
 pub use watch::Watch;

@@ -82,8 +82,13 @@ impl TableRegion {
     }
 }
 
+/// Changes with any change of a table's layout.
+pub fn table_layout_hash() -> u64 {
+    layout_hash(&LAYOUT_NUMBERS)
+}
+
 pub(super) fn spec(bytes: usize, huge_pages: bool) -> RegionSpec {
-    let layout_hash = layout_hash(&LAYOUT_NUMBERS);
+    let layout_hash = table_layout_hash();
     RegionSpec { magic: CACHE_MAGIC, layout_version: 2, layout_hash, bytes, huge_pages }
 }
 

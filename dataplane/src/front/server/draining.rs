@@ -19,6 +19,10 @@ const FINISH_NS: u64 = 500_000_000;
 impl Server<'_> {
     /// As the node says, once a tick: the moment when the last connections are closed, 0 to take clients.
     pub fn drain_until(&mut self, moment_ns: u64) {
+        if self.leaving_ns > 0 {
+            // The next front sees it, too.
+            return;
+        }
         if moment_ns == 0 {
             if self.draining {
                 self.draining = false;

@@ -75,7 +75,7 @@ impl Server<'_> {
                 continue;
             }
             let number = token.index as usize & ((1 << CACHE_SHIFT) - 1);
-            if is_listener && self.draining {
+            if is_listener && (self.draining || self.leaving_ns > 0) {
                 // Armed when clients are taken again.
             } else if is_listener {
                 if let Some(listener) = cache.listeners.get(number) {
@@ -90,7 +90,7 @@ impl Server<'_> {
     /// Takes what waits in the listeners although nobody was told.
     pub(super) fn accept_waiting(&mut self) {
         let mut found = Vec::new();
-        for cache in self.caches.iter().filter(|_| !self.draining) {
+        for cache in self.caches.iter().filter(|_| !self.draining && self.leaving_ns == 0) {
             for listener in &cache.listeners {
                 self.counts.syscalls += 1;
                 while let Ok(connection) = accept_nonblocking(listener.as_fd()) {

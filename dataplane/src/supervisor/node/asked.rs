@@ -23,6 +23,8 @@ enum OfNode {
     Park,
     Drain(u32),
     Resume,
+    Swap(String),
+    Probe(u32),
 }
 
 impl Node {
@@ -34,7 +36,7 @@ impl Node {
         let (caches, changes) = (resources.caches.as_slice(), &mut self.cache_changes);
         let (explains, workers) = (&mut self.explains, &self.workers);
         let host_changes = &mut self.host_changes;
-        let phase = self.life.phase();
+        let (phase, swaps) = (self.life.phase(), !self.swap.is_idle());
         let mut of_node: Option<(OfNode, OwnedFd)> = None;
         let outcome = self.readers.answer(index, |ask, peer| {
             let mut later = |what| -> io::Result<Reply> {
@@ -55,11 +57,13 @@ impl Node {
                 Ask::Drain(within_ms) => later(OfNode::Drain(*within_ms)),
                 Ask::Resume => later(OfNode::Resume),
                 Ask::Host(request) => host_changes.ask(request, resolved, peer),
-                Ask::Swap(_) | Ask::Probe(_) => Ok(Reply::Say(Code::BadRequest, "not yet".into())),
+                Ask::Swap(release) => later(OfNode::Swap((*release).into())),
+                Ask::Probe(period_ms) => later(OfNode::Probe(*period_ms)),
                 Ask::Explain(_) | Ask::Create(_) | Ask::Remove(_)
-                    if phase != NodePhase::Running =>
+                    if phase != NodePhase::Running || swaps =>
                 {
-                    let text = format!("the node is {}", phase.name());
+                    let doing = if swaps { "being swapped" } else { phase.name() };
+                    let text = format!("the node is {doing}");
                     Ok(Reply::Say(Code::Impossible, text))
                 }
                 Ask::Explain(request) => explains
@@ -70,10 +74,16 @@ impl Node {
             }
         });
         match of_node {
+            Some((OfNode::Start | OfNode::Park, peer)) if !self.swap.is_idle() => {
+                let text = "a swap is under way; ask again then";
+                self.tell(&[peer], Code::NotReady, text);
+            }
             Some((OfNode::Start, peer)) => self.start_asked(peer),
             Some((OfNode::Park, peer)) => self.park_asked(peer),
             Some((OfNode::Drain(within_ms), peer)) => self.drain_asked(within_ms, peer),
             Some((OfNode::Resume, peer)) => self.resume_asked(peer),
+            Some((OfNode::Swap(release), peer)) => self.swap_asked(&release, peer),
+            Some((OfNode::Probe(period_ms), peer)) => self.probe_asked(period_ms, peer),
             None => {}
         }
         match outcome {

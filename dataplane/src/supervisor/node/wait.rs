@@ -16,12 +16,13 @@ impl Node {
     pub(super) fn wait(&mut self) -> Result<bool, NodeError> {
         let ready = self.poll()?;
         let (own, rest) = ready.split_at(OWN_FDS);
-        let (seats, readers) = rest.split_at(2 * (2 * self.workers.len() + 2));
+        let (seats, readers) = rest.split_at(2 * (2 * self.workers.len() + 3));
         let [signal, changed, asked] = own else { return Ok(false) };
         // The death of a worker comes before everything else: packets wait.
         let (all, front, reaper, mut context) = self.split();
-        let (of_workers, of_others) = seats.split_at(seats.len() - 4);
-        let (of_front, of_capture) = of_others.split_at(2);
+        let (of_workers, of_others) = seats.split_at(seats.len() - 6);
+        let (of_front, of_others) = of_others.split_at(2);
+        let (of_capture, of_next) = of_others.split_at(2);
         let pairs = all.iter_mut().zip(of_workers.chunks_exact(4));
         for (workers, ready) in pairs {
             let &[active_dead, active_said, standby_dead, standby_said] = ready else { continue };
@@ -43,6 +44,11 @@ impl Node {
         match of_front {
             [true, _] => front.died(&context, reaper),
             [false, true] => front.heard(&context),
+            _ => {}
+        }
+        match of_next {
+            [true, _] => front.next_died(&context, reaper),
+            [false, true] => front.heard_next(&context),
             _ => {}
         }
         self.hear_capture(of_capture);
@@ -70,10 +76,14 @@ impl Node {
     }
 
     /// Sleeps; which descriptors are ready: our own, then pidfd and messages of both seats of each worker, of
-    /// the front and of the capture process, then the readers'.
+    /// the front, of the capture process and of a front that waits, then the readers'.
     fn poll(&mut self) -> Result<Vec<bool>, NodeError> {
         let seats = self.workers.iter().flat_map(|workers| [&workers.active, &workers.standby]);
-        let seats = seats.map(Option::as_ref).chain([self.front.seat(), self.capture.seat()]);
+        let seats = seats.map(Option::as_ref).chain([
+            self.front.seat(),
+            self.capture.seat(),
+            self.front.next(),
+        ]);
         let (listener, readers) = self.readers.fds();
         let mut fds: Vec<Option<BorrowedFd<'_>>> =
             vec![Some(self.signals.as_fd()), Some(self.changes.as_fd()), Some(listener)];

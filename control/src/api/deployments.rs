@@ -1,0 +1,401 @@
+//! `nodes/deploy`, what is done to one node, and the deployments that are wanted.
+
+use std::sync::Arc;
+
+use axum::Extension;
+use axum::extract::{FromRequestParts, State};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::operations::OperationDocument;
+use super::parameters::Parameters;
+use super::path::Id;
+use super::{Managers, body, tag};
+use crate::access::AuditNote;
+use crate::deploy::fields::{FieldProblem, Fields};
+use crate::deploy::manager::DEPLOYMENTS;
+use crate::deploy::plan::Plan;
+use crate::deploy::reconciler::ReconcileError;
+use crate::deploy::runner::Deployments;
+use crate::deploy::{EdgeDeploymentConfig, ManagerError, OperationKind, Taken};
+use crate::problem::Problem;
+
+/// What would be done.
+#[derive(Serialize, ToSchema)]
+pub struct DryRunDocument {
+    /// Deploys exactly this, for as long as nothing else has changed the nodes; null where nothing would
+    /// be done.
+    pub plan_id: Option<String>,
+    /// Every step; null where nothing would be done.
+    pub plan: Option<Plan>,
+    /// The same for people.
+    pub text: String,
+}
+
+/// The plan of a dry run.
+#[derive(Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PlanRequest {
+    /// As the dry run said.
+    #[schema(pattern = "^plan-[0-9a-f]{16}$")]
+    pub plan_id: String,
+}
+
+/// A deployment, or the plan of a dry run.
+#[derive(Serialize, ToSchema)]
+#[serde(untagged)]
+pub enum DeployRequest {
+    /// Nodes, and how they come about.
+    Deployment(EdgeDeploymentConfig),
+    /// What a dry run said.
+    Plan(PlanRequest),
+}
+
+/// Every deployment that is wanted.
+#[derive(Serialize, ToSchema)]
+pub struct DeploymentsDocument {
+    /// By id.
+    pub deployments: Vec<EdgeDeploymentConfig>,
+}
+
+pub(super) fn routes() -> OpenApiRouter<Managers> {
+    OpenApiRouter::new()
+        .routes(routes!(deploy))
+        .routes(routes!(drain))
+        .routes(routes!(resume))
+        .routes(routes!(retire))
+        .routes(routes!(deployments))
+        .routes(routes!(deployment))
+}
+
+/// The deployments of this control; 501 where it has no store.
+pub(super) fn required(managers: &Managers) -> Result<Arc<Deployments>, Problem> {
+    managers.deployments.clone().ok_or_else(|| {
+        let detail = "this control has no [control.store]: it watches and deploys nothing";
+        Problem::new(StatusCode::NOT_IMPLEMENTED, "not-available", "Not available", detail)
+    })
+}
+
+/// The same, asked before anything is read of a body.
+struct Required(Arc<Deployments>);
+
+impl FromRequestParts<Managers> for Required {
+    type Rejection = Problem;
+
+    async fn from_request_parts(_: &mut Parts, managers: &Managers) -> Result<Self, Problem> {
+        required(managers).map(Self)
+    }
+}
+
+/// Runs what waits for a disk on a thread that may.
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Problem> + Send + 'static,
+) -> Result<T, Problem> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| {
+        let (status, name) = (StatusCode::INTERNAL_SERVER_ERROR, "outcome-unknown");
+        Err(Problem::new(status, name, "Outcome unknown", "it broke half way"))
+    })
+}
+
+/// Makes the nodes of a deployment serve
+///
+/// The same again is fine and answers with the same operation; another deployment of this id is refused.
+#[utoipa::path(
+    post, path = "/api/v1/edge/nodes/deploy", tag = "nodes", request_body = DeployRequest,
+    params(
+        ("dry_run" = Option<bool>, Query, description = "Say what would be done, and do nothing"),
+        ("force" = Option<bool>, Query, description = "Although a market session is open, or may be"),
+        ("If-Match" = Option<String>, Header,
+         description = "The ETag of the deployment that this one replaces"),
+    ),
+    responses(
+        (status = 200, description = "A dry run, or it is deployed already",
+         body = inline(DeployAnswer)),
+        (status = 202, description = "Taken", body = OperationDocument,
+         headers(("Location" = String, description = "Its operation"))),
+        (status = 404, description = "`plan-not-found` or `deployment-not-found`", body = Problem,
+         content_type = "application/problem+json"),
+        (status = 409, description = "`deployment-exists`, `busy`, `session-open`, `node-taken`, `in-place`, \
+         `node-drained`, `plan-stale` or `wrong-state`", body = Problem,
+         content_type = "application/problem+json"),
+        (status = 412, description = "`changed`: what it replaces is not what If-Match says",
+         body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "`unknown-node`", body = Problem,
+         content_type = "application/problem+json"),
+    )
+)]
+async fn deploy(
+    Required(deployments): Required,
+    parameters: Parameters,
+    headers: HeaderMap,
+    body::Json(document): body::Json,
+) -> Result<Response, Problem> {
+    let (is_dry, is_forced) = (parameters.flag("dry_run")?, parameters.flag("force")?);
+    let (config, plan_id) = match plan_in(&document)? {
+        Some(plan_id) => {
+            let config = deployments.planned(&plan_id).ok_or_else(|| {
+                let detail = format!("no dry run of this control had {plan_id}: make it again");
+                Problem::new(StatusCode::NOT_FOUND, "plan-not-found", "Plan not found", detail)
+            })?;
+            (config, Some(plan_id))
+        }
+        None => {
+            let read = deployments.look(|manager| manager.read(&document));
+            (read.map_err(|wrong| body::invalid(wrong.0))?, None)
+        }
+    };
+    check_known(&deployments, &config)?;
+    let matches = headers.get(header::IF_MATCH).cloned();
+    let taken = blocking(move || {
+        if let Some(matches) = matches {
+            check_match(&deployments, &config, &matches)?;
+        }
+        if is_dry {
+            return Ok(Err(dry_run(deployments.dry_run(&config, is_forced)?)));
+        }
+        let taken = deployments.deploy(&config, plan_id.as_deref(), is_forced)?;
+        let taken = taken.ok_or_else(|| {
+            let detail = "nodes have changed since the dry run: make another";
+            Problem::new(StatusCode::CONFLICT, "plan-stale", "Plan is stale", detail)
+        })?;
+        Ok(Ok((OperationDocument::of(&taken.operation, &deployments)?, taken)))
+    });
+    Ok(match taken.await? {
+        Err(dry_run) => dry_run,
+        Ok((document, taken)) => answer(document, &taken),
+    })
+}
+
+/// Either of two answers.
+#[derive(Serialize, ToSchema)]
+#[serde(untagged)]
+#[allow(dead_code, reason = "it stands for the document alone")]
+enum DeployAnswer {
+    DryRun(DryRunDocument),
+    Operation(OperationDocument),
+}
+
+/// Leads clients away from a node, which stays so until it is resumed
+#[utoipa::path(
+    post, path = "/api/v1/edge/nodes/{node_id}/drain", tag = "nodes",
+    params(
+        ("node_id" = String, Path, description = "A node", pattern = "^[a-z0-9][a-z0-9_.-]{0,62}$"),
+        ("dry_run" = Option<bool>, Query, description = "Say what would be done, and do nothing"),
+        ("force" = Option<bool>, Query, description = "Although a market session is open, or may be"),
+    ),
+    responses(
+        (status = 200, description = "A dry run, or it is so already", body = inline(DeployAnswer)),
+        (status = 202, description = "Taken", body = OperationDocument,
+         headers(("Location" = String, description = "Its operation"))),
+        (status = 404, description = "`node-not-found`", body = Problem,
+         content_type = "application/problem+json"),
+        (status = 409, description = "`busy`, `session-open` or `wrong-state`", body = Problem,
+         content_type = "application/problem+json"),
+    )
+)]
+async fn drain(
+    managers: State<Managers>,
+    id: Id,
+    parameters: Parameters,
+) -> Result<Response, Problem> {
+    node(OperationKind::Drain, managers, id, parameters).await
+}
+
+/// Has a drained node serve again
+#[utoipa::path(
+    post, path = "/api/v1/edge/nodes/{node_id}/resume", tag = "nodes",
+    params(
+        ("node_id" = String, Path, description = "A node", pattern = "^[a-z0-9][a-z0-9_.-]{0,62}$"),
+        ("dry_run" = Option<bool>, Query, description = "Say what would be done, and do nothing"),
+        ("force" = Option<bool>, Query, description = "Although a market session is open, or may be"),
+    ),
+    responses(
+        (status = 200, description = "A dry run, or it is so already", body = inline(DeployAnswer)),
+        (status = 202, description = "Taken", body = OperationDocument,
+         headers(("Location" = String, description = "Its operation"))),
+        (status = 404, description = "`node-not-found`", body = Problem,
+         content_type = "application/problem+json"),
+        (status = 409, description = "`busy`, `session-open` or `wrong-state`", body = Problem,
+         content_type = "application/problem+json"),
+    )
+)]
+async fn resume(
+    managers: State<Managers>,
+    id: Id,
+    parameters: Parameters,
+) -> Result<Response, Problem> {
+    node(OperationKind::Resume, managers, id, parameters).await
+}
+
+/// Takes a node out of service for good; its deployment goes with its last
+#[utoipa::path(
+    post, path = "/api/v1/edge/nodes/{node_id}/retire", tag = "nodes",
+    params(
+        ("node_id" = String, Path, description = "A node", pattern = "^[a-z0-9][a-z0-9_.-]{0,62}$"),
+        ("dry_run" = Option<bool>, Query, description = "Say what would be done, and do nothing"),
+        ("force" = Option<bool>, Query, description = "Although a market session is open, or may be"),
+    ),
+    responses(
+        (status = 200, description = "A dry run, or it is so already", body = inline(DeployAnswer)),
+        (status = 202, description = "Taken", body = OperationDocument,
+         headers(("Location" = String, description = "Its operation"))),
+        (status = 404, description = "`node-not-found`", body = Problem,
+         content_type = "application/problem+json"),
+        (status = 409, description = "`busy`, `session-open` or `in-place`", body = Problem,
+         content_type = "application/problem+json"),
+    )
+)]
+async fn retire(
+    managers: State<Managers>,
+    id: Id,
+    parameters: Parameters,
+) -> Result<Response, Problem> {
+    node(OperationKind::Retire, managers, id, parameters).await
+}
+
+async fn node(
+    kind: OperationKind,
+    State(managers): State<Managers>,
+    Id(node_id): Id,
+    parameters: Parameters,
+) -> Result<Response, Problem> {
+    let deployments = required(&managers)?;
+    let (is_dry, is_forced) = (parameters.flag("dry_run")?, parameters.flag("force")?);
+    blocking(move || {
+        let circumstances = deployments.settings().circumstances(is_forced);
+        if is_dry {
+            let plan = deployments.look(|m| m.plan_node(kind, &node_id, &circumstances))?;
+            return Ok(dry_run(Some(plan)));
+        }
+        let taken = deployments.ask(|m| m.take(kind, &node_id, &circumstances))?;
+        Ok(answer(OperationDocument::of(&taken.operation, &deployments)?, &taken))
+    })
+    .await
+}
+
+/// Every deployment that is wanted
+#[utoipa::path(
+    get, path = "/api/v1/edge/deployments", tag = "nodes",
+    responses((status = 200, description = "By id", body = DeploymentsDocument))
+)]
+async fn deployments(State(managers): State<Managers>) -> Result<Response, Problem> {
+    let deployments = required(&managers)?;
+    blocking(move || {
+        let deployments = deployments.look(|manager| manager.deployments())?;
+        Ok(axum::Json(DeploymentsDocument { deployments }).into_response())
+    })
+    .await
+}
+
+/// One deployment that is wanted
+#[utoipa::path(
+    get, path = "/api/v1/edge/deployments/{deployment_id}", tag = "nodes",
+    params(("deployment_id" = String, Path, description = "A deployment")),
+    responses(
+        (status = 200, description = "As it was asked for", body = EdgeDeploymentConfig,
+         headers(("ETag" = String, description = "For the If-Match of one that replaces it"))),
+        (status = 404, description = "`deployment-not-found`", body = Problem,
+         content_type = "application/problem+json"),
+    )
+)]
+async fn deployment(State(managers): State<Managers>, Id(id): Id) -> Result<Response, Problem> {
+    let deployments = required(&managers)?;
+    blocking(move || {
+        let all = deployments.look(|manager| manager.deployments())?;
+        let found = all.into_iter().find(|deployment| deployment.deployment_id == id);
+        let found = found.ok_or(ManagerError::NoDeployment(id.clone()))?;
+        let etag = revision_tag(&deployments, &id)?.unwrap_or_default();
+        Ok(([(header::ETAG, etag)], axum::Json(found)).into_response())
+    })
+    .await
+}
+
+/// The id of a plan, where the body is one.
+fn plan_in(document: &serde_json::Value) -> Result<Option<String>, Problem> {
+    let mut wrong = Vec::new();
+    let is_plan = document.get("plan_id").is_some() && document.get("deployment_id").is_none();
+    if !is_plan {
+        return Ok(None);
+    }
+    let plan_id = Fields::of(document, "", &mut wrong).and_then(|mut fields| {
+        let plan_id = fields.text("plan_id").map(str::to_owned);
+        fields.finish();
+        plan_id
+    });
+    match plan_id {
+        Some(plan_id) if wrong.is_empty() => Ok(Some(plan_id)),
+        _ => Err(body::invalid(wrong)),
+    }
+}
+
+fn check_known(deployments: &Deployments, config: &EdgeDeploymentConfig) -> Result<(), Problem> {
+    let strangers = config.nodes.iter().enumerate();
+    let strangers = strangers.filter(|(_, node)| !deployments.is_known(&node.node_id));
+    let wrong: Vec<FieldProblem> = strangers
+        .map(|(index, node)| FieldProblem {
+            path: format!("nodes[{index}].node_id"),
+            reason: format!("no [[node]] of the configuration has the id {}", node.node_id),
+        })
+        .collect();
+    if wrong.is_empty() {
+        return Ok(());
+    }
+    let detail = "some nodes are not configured in this control";
+    let status = StatusCode::UNPROCESSABLE_ENTITY;
+    Err(Problem::new(status, "unknown-node", "Unknown node", detail).with_fields(wrong))
+}
+
+/// The ETag of a stored deployment: the revision that put it.
+fn revision_tag(deployments: &Deployments, id: &str) -> Result<Option<String>, Problem> {
+    let entry = deployments.store().get(&format!("{DEPLOYMENTS}{id}"));
+    let entry = entry.map_err(|error| Problem::from(ReconcileError::from(error)))?;
+    Ok(entry.map(|entry| format!("\"r{}\"", entry.modify_revision.0)))
+}
+
+fn check_match(
+    deployments: &Deployments,
+    config: &EdgeDeploymentConfig,
+    matches: &header::HeaderValue,
+) -> Result<(), Problem> {
+    let changed = |detail: String| {
+        Problem::new(StatusCode::PRECONDITION_FAILED, "changed", "Changed", detail)
+    };
+    let Some(replaced) = &config.replaces else {
+        return Err(changed(
+            "If-Match is about the deployment in `replaces`: there is none".into(),
+        ));
+    };
+    let current = revision_tag(deployments, replaced)?;
+    if current.as_deref().is_some_and(|current| tag::lists(matches, current)) {
+        return Ok(());
+    }
+    Err(changed(match current {
+        Some(current) => format!("deployment {replaced} is {current}"),
+        None => format!("there is no deployment {replaced}"),
+    }))
+}
+
+fn dry_run(plan: Option<Plan>) -> Response {
+    let plan = plan.filter(|plan| !plan.is_empty());
+    let text = plan.as_ref().map_or_else(|| "nothing to do\n".into(), Plan::to_string);
+    let plan_id = plan.as_ref().map(|plan| plan.plan_id.clone());
+    axum::Json(DryRunDocument { plan_id, plan, text }).into_response()
+}
+
+/// 202 with its place while it is under way, 200 after.
+fn answer(document: OperationDocument, taken: &Taken) -> Response {
+    let id = &taken.operation.operation_id;
+    let status = match taken.operation.end {
+        None => StatusCode::ACCEPTED,
+        Some(_) => StatusCode::OK,
+    };
+    let (kind, subject) = (taken.operation.kind, &taken.operation.subject);
+    let note = Extension(AuditNote(format!("{id}: {kind} {subject}")));
+    let place = format!("{}/operations/{id}", super::ROOT);
+    (status, note, [(header::LOCATION, place)], axum::Json(document)).into_response()
+}

@@ -1,0 +1,259 @@
+//! Deployments in a daemon: the store, the one thread that carries plans out, and a door for those who ask.
+//!
+//! ```text
+//!   handlers (threads that may block) -- ask() one at a time --> manager --> store
+//!                                                                 wake |       ^
+//!                                                                      v       |
+//!                                     thread "deployments": manager.run() -----'  at the start too
+//! ```
+//!
+//! What cannot be carried on now (a full disk) is tried again every second, and said until then.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixListener};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::time::Duration;
+
+use super::actuator::NodeActuator;
+use super::manager::{EdgeNodeManager, ManagerError, Taken};
+use super::plan::Plan;
+use super::reconciler::Reconciler;
+use super::settings::DeploySettings;
+use super::spec::EdgeDeploymentConfig;
+use super::supervisors::Supervisors;
+use crate::catalogue::{Catalogue, CatalogueError};
+use crate::config::NodeSpec;
+use crate::store::embedded::{Embedded, Options};
+use crate::store::{Store, StoreError};
+
+/// Pause after a plan could not be carried on. Too low: a full disk is asked all day; too high: it goes on
+/// late.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Dry runs whose plans can be asked for by id. Too low: the plan that somebody looked at is gone.
+const DRY_RUNS_MAX: usize = 64;
+
+/// Why deployments could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The store cannot be opened, or another control has it open.
+    #[error("control.store: {0}")]
+    Store(#[from] StoreError),
+    /// The site's regions cannot be read.
+    #[error("control.catalogue: {0}")]
+    Catalogue(#[from] CatalogueError),
+    /// Another control deploys to this node.
+    #[error(
+        "{}: another control on this host deploys to this node: stop it, or take the node out of one \
+         configuration", .0.display()
+    )]
+    NodeTaken(PathBuf),
+    /// The kernel said no.
+    #[error("deployments: {0}")]
+    Io(#[from] std::io::Error),
+}
+
+/// A plan that somebody has looked at.
+struct DryRun {
+    plan_id: String,
+    /// None where plans of two configurations look the same.
+    config: Option<EdgeDeploymentConfig>,
+}
+
+/// Deployments of one control.
+pub struct Deployments {
+    store: Arc<dyn Store>,
+    actuator: Arc<dyn NodeActuator>,
+    catalogue: Catalogue,
+    settings: DeploySettings,
+    /// Nodes that can be reached.
+    known: BTreeSet<String>,
+    turn: Mutex<()>,
+    wake: mpsc::Sender<()>,
+    trouble: Mutex<String>,
+    dry_runs: Mutex<Vec<DryRun>>,
+    /// Held for as long as this lives: nobody else deploys to these nodes.
+    _claims: Vec<UnixListener>,
+}
+
+impl Deployments {
+    /// Opens the store and goes on with what was under way; none where no store is configured. `say`
+    /// prints a line for the operator.
+    pub fn open(
+        settings: &DeploySettings,
+        nodes: &[NodeSpec],
+        say: fn(&str),
+    ) -> Result<Option<Arc<Self>>, StartError> {
+        let Some(file) = &settings.store else { return Ok(None) };
+        let store: Arc<dyn Store> = Arc::new(Embedded::open(file, Options::default())?);
+        let catalogue = match &settings.catalogue {
+            Some(file) => Catalogue::load(file)?,
+            None => Catalogue::built_in().clone(),
+        };
+        let mut claims = Vec::new();
+        let mut run_dirs = BTreeMap::new();
+        for node in nodes {
+            let Some(id) = &node.id else { continue };
+            claims.push(claim(&node.run_dir)?);
+            run_dirs.insert(id.clone(), node.run_dir.clone());
+        }
+        let known = run_dirs.keys().cloned().collect();
+        let (wake, woken) = mpsc::channel();
+        let own = Arc::new(Self {
+            store,
+            actuator: Arc::new(Supervisors { run_dirs }),
+            catalogue,
+            settings: settings.clone(),
+            known,
+            turn: Mutex::new(()),
+            wake,
+            trouble: Mutex::new(String::new()),
+            dry_runs: Mutex::new(Vec::new()),
+            _claims: claims,
+        });
+        let runner = Arc::clone(&own);
+        let builder = std::thread::Builder::new().name("deployments".into());
+        builder.spawn(move || runner.run(&woken, say))?;
+        Ok(Some(own))
+    }
+
+    /// The store, for those who watch.
+    pub fn store(&self) -> Arc<dyn Store> {
+        Arc::clone(&self.store)
+    }
+
+    /// Settings of plans.
+    pub fn settings(&self) -> &DeploySettings {
+        &self.settings
+    }
+
+    /// Whether a node of this id is configured.
+    pub fn is_known(&self, node_id: &str) -> bool {
+        self.known.contains(node_id)
+    }
+
+    /// Why the plan under way does not go on just now; empty otherwise.
+    pub fn trouble(&self) -> String {
+        lock(&self.trouble).clone()
+    }
+
+    /// Looks something up.
+    pub fn look<T>(&self, work: impl FnOnce(&EdgeNodeManager<'_>) -> T) -> T {
+        work(&self.manager())
+    }
+
+    /// Asks for something, one after the other, and sees to it that it is carried out.
+    pub fn ask<T>(&self, work: impl FnOnce(&EdgeNodeManager<'_>) -> T) -> T {
+        let _turn = lock(&self.turn);
+        let result = work(&self.manager());
+        // The thread lives as long as the process.
+        let _ = self.wake.send(());
+        result
+    }
+
+    /// Plans a deployment and remembers it by the plan's id.
+    pub fn dry_run(
+        &self,
+        config: &EdgeDeploymentConfig,
+        is_forced: bool,
+    ) -> Result<Option<Plan>, ManagerError> {
+        let circumstances = self.settings.circumstances(is_forced);
+        let Some(plan) = self.manager().plan(config, &circumstances)? else { return Ok(None) };
+        let mut dry_runs = lock(&self.dry_runs);
+        let place = dry_runs.iter().position(|known| known.plan_id == plan.plan_id);
+        let before = place.map(|place| dry_runs.remove(place));
+        let is_other = before.is_some_and(|before| before.config.as_ref() != Some(config));
+        let config = if is_other { None } else { Some(config.clone()) };
+        dry_runs.push(DryRun { plan_id: plan.plan_id.clone(), config });
+        if dry_runs.len() > DRY_RUNS_MAX {
+            dry_runs.remove(0);
+        }
+        Ok(Some(plan))
+    }
+
+    /// The configuration whose dry run had this plan.
+    pub fn planned(&self, plan_id: &str) -> Option<EdgeDeploymentConfig> {
+        let dry_runs = lock(&self.dry_runs);
+        dry_runs.iter().find(|known| known.plan_id == plan_id)?.config.clone()
+    }
+
+    /// Takes a deployment; with `plan_id` only if the plan is still that one, else none is taken.
+    pub fn deploy(
+        &self,
+        config: &EdgeDeploymentConfig,
+        plan_id: Option<&str>,
+        is_forced: bool,
+    ) -> Result<Option<Taken>, ManagerError> {
+        let circumstances = self.settings.circumstances(is_forced);
+        self.ask(|manager| {
+            if let Some(plan_id) = plan_id {
+                let known = manager.operations()?;
+                let is_taken = known
+                    .iter()
+                    .any(|known| known.plan_id == plan_id && known.config.as_ref() == Some(config));
+                let same = |plan: &Plan| plan.plan_id == plan_id;
+                if !is_taken && !manager.plan(config, &circumstances)?.as_ref().is_some_and(same) {
+                    return Ok(None);
+                }
+            }
+            manager.deploy(config, &circumstances).map(Some)
+        })
+    }
+
+    fn manager(&self) -> EdgeNodeManager<'_> {
+        let reconciler = Reconciler::new(&*self.store, &*self.actuator);
+        EdgeNodeManager { reconciler, catalogue: &self.catalogue }
+    }
+
+    fn run(&self, woken: &mpsc::Receiver<()>, say: fn(&str)) {
+        loop {
+            let run = || self.manager().run();
+            let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(run));
+            let trouble = match result {
+                Ok(Ok(_)) => String::new(),
+                Ok(Err(error)) => error.to_string(),
+                // What it was about is on the log; the marks in the store say where to go on.
+                Err(_) => "a step broke, which is a fault of this program".to_owned(),
+            };
+            let is_well = trouble.is_empty();
+            let before = std::mem::replace(&mut *lock(&self.trouble), trouble.clone());
+            if before != trouble {
+                say(&match is_well {
+                    true => "deployments go on".to_owned(),
+                    false => format!("deployments wait: {trouble}"),
+                });
+            }
+            let ended = if is_well {
+                woken.recv().is_err()
+            } else {
+                woken.recv_timeout(PAUSE) == Err(mpsc::RecvTimeoutError::Disconnected)
+            };
+            if ended {
+                return;
+            }
+            while woken.try_recv().is_ok() {}
+        }
+    }
+}
+
+/// Takes a node for this process: a name that the kernel gives to one at a time in a network namespace,
+/// and takes back when that one dies.
+fn claim(run_dir: &Path) -> Result<UnixListener, StartError> {
+    let path = std::path::absolute(run_dir)?;
+    let path = path.canonicalize().unwrap_or(path);
+    let digest =
+        aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, path.as_os_str().as_encoded_bytes());
+    let name = format!("nautilus-control-{}", crate::audit::hex(&digest.as_ref()[..16]));
+    let address = SocketAddr::from_abstract_name(name.as_bytes())?;
+    UnixListener::bind_addr(&address).map_err(|error| match error.kind() {
+        std::io::ErrorKind::AddrInUse => StartError::NodeTaken(run_dir.into()),
+        _ => error.into(),
+    })
+}
+
+fn lock<T>(place: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Each holder leaves it whole.
+    place.lock().unwrap_or_else(PoisonError::into_inner)
+}
