@@ -173,7 +173,7 @@ impl Stage {
             let program = text.lines().find_map(|line| line.strip_prefix("ExecStart=")).unwrap();
             let program = program.split(' ').next().unwrap();
             let run = self
-                .path("/usr/lib/nautilus/current/bin")
+                .path("/usr/lib/nautilus/current")
                 .join(Path::new(program).file_name().unwrap());
             assert!(outcome(&mut Command::new(run)).is_ok(), "place {place}: {program}");
         }
