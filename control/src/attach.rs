@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use nautilus_shm::attach::{
     AttachError, Code, ExplainRequest, FDS_MAX, HostAnswer, HostRequest, PACKET_BYTES_MAX, Probed,
-    ReplyHeader, Request, SUPERVISOR_SOCKET, Verb, cache_ids, cache_name, create_request, drain_request,
-    probe_request, remove_request, swap_request,
+    ReplyHeader, Request, SUPERVISOR_SOCKET, Verb, cache_ids, cache_name, create_request,
+    drain_request, probe_request, remove_request, swap_request,
 };
 use nautilus_shm::control_region::ControlReader;
 use nautilus_shm::region::RegionError;
