@@ -91,7 +91,7 @@ make_plan() {
   for unit in "${UNITS[@]}"; do
     entry file 644 root "/usr/lib/systemd/system/$unit" "$payload/systemd/$unit"
   done
-  entry link - root /usr/bin/nautilus ../lib/nautilus/current/bin/nautilus
+  entry link - root /usr/bin/nautilus ../lib/nautilus/current/nautilus
 }
 
 # The manifest's line of one entry: what is needed to check it and to take it away.

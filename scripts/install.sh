@@ -62,7 +62,7 @@ while [ $# -gt 0 ]; do
   shift
 done
 [[ "$keep" =~ ^[0-9]{1,3}$ ]] || usage
-[[ "$version" =~ ^([A-Za-z0-9][A-Za-z0-9.+_-]{0,63})?$ ]] || die "--version $version: letters, digits and .+_- only"
+[[ "$version" =~ ^([a-z0-9][a-z0-9_.-]{0,62})?$ ]] || die "--version $version: [a-z0-9] first, then [a-z0-9_.-], at most 63 in all"
 if [ -n "$root" ]; then
   [ -d "$root" ] || die "--root $root: no such folder"
   root=$(cd "$root" && pwd -P)
@@ -154,8 +154,8 @@ apply_all() { # KIND|... PATTERN: the entries of these kinds whose path matches
 copy_release() {
   local target=$1 partial=$2 program
   rm -rf "$partial"
-  mkdir -m 755 "$partial" "$partial/bin" "$partial/install"
-  for program in "${PROGRAMS[@]}"; do install -m 755 "$from/$program" "$partial/bin/$program"; done
+  mkdir -m 755 "$partial" "$partial/install"
+  for program in "${PROGRAMS[@]}"; do install -m 755 "$from/$program" "$partial/$program"; done
   install -m 755 "$payload/install.sh" "$partial/install/install.sh"
   install -m 644 "$payload"/{lib,install-plan,install-undo}.sh "$partial/install/"
   cp -r --no-preserve=all "$payload/systemd" "$payload/examples" "$partial/install/"
@@ -208,7 +208,7 @@ install_all() {
   done
   text=$("$from/nautilus" --version) || die "$from/nautilus does not run here"
   # Two builds of one version are two releases.
-  [ -n "$version" ] || version=${text##* }+$(
+  [ -n "$version" ] || version=${text##* }-$(
     cd "$from" && cat "${PROGRAMS[@]}" "$payload"/{systemd,examples}/* "$payload"/{install,install-plan,install-undo,lib}.sh \
       "$payload/README.md" | sha256sum | cut -c1-8
   )
@@ -232,7 +232,7 @@ install_all() {
   apply_all folder "^(/usr|/usr/lib|$LIB|$LIB/releases)\$"
   if [ -d "$release" ]; then
     release_is_whole "$release" || die "release $version is there, and is not what its manifest says: move it away"
-    (cd "$from" && for program in "${PROGRAMS[@]}"; do cmp -s "$program" "$release/bin/$program" || exit 1; done) ||
+    (cd "$from" && for program in "${PROGRAMS[@]}"; do cmp -s "$program" "$release/$program" || exit 1; done) ||
       die "release $version is there with other programs: --version gives this one another name"
   else
     $dry_run || rm -rf "$root$LIB/releases"/.*.partial

@@ -140,6 +140,12 @@ check_start() {
     ok "a node in its unit answers"
   else
     failed "the unit does not answer: $(unit_says '^nautilus-supervisor[: ]' | tail -n 6 | tr '\n' '|')"
+    systemctl stop "$UNIT"
+    timeout 20 /usr/lib/nautilus/current/nautilus-supervisor --config /etc/nautilus/nodes/ny4-1.toml \
+      >"$work/bare.log" 2>&1 || true
+    note "outside its unit: $(tail -n 1 "$work/bare.log")"
+    # Whole, for whoever looks at the console: the verifier's word among it.
+    tail -n 60 "$work/bare.log"
     return 1
   fi
   local worker
@@ -198,6 +204,36 @@ kill_worker() { # WHEN
 
 release_of() { readlink "/proc/$1/exe" | grep -oE 'releases/[^/]+' || true; }
 
+# settings FILE: a recording without what the kernel counts.
+settings() {
+  grep -vE '^(netlink/[^/]+/link|proc/(meminfo|cpuinfo|self/status|net/protocols)|.*/free_hugepages)' "$1"
+}
+recorded() { timeout 60 nautilus host record "$work/$1" --pack "$work/$1.txt" >/dev/null && settings "$work/$1.txt" >"$work/$1.settings"; }
+
+# The host doctor by the supervisor, asked by control's user, in the supervisor's own sandbox.
+check_stages() {
+  if ! [ -w /sys/kernel/mm/transparent_hugepage/enabled ]; then
+    note "host stages are not tried: /sys cannot be written here"
+    return
+  fi
+  local as=(setpriv --reuid nautilus-control --regid nautilus-control --clear-groups)
+  recorded untouched
+  # 1: the kernel refused some change, which is said.
+  timeout 60 "${as[@]}" nautilus host init --yes --node "$NODE" >"$work/stages.log" 2>&1 || [ $? -eq 1 ] ||
+    failed "host init by the node: $(tail -n 1 "$work/stages.log")"
+  recorded tuned
+  timeout 60 "${as[@]}" nautilus host fini --node "$NODE" >"$work/unstaged.log" 2>&1 ||
+    failed "host fini by the node: $(grep LEFT "$work/unstaged.log" | head -n 3 | tr '\n' '|')"
+  recorded restored
+  if cmp -s "$work/untouched.settings" "$work/tuned.settings"; then
+    failed "the node changed nothing: $(tail -n 2 "$work/stages.log" | tr '\n' '|')"
+  elif ! cmp -s "$work/untouched.settings" "$work/restored.settings"; then
+    failed "the node left: $(diff "$work/untouched.settings" "$work/restored.settings" | grep '^[<>]' | cut -c1-120 | tr '\n' '|')"
+  else
+    ok "host stages by the node, for nautilus-control: $(tail -n 1 "$work/stages.log"); $(tail -n 1 "$work/unstaged.log")"
+  fi
+}
+
 check_upgrade() {
   local before
   before=$(release_of "$(supervisor)")
@@ -244,6 +280,7 @@ if check_install && check_start; then
   check_watchdog
   kill_supervisor 'first kill'
   kill_worker 'first kill'
+  check_stages
   check_upgrade
   check_uninstall
 fi

@@ -7,6 +7,7 @@
 #   scripts/vm.sh metal      runs scripts/vm-metal.sh inside: install, units, upgrade, host stages, uninstall
 #   scripts/vm.sh --fresh    builds the image anew
 #   scripts/vm.sh --kvm      boots it by KVM; a nested one may hang before the first line
+#   scripts/vm.sh --backports  by the newest kernel of Debian's backports, which keeps every promise, not by 6.1
 #   scripts/vm.sh --here     no virtual machine: the image's systemd in namespaces of this one (scripts/vm-here.sh)
 #   scripts/vm.sh --from DIR takes the programs there; else they are built
 set -euo pipefail
@@ -21,6 +22,7 @@ DISK_MIB=3072
 
 fresh=false
 here=false
+backports=false
 accelerator=tcg,thread=multi
 processor=max
 checks='vm-guest.sh'
@@ -33,8 +35,9 @@ while [ $# -gt 0 ]; do
     # A nested hypervisor may refuse to set what it shows of it.
     --kvm) accelerator=kvm processor=max,arch-capabilities=off ;;
     --here) here=true ;;
+    --backports) backports=true ;;
     --from) from=${2:?} && shift ;;
-    *) die "usage: $0 [--fresh] [--kvm|--here] [--from DIR] [engine|metal]" ;;
+    *) die "usage: $0 [--fresh] [--kvm|--here] [--backports] [--from DIR] [engine|metal]" ;;
   esac
   shift
 done
@@ -57,6 +60,29 @@ if [ ! -e "$vm/tree.complete" ] || [ ! -d "$tree" ]; then
     die "debootstrap failed: $vm/debootstrap.log"
   touch "$vm/tree.complete"
 fi
+
+# The tree's kernel of backports, beside its own.
+add_backports() {
+  local list=$tree/etc/apt/sources.list.d/backports.list status=0
+  say "a kernel of backports"
+  echo 'deb http://deb.debian.org/debian bookworm-backports main' >"$list"
+  cp -L /etc/resolv.conf "$tree/etc/resolv.conf"
+  mount -t proc proc "$tree/proc"
+  chroot "$tree" env DEBIAN_FRONTEND=noninteractive sh -c 'apt-get update -q && apt-get install -q -y \
+    --no-install-recommends -t bookworm-backports linux-image-amd64' >"$vm/backports.log" 2>&1 || status=$?
+  umount "$tree/proc"
+  rm -f "$list"
+  [ "$status" -eq 0 ] || die "no kernel of backports: $vm/backports.log"
+}
+# kernel_of PREFIX: the newest such file of the kernel that is to run.
+kernel_of() {
+  if $backports; then
+    find "$tree/boot" -name "$1-*" ! -name "$1-6.1.*" | sort -V | tail -n 1
+  else
+    find "$tree/boot" -name "$1-6.1.*" | sort -V | tail -n 1
+  fi
+}
+if $backports && [ -z "$(kernel_of vmlinuz)" ]; then add_backports; fi
 
 say "the image"
 rm -rf "$tree/opt/nautilus"
@@ -84,8 +110,8 @@ echo '/dev/vda / ext4 defaults 0 1' >"$tree/etc/fstab"
 rm -f "$vm/disk.ext4"
 mke2fs -q -t ext4 -d "$tree" "$vm/disk.ext4" "${DISK_MIB}M"
 
-kernel=$(find "$tree/boot" -name 'vmlinuz-*' | sort -V | tail -n 1)
-initrd=$(find "$tree/boot" -name 'initrd.img-*' | sort -V | tail -n 1)
+kernel=$(kernel_of vmlinuz)
+initrd=$(kernel_of initrd.img)
 [ -n "$kernel" ] && [ -n "$initrd" ] || die "no kernel in $tree/boot"
 say "booting ${kernel##*/} (console: $vm/console.log)"
 status=0

@@ -2,12 +2,14 @@
 
 use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use nautilus_shm::attach::{
-    AttachError, CacheRequest, Code, ExplainRequest, FDS_MAX, PACKET_BYTES_MAX, Probed,
-    ReplyHeader, Request, SUPERVISOR_SOCKET, Verb, cache_ids, cache_name, create_request,
-    drain_request, kill_switch_request, probe_request, remove_request, swap_request,
+    AttachError, CacheRequest, Code, ExplainRequest, FDS_MAX, HostAnswer, HostRequest,
+    PACKET_BYTES_MAX, Probed, ReplyHeader, Request, SUPERVISOR_SOCKET, Verb, cache_ids, cache_name,
+    create_request, drain_request, kill_switch_request, probe_request, remove_request,
+    swap_request,
 };
 use nautilus_shm::control_region::ControlReader;
 use nautilus_shm::region::RegionError;
@@ -24,6 +26,9 @@ const ANSWER_MS: i64 = 500;
 
 /// The same for a cache that comes or goes: 64 GiB of it take minutes on a slow host.
 const CHANGE_MS: i64 = 300_000;
+
+/// Longest text of a plan that is shown.
+const HOST_TEXT_BYTES_MAX: usize = 1 << 20;
 
 /// A node's regions, mapped read-only.
 #[derive(Debug)]
@@ -155,6 +160,25 @@ pub fn connect_cache(run_dir: &Path, id: &str) -> Result<OwnedFd, ReachError> {
 /// Has the node turn its kill switch on, or off, and says what it said.
 pub fn turn_kill_switch(run_dir: &Path, on: bool, reason: &str) -> Result<String, ReachError> {
     tell(run_dir, &kill_switch_request(on, reason), ANSWER_MS)
+}
+
+/// Has the node's supervisor show, carry out or undo stages of the host doctor, and says how many there were and
+/// what it said.
+pub fn change_host(
+    run_dir: &Path,
+    request: &HostRequest,
+) -> Result<(HostAnswer, String), ReachError> {
+    let path = run_dir.join(SUPERVISOR_SOCKET);
+    let (header, payload, fds) = ask(&path, &request.encode(), CHANGE_MS)?;
+    let answer = HostAnswer::decode(&payload)
+        .map_err(|source| ReachError::Reply { path: path.clone(), source })?;
+    let Ok([memory]) = <[OwnedFd; 1]>::try_from(fds) else {
+        return Err(ReachError::Descriptors { path, said: header.fds as usize, found: 0 });
+    };
+    // What cannot be read is not shown; what was done is known by the numbers.
+    let mut bytes = vec![0; HOST_TEXT_BYTES_MAX];
+    let length = std::fs::File::from(memory).read_at(&mut bytes, 0).unwrap_or(0);
+    Ok((answer, text(&bytes[..length])))
 }
 
 /// Has a parked node serve, and says what it said when it does. A node that serves is fine.

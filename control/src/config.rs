@@ -359,4 +359,14 @@ mod tests {
             assert!(parse(&tls).unwrap().check_listen(path).is_ok());
         }
     }
+
+    #[test]
+    fn the_examples_that_are_installed_are_read() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/examples");
+        for name in ["control.toml", "control-tls.toml"] {
+            let config = Config::load(&folder.join(name)).unwrap();
+            config.check_listen(Path::new(name)).unwrap();
+            assert_eq!(config.nodes[0].tier, Tier::Ultra, "{name}");
+        }
+    }
 }

@@ -6,7 +6,6 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use nautilus_control::config::Tier;
 use nautilus_control::host::apply::{self, Point};
 use nautilus_control::host::facts::Choice;
 use nautilus_control::host::machine::Machine;
@@ -16,6 +15,7 @@ use nautilus_control::host::report::Report;
 use nautilus_control::host::state::{State, StateError};
 use nautilus_control::host::survey::Survey;
 use nautilus_control::host::table;
+use nautilus_control::host::tier::Tier;
 use serde_json::Value;
 use tempfile::TempDir;
 

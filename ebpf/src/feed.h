@@ -72,7 +72,11 @@ __noinline int feed_sum_right(struct xdp_md *ctx, __u32 transport, __u32 bytes, 
 	__u32 zero = 0;
 	struct feed_scratch *scratch = bpf_map_lookup_elem(&feed_scratches, &zero);
 
-	if (!scratch || bytes < sizeof(struct udphdr) || bytes > FEED_DATAGRAM_BYTES_MAX ||
+	if (!scratch || bytes < sizeof(struct udphdr))
+		return false;
+	/* Else both bounds become one comparison, which verifiers of 6.1 and 6.12 do not follow. */
+	barrier_var(bytes);
+	if (bytes > FEED_DATAGRAM_BYTES_MAX ||
 	    bpf_xdp_load_bytes(ctx, transport, scratch->datagram, bytes))
 		return false;
 	__u64 *behind = (void *)scratch->datagram + bytes;

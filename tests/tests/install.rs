@@ -17,7 +17,7 @@ fn a_second_run_changes_nothing_and_a_dry_one_never_does() {
     stage.run(&[]).unwrap();
     let installed = stage.tree();
     for path in [
-        "/usr/lib/nautilus/current/bin/nautilus-supervisor",
+        "/usr/lib/nautilus/current/nautilus-supervisor",
         "/usr/lib/systemd/system/nautilus-supervisor@.service",
         "/etc/nautilus/control.toml",
         "/usr/bin/nautilus",
@@ -35,7 +35,7 @@ fn verify_names_whatever_is_not_as_it_was_installed() {
     assert!(stage.run(&["verify"]).unwrap_err().contains("nothing is installed"));
     stage.run(&[]).unwrap();
     let unit = "/usr/lib/systemd/system/nautilus-control.service";
-    let program = "/usr/lib/nautilus/current/bin/nautilus-front";
+    let program = "/usr/lib/nautilus/current/nautilus-front";
     stage.append(unit, "# mine\n");
     stage.append(program, "# mine\n");
     std::fs::remove_file(stage.path("/usr/bin/nautilus")).unwrap();
@@ -106,7 +106,7 @@ fn what_cannot_be_installed_is_refused_with_the_reason() {
     let stage = Stage::new();
     for (arguments, reason) in [
         (&["--root", "/no/such/folder"][..], "no such folder"),
-        (&["--version", "../x"][..], "letters, digits"),
+        (&["--version", "../x"][..], "[a-z0-9] first"),
         (&["--from", "/usr/lib"][..], "there is no such program"),
         (&["--keep", "many"][..], "usage:"),
         (&["--verbose"][..], "usage:"),
@@ -218,4 +218,89 @@ fn a_first_installation_and_an_uninstall_that_die_are_finished_by_the_next() {
             stage.tree().into_iter().filter(|line| !line.starts_with("dir")).collect();
         assert!(left.is_empty(), "uninstall, place {place}: {left:?}");
     }
+}
+
+/// Worst exposure by `systemd-analyze security`, of 10. Lower is better; more means that a line of the sandbox
+/// went.
+const EXPOSURE_MAX: [(&str, f64); 2] =
+    [("nautilus-control.service", 1.5), ("nautilus-supervisor@ny4-1.service", 3.8)];
+
+#[test]
+fn the_units_are_clean_and_closed() {
+    let units = Path::new("/usr/lib/systemd/system/sysinit.target");
+    let has_analyze =
+        std::process::Command::new("systemd-analyze").arg("--version").output().is_ok();
+    if !units.is_file() || !has_analyze {
+        println!("SKIPPED units: systemd-analyze and systemd's own units are not installed");
+        return;
+    }
+    let stage = Stage::new();
+    stage.run(&[]).unwrap();
+    stage.copy_units(units.parent().unwrap());
+    let root = format!("--root={}", stage.path("").display());
+    let analyze = |arguments: &[&str]| {
+        let mut command = std::process::Command::new("systemd-analyze");
+        let output = command.args(arguments).arg(&root).output().unwrap();
+        String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
+    };
+    for (unit, most) in EXPOSURE_MAX {
+        assert_eq!(analyze(&["verify", unit]), "", "{unit}");
+        let table = analyze(&["security", "--offline=true", unit]);
+        let level = table.lines().find_map(|line| line.split("exposure level for ").nth(1));
+        let level =
+            level.and_then(|rest| rest.split(": ").nth(1)).unwrap_or_else(|| panic!("{table}"));
+        let level: f64 = level.split(' ').next().unwrap().parse().unwrap();
+        println!("{unit}: exposure {level} of 10");
+        assert!(level <= most, "{unit}: {level} > {most}");
+    }
+    // A key that nobody reads is seen.
+    stage.append("/usr/lib/systemd/system/nautilus-control.service", "[Service]\nPrivatTmp=yes\n");
+    assert!(analyze(&["verify", "nautilus-control.service"]).contains("Unknown key"));
+}
+
+/// Every key of every example is read by the program it is for.
+#[test]
+fn every_key_of_the_examples_is_known() {
+    let programs = std::env::current_exe().unwrap();
+    let programs = programs.parent().and_then(Path::parent).unwrap();
+    let supervisor = programs.join("nautilus-supervisor");
+    if !supervisor.is_file() {
+        println!("SKIPPED examples: {} is not built", supervisor.display());
+        return;
+    }
+    let examples = nautilus_tests::repository::root().join("scripts/examples");
+    let check = |text: &str| {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), text).unwrap();
+        let mut command = std::process::Command::new(&supervisor);
+        command.args(["--check", "--elsewhere", "--config"]).arg(file.path());
+        stage::outcome(&mut command)
+    };
+    for name in ["node-e810.toml", "node-connectx6.toml"] {
+        let text = std::fs::read_to_string(examples.join(name)).unwrap();
+        let said = check(&text).unwrap();
+        for word in ["its host must have interface[0].name", "worker.user: a user nautilus", "fine"]
+        {
+            assert!(said.contains(word), "{name}: {said}");
+        }
+        // Each key, misspelt, is refused by name: none is there for nothing.
+        let lines: Vec<&str> = text.lines().collect();
+        let mut keys = 0;
+        for (index, line) in lines.iter().enumerate() {
+            let Some((key, _)) = line.split_once(" = ").filter(|(key, _)| is_key(key)) else {
+                continue;
+            };
+            let mut wrong = lines.clone();
+            let misspelt = line.replacen(key, &format!("{key}_"), 1);
+            wrong[index] = &misspelt;
+            let error = check(&wrong.join("\n")).unwrap_err();
+            assert!(error.contains(&format!("{key}_")), "{name}:{}: {error}", index + 1);
+            keys += 1;
+        }
+        assert!(keys > 30, "{name}: {keys} keys");
+    }
+}
+
+fn is_key(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_' || byte.is_ascii_digit())
 }

@@ -14,24 +14,22 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::apply::{self, Result as Applied};
+use super::by_node;
 use super::facts::Choice;
 use super::knob::Stage;
 use super::machine::Machine;
 use super::plan::Plan;
 use super::recording;
 use super::report::Report;
-use super::state::{DEFAULT_STATE, State, StateError};
+use super::state::{BOOT_ID, DEFAULT_STATE, State, StateError};
 use super::survey::Survey;
 use super::table;
+use super::tier::Tier;
 use super::value::core_list;
-use crate::config::Tier;
 
-const LOST: u8 = 1;
-const USAGE: u8 = 2;
-const CANNOT: u8 = 3;
-
-/// Where the id of a boot is read.
-const BOOT_ID: &str = "proc/sys/kernel/random/boot_id";
+pub(super) const LOST: u8 = 1;
+pub(super) const USAGE: u8 = 2;
+pub(super) const CANNOT: u8 = 3;
 
 /// Looks at this host, and changes it so that it can be undone
 #[derive(Debug, Subcommand)]
@@ -122,6 +120,9 @@ pub struct Undo {
     /// Overwrites what another program changed since
     #[arg(long)]
     force: bool,
+    /// Has the supervisor of this run directory do it, for the interfaces and cores of its node, and without root
+    #[arg(long, value_name = "RUN_DIR", conflicts_with_all = ["root", "interfaces", "cores", "state"])]
+    node: Option<PathBuf>,
 }
 
 /// A tier as an argument.
@@ -149,7 +150,7 @@ impl TierName {
 }
 
 /// Why a command ended early: exit code and words.
-type Failure = (u8, String);
+pub(super) type Failure = (u8, String);
 
 impl Target {
     fn open(&self) -> Result<(Machine, Choice), Failure> {
@@ -167,8 +168,7 @@ impl Target {
         Ok((machine, Choice { interfaces: self.interfaces.clone(), workers }))
     }
 
-    /// The state file, opened for this machine. One of an earlier boot is begun anew: what it would
-    /// undo went with that boot.
+    /// The state file, opened for this machine.
     fn state(&self, machine: &Machine, undo: &Undo) -> Result<State, Failure> {
         let path = match (&undo.state, &self.root) {
             (Some(path), _) => path.as_path(),
@@ -181,15 +181,12 @@ impl Target {
                 root.canonicalize().unwrap_or_else(|_| root.clone()).display().to_string()
             }
         };
-        let boot_id = machine.text(BOOT_ID).unwrap_or_default();
         let cannot = |error: StateError| (CANNOT, error.to_string());
-        let state = State::open(path, &root, &boot_id).map_err(cannot)?;
-        if state.is_of_boot(&boot_id) {
-            return Ok(state);
+        let (state, is_anew) = State::of_machine(machine, path, &root).map_err(cannot)?;
+        if is_anew {
+            eprintln!("nautilus: {}: of an earlier boot, whose settings have gone", path.display());
         }
-        eprintln!("nautilus: {}: of an earlier boot, whose settings have gone", path.display());
-        state.remove().map_err(cannot)?;
-        State::open(path, &root, &boot_id).map_err(cannot)
+        Ok(state)
     }
 }
 
@@ -199,22 +196,39 @@ impl HostCommand {
         let done = match self {
             Self::Check { target, tier, all, json } => check(target, tier.tier(), *all, *json),
             Self::Init { target, tier, undo, stages, dry_run, yes } => {
+                if let Some(node) = &undo.node {
+                    return ended(by_node::init(
+                        node,
+                        tier.tier(),
+                        stages,
+                        undo.force,
+                        *dry_run,
+                        *yes,
+                    ));
+                }
                 let plan = plan(target, tier.tier(), stages);
                 plan.and_then(|(machine, plan)| init(target, &machine, &plan, undo, *dry_run, *yes))
             }
-            Self::Fini { target, undo } => fini(target, undo),
+            Self::Fini { target, undo } => match &undo.node {
+                Some(node) => by_node::fini(node, undo.force),
+                None => fini(target, undo),
+            },
             Self::Record { folder, target, pack } => record(folder, target, pack.as_deref()),
             Self::Explain { knob } => explain(knob.as_deref()),
         };
-        done.unwrap_or_else(|(code, why)| {
-            eprintln!("nautilus: {why}");
-            ExitCode::from(code)
-        })
+        ended(done)
     }
 }
 
+fn ended(done: Result<ExitCode, Failure>) -> ExitCode {
+    done.unwrap_or_else(|(code, why)| {
+        eprintln!("nautilus: {why}");
+        ExitCode::from(code)
+    })
+}
+
 /// Writes to stdout; that nobody reads it is no error.
-fn print(text: &str) {
+pub(super) fn print(text: &str) {
     let mut out = std::io::stdout().lock();
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }
@@ -268,7 +282,7 @@ fn init(
     Ok(told(&results, "changed"))
 }
 
-fn confirmed(count: usize) -> Result<bool, Failure> {
+pub(super) fn confirmed(count: usize) -> Result<bool, Failure> {
     let stdin = std::io::stdin();
     if !stdin.is_terminal() {
         return Err((USAGE, "nobody to ask: add --yes; nothing was changed".into()));
@@ -291,13 +305,7 @@ fn fini(target: &Target, undo: &Undo) -> Result<ExitCode, Failure> {
 }
 
 fn told(results: &[Applied], done: &str) -> ExitCode {
-    let mut text = String::new();
-    for result in results {
-        let front = if result.done { done } else { "LEFT" };
-        text += &format!("{front:<10} {:<34} {}\n", result.name, result.what);
-    }
-    let left = results.iter().filter(|result| !result.done).count();
-    text += &format!("{} {done}, {left} left\n", results.len() - left);
+    let (text, left) = apply::told(results, done);
     print(&text);
     if left == 0 { ExitCode::SUCCESS } else { ExitCode::from(LOST) }
 }

@@ -1,28 +1,13 @@
-//! The host doctor: what a host can keep of the promises, what is lost where it cannot, and the
-//! changes that would mend it, each of which can be undone byte for byte. `README.md` beside this
-//! file is the map.
-//!
-//! ```text
-//!   table/ (knobs) --.
-//!   Machine ---------+--> Survey --> judge --> Report        nautilus host check
-//!   (running, or     |                 '-----> Plan --.
-//!    recorded)       '<-- apply <-- State file <------+      nautilus host init, fini
-//! ```
+//! The host doctor's command: what a host can keep of the promises, what is lost where it cannot, and the
+//! changes that would mend it. What knobs are, and how they are read, changed and undone, is `nautilus-host`,
+//! which the supervisor uses too. `README.md` beside this file is the map.
 
-pub mod address;
-pub mod apply;
+mod by_node;
 pub mod command;
-pub mod facts;
-pub mod judge;
-pub mod knob;
-pub mod machine;
-pub mod netlink;
-pub mod plan;
-pub mod promises;
-pub mod reading;
 pub mod recording;
 pub mod report;
-pub mod state;
-pub mod survey;
-pub mod table;
-pub mod value;
+
+pub use nautilus_host::{
+    address, apply, facts, judge, knob, machine, netlink, plan, promises, reading, state, survey,
+    table, tier, value,
+};

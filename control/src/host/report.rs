@@ -9,8 +9,8 @@ use super::promises::{Finding, Level};
 use super::reading::Reading;
 use super::survey::{Outcome, Survey};
 use super::table::change_text;
+use super::tier::Tier;
 use super::value::{core_list_text, shortened, text};
-use crate::config::Tier;
 
 /// Values shown of one knob in the table, and places of each.
 const VALUES_SHOWN: usize = 3;

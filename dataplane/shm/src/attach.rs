@@ -29,6 +29,7 @@
 //! | probe  | root, own, `control.user`       | a [`Probed`]                | none                                      |
 //! | connect | root, own, `control.user`      | its [`CacheName`]           | a connection to the front, for that cache |
 //! | halt, release | root, own, `control.user` | UTF-8 text for an operator | none                                      |
+//! | host-apply, host-restore | as `remove`   | a [`HostAnswer`]            | its text                                  |
 //!
 //! A refusal's payload may be UTF-8 text that says why. A request of `create` carries the section of the
 //! cache behind its first eight bytes, as in a node file and at most [`SECTION_BYTES_MAX`]; `remove` carries a
@@ -44,6 +45,7 @@
 
 mod cache;
 mod explain;
+mod host;
 mod node;
 
 pub use crate::kill_switch::REASON_BYTES_MAX;
@@ -51,6 +53,9 @@ pub use cache::{
     Ask, CACHE_REQUEST_BYTES, CacheRequest, create_request, kill_switch_request, remove_request,
 };
 pub use explain::{EXPLAIN_FRAME_BYTES_MAX, EXPLAIN_FRAME_BYTES_MIN, ExplainRequest};
+pub use host::{
+    HOST_ANSWER_BYTES, HOST_REQUEST_BYTES, HOST_STAGES, HOST_TIERS, HostAnswer, HostRequest,
+};
 pub use node::{
     DRAIN_MS_MAX, HOST_RELEASE, PROBE_MS_MAX, PROBED_BYTES, Probed, drain_request, probe_request,
     swap_request,
@@ -134,6 +139,10 @@ pub enum Verb {
     Halt = 20,
     /// Turns it off again.
     Release = 21,
+    /// Shows, or carries out, what stages of the host doctor would change for a tier.
+    HostApply = 24,
+    /// Undoes what [`Self::HostApply`] changed.
+    HostRestore = 25,
 }
 
 impl Verb {
@@ -156,6 +165,8 @@ impl Verb {
             14 => Some(Self::Connect),
             20 => Some(Self::Halt),
             21 => Some(Self::Release),
+            24 => Some(Self::HostApply),
+            25 => Some(Self::HostRestore),
             _ => None,
         }
     }
@@ -225,6 +236,9 @@ pub enum AttachError {
     /// A verb this version does not have.
     #[error("unknown verb {0}")]
     Verb(u8),
+    /// A number that is in no list, or beyond its bounds.
+    #[error("a value that there is not")]
+    Value,
     /// Text that is not UTF-8.
     #[error("text that is not UTF-8")]
     Text,

@@ -129,6 +129,7 @@ pub(super) fn check(config: &NodeConfig) -> Result<(), Problem> {
     check_services(config)?;
     check_front(&config.front)?;
     super::capture::check(config)?;
+    super::host::check(config)?;
     if config.control.user.is_empty() {
         return refuse("control.user", "is empty; write a user name or uid");
     }

@@ -400,6 +400,7 @@ mod tests {
                 "[port]",
                 &["kind", "frames", "chunk_bytes", "huge_pages", "zero_copy", "rx_checksum"],
             ),
+            ("[host]", &["stages", "state", "root"]),
             ("[[interface]]", &["name", "queues", "addresses"]),
             ("[access]", &["sources"]),
             (

@@ -15,6 +15,7 @@ mod check;
 mod distribution;
 mod elsewhere;
 mod feed;
+mod host;
 mod in_place;
 mod load;
 mod one_or_many;
@@ -29,6 +30,7 @@ pub use check::{FEED_LINES_MAX, FEEDS_MAX, READERS_MAX, VALUE_BYTES_MAX, check_o
 pub use distribution::{Entitled, FeedDistribution, Slow};
 pub use elsewhere::wants_of_its_host;
 pub use feed::{Feed, FeedLine, FeedRecovery, FeedSnapshot, FeedStart};
+pub use host::HostSettings;
 pub use in_place::change_in_place;
 pub use load::{ConfigError, load, parse, place_of};
 pub(crate) use load::{misread, refused};

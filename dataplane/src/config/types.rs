@@ -9,6 +9,7 @@ use super::Auto;
 use super::access::{Access, CacheSource};
 use super::capture::Capture;
 use super::feed::Feed;
+use super::host::HostSettings;
 use super::one_or_many::one_or_many;
 
 /// One node file.
@@ -41,6 +42,8 @@ pub struct NodeConfig {
     pub capture: Option<Capture>,
     /// The control process that may attach.
     pub control: Control,
+    /// What it may have changed on the host.
+    pub host: HostSettings,
 }
 
 /// `[node]`

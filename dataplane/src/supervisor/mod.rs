@@ -18,6 +18,7 @@ pub mod front_resources;
 pub mod handover;
 pub mod hang;
 pub mod host;
+pub mod host_changes;
 pub mod inspect;
 pub mod interfaces;
 pub mod journal;

@@ -25,6 +25,7 @@ use super::explain::Explains;
 use super::fill::fill;
 use super::front::Front;
 use super::host::{HostError, facts};
+use super::host_changes::HostChanges;
 use super::inspect::Refusal;
 use super::interfaces::Interfaces;
 use super::journal::{Event, milliseconds, publish, say};
@@ -128,6 +129,7 @@ pub struct Node {
     signals: SignalFd,
     neighbours: Neighbours,
     cache_changes: CacheChanges,
+    host_changes: HostChanges,
     copied_ns: u64,
     started_ns: u64,
     /// Its node file.
@@ -177,6 +179,7 @@ impl Node {
                 self.keep_capture();
                 self.change_caches();
             }
+            self.keep_host_changes();
             self.keep_life();
             self.keep_swap();
             self.keep_probing();

@@ -148,6 +148,13 @@ impl Stage {
         std::fs::read_to_string(&count).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0)
     }
 
+    /// Puts the units of systemd itself beside those that were installed.
+    pub fn copy_units(&self, units: &Path) {
+        let mut copy = Command::new("cp");
+        copy.args(["-r", "--no-clobber"]).arg(units).arg(self.path("/usr/lib/systemd"));
+        outcome(&mut copy).unwrap();
+    }
+
     /// Where `current` leads.
     pub fn current(&self) -> String {
         let link = std::fs::read_link(self.path("/usr/lib/nautilus/current")).unwrap();
@@ -166,7 +173,7 @@ impl Stage {
             let program = text.lines().find_map(|line| line.strip_prefix("ExecStart=")).unwrap();
             let program = program.split(' ').next().unwrap();
             let run = self
-                .path("/usr/lib/nautilus/current/bin")
+                .path("/usr/lib/nautilus/current")
                 .join(Path::new(program).file_name().unwrap());
             assert!(outcome(&mut Command::new(run)).is_ok(), "place {place}: {program}");
         }

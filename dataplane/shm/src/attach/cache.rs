@@ -1,8 +1,8 @@
 //! The requests for one cache, and telling the requests apart.
 
 use super::{
-    AttachError, CACHE_NAME_BYTES, CacheName, ExplainRequest, REASON_BYTES_MAX, REQUEST_BYTES,
-    Request, SECTION_BYTES_MAX, Verb, check, node::name_in, word,
+    AttachError, CACHE_NAME_BYTES, CacheName, ExplainRequest, HostRequest, REASON_BYTES_MAX,
+    REQUEST_BYTES, Request, SECTION_BYTES_MAX, Verb, check, node::name_in, word,
 };
 
 /// Bytes of a [`CacheRequest`].
@@ -80,6 +80,8 @@ pub enum Ask<'a> {
     Halt(&'a str),
     /// [`Verb::Release`] for this reason.
     Release(&'a str),
+    /// [`Verb::HostApply`] or [`Verb::HostRestore`].
+    Host(HostRequest),
 }
 
 impl<'a> Ask<'a> {
@@ -104,6 +106,9 @@ impl<'a> Ask<'a> {
             (Some(Verb::Resume), _) if rest.is_empty() => Ok(Self::Resume),
             (Some(Verb::Drain), _) if rest.len() == 4 => Ok(Self::Drain(word(rest, 0))),
             (Some(Verb::Probe), _) if rest.len() == 4 => Ok(Self::Probe(word(rest, 0))),
+            (Some(verb @ (Verb::HostApply | Verb::HostRestore)), _) => {
+                HostRequest::decode_rest(verb, rest).map(Self::Host)
+            }
             (Some(Verb::Swap), Ok(_)) => name_in(rest).map(Self::Swap),
             (Some(Verb::Connect), Ok(name)) => Ok(Self::Connect(name)),
             (Some(Verb::Create), _) if (1..=SECTION_BYTES_MAX).contains(&rest.len()) => {

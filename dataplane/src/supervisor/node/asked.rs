@@ -43,6 +43,7 @@ impl Node {
         let (caches, changes) = (resources.caches.as_slice(), &mut self.cache_changes);
         let (explains, workers) = (&mut self.explains, &self.workers);
         let run_dir = self.run_dir.path();
+        let host_changes = &mut self.host_changes;
         let (phase, swaps) = (self.life.phase(), !self.swap.is_idle());
         let drains = resources.control.supervisor().life().drain_until_ns() > 0;
         let mut of_node: Option<(OfNode, OwnedFd)> = None;
@@ -64,6 +65,7 @@ impl Node {
                 Ask::Park => later(OfNode::Park),
                 Ask::Drain(within_ms) => later(OfNode::Drain(*within_ms)),
                 Ask::Resume => later(OfNode::Resume),
+                Ask::Host(request) => host_changes.ask(request, resolved, peer),
                 Ask::Swap(release) => later(OfNode::Swap((*release).into())),
                 Ask::Probe(period_ms) => later(OfNode::Probe(*period_ms)),
                 Ask::Explain(_) | Ask::Create(_) | Ask::Remove(_)
@@ -112,6 +114,13 @@ impl Node {
                 self.publish(&Event::new(EventKind::Refused, (uid.into(), 0), text));
             }
             Outcome::Told | Outcome::Closed => {}
+        }
+    }
+
+    /// Answers what was changed on the host.
+    pub(super) fn keep_host_changes(&mut self) {
+        if let Some(text) = self.host_changes.keep(&self.readers) {
+            self.publish(&Event::new(EventKind::Notice, (0, 0), text));
         }
     }
 

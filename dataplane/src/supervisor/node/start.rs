@@ -25,6 +25,7 @@ use crate::supervisor::explain::Explains;
 use crate::supervisor::fill::fill;
 use crate::supervisor::front::Front;
 use crate::supervisor::host::{Host, allowed_cores, settle};
+use crate::supervisor::host_changes::HostChanges;
 use crate::supervisor::interfaces::Interfaces;
 use crate::supervisor::journal::{Event, say};
 use crate::supervisor::kill_switch;
@@ -159,6 +160,7 @@ impl Node {
             signals,
             neighbours: Neighbours::default(),
             cache_changes: CacheChanges::default(),
+            host_changes: HostChanges::default(),
             copied_ns: 0,
             started_ns,
             path: path.to_owned(),

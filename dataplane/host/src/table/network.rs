@@ -1,6 +1,6 @@
 //! The kernel's network stack: busy polling, sysctls.
 
-use crate::host::knob::*;
+use crate::knob::*;
 
 /// The knobs.
 pub const KNOBS: &[Knob] = &[

@@ -178,8 +178,8 @@ fn cores_judged(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host::address::Address;
-    use crate::host::table;
+    use crate::address::Address;
+    use crate::table;
 
     fn reading(name: &str, raw: &str, companion: Option<&str>) -> Reading {
         Reading {

@@ -1,6 +1,6 @@
 //! Cores: who runs where, and which interrupts come.
 
-use crate::host::knob::*;
+use crate::knob::*;
 
 /// The knobs.
 pub const KNOBS: &[Knob] = &[

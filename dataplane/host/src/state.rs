@@ -20,10 +20,13 @@ use serde::{Deserialize, Serialize};
 
 use super::address::Address;
 use super::knob::Kind;
+use super::machine::Machine;
 use super::plan::Step;
 
 /// Where the state of the running machine lies unless said otherwise.
 pub const DEFAULT_STATE: &str = "/var/lib/nautilus/host.state";
+/// Where the id of a boot is read.
+pub const BOOT_ID: &str = "proc/sys/kernel/random/boot_id";
 /// Version of the records.
 const VERSION: u32 = 1;
 /// Longest file believed: some thousand changes of some hundred bytes.
@@ -122,6 +125,22 @@ pub struct State {
 }
 
 impl State {
+    /// Opens the file for a machine, whose root is named so. One of an earlier boot is begun anew, and true is
+    /// returned with it: what it would undo went with that boot.
+    pub fn of_machine(
+        machine: &Machine,
+        path: &Path,
+        root: &str,
+    ) -> Result<(Self, bool), StateError> {
+        let boot_id = machine.text(BOOT_ID).unwrap_or_default();
+        let state = Self::open(path, root, &boot_id)?;
+        if state.is_of_boot(&boot_id) {
+            return Ok((state, false));
+        }
+        state.remove()?;
+        Ok((Self::open(path, root, &boot_id)?, true))
+    }
+
     /// Opens the file, or makes it. `boot_id` is the machine's; a file of an earlier boot is
     /// returned with [`Self::is_of_this_boot`] false.
     pub fn open(path: &Path, root: &str, boot_id: &str) -> Result<Self, StateError> {

@@ -1,5 +1,7 @@
 //! What `init` would change: pure, shown before anything is done.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
+
 use super::address::Address;
 use super::judge::{Judgement, judge};
 use super::knob::{Change, Kind, Stage, Want, name_of};
@@ -7,7 +9,7 @@ use super::machine::Machine;
 use super::survey::Survey;
 use super::table::{change_text, knob};
 use super::value::{core_list_text, text, token};
-use crate::config::Tier;
+use crate::tier::Tier;
 
 /// One change.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -97,6 +99,16 @@ impl Plan {
             }
         }
         plan
+    }
+
+    /// A number that another plan does not have: who was shown this one can name it. Of this program's own,
+    /// and never 0.
+    pub fn digest(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        for step in &self.steps {
+            (step.address.to_string(), &step.old, &step.new, &step.restore).hash(&mut hasher);
+        }
+        hasher.finish().max(1)
     }
 
     /// Drops what is of no such stage.

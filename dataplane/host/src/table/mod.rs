@@ -113,7 +113,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::host::knob::{Companion, Stage};
+    use crate::knob::{Companion, Stage};
 
     #[test]
     fn every_entry_is_complete() {

@@ -32,6 +32,18 @@ pub struct Result {
     pub what: String,
 }
 
+/// Results for people, a line each, and how many were not done; `done` is the word for those that were.
+pub fn told(results: &[Result], done: &str) -> (String, usize) {
+    let mut text = String::new();
+    for result in results {
+        let front = if result.done { done } else { "LEFT" };
+        text += &format!("{front:<10} {:<34} {}\n", result.name, result.what);
+    }
+    let left = results.iter().filter(|result| !result.done).count();
+    text += &format!("{} {done}, {left} left\n", results.len() - left);
+    (text, left)
+}
+
 fn quoted(bytes: &[u8]) -> String {
     format!("{:?}", text(bytes).unwrap_or_else(|_| "unreadable".into()))
 }

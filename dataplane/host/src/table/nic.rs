@@ -1,6 +1,6 @@
 //! Interfaces: channels, rings, coalescing, offloads, flow rules.
 
-use crate::host::knob::*;
+use crate::knob::*;
 
 /// The knobs.
 pub const KNOBS: &[Knob] = &[

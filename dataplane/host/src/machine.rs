@@ -231,7 +231,16 @@ impl Machine {
         }
         let file = self.root.join(answer_file(nic, group));
         let text = netlink::to_text(&Ok(simulate(&old)?));
-        std::fs::write(&file, text).map_err(|error| in_words(&answer_file(nic, group), &error))
+        self.replace(&file, text.as_bytes())
+            .map_err(|error| in_words(&answer_file(nic, group), &error))
+    }
+
+    /// Whole or not at all, as the kernel does it: whoever is killed leaves no file of a recorded tree half
+    /// written. The new one is made beside the tree.
+    fn replace(&self, file: &Path, bytes: &[u8]) -> std::io::Result<()> {
+        let beside = self.root.with_extension("writing");
+        std::fs::write(&beside, bytes)?;
+        std::fs::rename(&beside, file)
     }
 
     fn write_file(&self, path: &str, kind: Kind, token: &str) -> Result<(), String> {
@@ -248,7 +257,7 @@ impl Machine {
             })
         } else {
             std::fs::read(&full)
-                .and_then(|old| std::fs::write(&full, value::after_write(kind, &old, token)))
+                .and_then(|old| self.replace(&full, &value::after_write(kind, &old, token)))
         };
         written.map_err(|error| in_words(path, &error))
     }

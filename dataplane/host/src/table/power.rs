@@ -1,6 +1,6 @@
 //! Power and time: idle states, frequency, clock.
 
-use crate::host::knob::*;
+use crate::knob::*;
 
 /// The knobs.
 pub const KNOBS: &[Knob] = &[

@@ -11,7 +11,7 @@ use nix::sys::time::TimeVal;
 
 use super::NetlinkError;
 use super::codec::{Writer, attribute, messages, u32_at};
-use crate::host::knob::Group;
+use crate::knob::Group;
 
 /// `NLM_F_REQUEST`, `NLM_F_ACK`.
 const REQUEST: u16 = 1;
@@ -182,7 +182,7 @@ mod tests {
         assert!(matches!(gone, NetlinkError::Refused(_)), "{gone}");
         if netlink.family.is_some() {
             let features = netlink.get("lo", Group::Features).unwrap();
-            assert!(crate::host::netlink::features::feature(&features, "rx-gro").is_ok());
+            assert!(crate::netlink::features::feature(&features, "rx-gro").is_ok());
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Memory: huge pages, transparent ones, nodes, reclaim.
 
-use crate::host::knob::*;
+use crate::knob::*;
 
 /// The knobs.
 pub const KNOBS: &[Knob] = &[

@@ -2,13 +2,15 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::Tier;
+use crate::tier::Tier;
 
 /// Tiers in the order of [`Knob::wanted`].
 pub const TIERS: [Tier; 4] = [Tier::Ultra, Tier::High, Tier::Standard, Tier::Lab];
 
 /// A group of knobs, in the order in which `init` changes them; `fini` goes the other way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, clap::ValueEnum)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, clap::ValueEnum,
+)]
 #[serde(rename_all = "snake_case")]
 #[value(rename_all = "snake_case")]
 pub enum Stage {
@@ -42,6 +44,40 @@ pub enum Stage {
     Numa,
     /// Settings of kernel and network stack.
     Sysctl,
+}
+
+/// Every stage, in order.
+pub const STAGES: [Stage; 15] = [
+    Stage::HugePages,
+    Stage::Isolation,
+    Stage::Channels,
+    Stage::Rings,
+    Stage::Coalescing,
+    Stage::Offloads,
+    Stage::FlowRules,
+    Stage::BusyPoll,
+    Stage::IrqAffinity,
+    Stage::CStates,
+    Stage::Frequency,
+    Stage::Clock,
+    Stage::Thp,
+    Stage::Numa,
+    Stage::Sysctl,
+];
+
+impl Stage {
+    /// These stages as one number, a bit for each in the order of [`STAGES`].
+    pub fn bits(stages: &[Self]) -> u32 {
+        let bit =
+            |stage: &Self| STAGES.iter().position(|known| known == stage).map_or(0, |at| 1 << at);
+        stages.iter().fold(0, |bits, stage| bits | bit(stage))
+    }
+
+    /// The stages of such a number; bits beyond the last one name nothing.
+    pub fn of_bits(bits: u32) -> Vec<Self> {
+        let named = STAGES.iter().enumerate().filter(|(at, _)| bits >> at & 1 == 1);
+        named.map(|(_, stage)| *stage).collect()
+    }
 }
 
 /// Where a knob is read. `{core}` stands for each worker core, `{state}` for each idle state,
@@ -244,5 +280,22 @@ pub fn name_of(value: &impl Serialize) -> String {
     match serde_json::to_value(value) {
         Ok(serde_json::Value::String(name)) => name,
         _ => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stages_are_bits_in_their_order_and_there_is_none_beside_them() {
+        let all = <Stage as clap::ValueEnum>::value_variants();
+        assert_eq!(all, STAGES);
+        assert_eq!(Stage::of_bits(u32::MAX), STAGES);
+        for (at, stage) in STAGES.iter().enumerate() {
+            assert_eq!(Stage::bits(&[*stage]), 1 << at);
+            assert_eq!(Stage::of_bits(1 << at), [*stage]);
+        }
+        assert_eq!(Stage::of_bits(1 << STAGES.len()), []);
     }
 }

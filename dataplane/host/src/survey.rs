@@ -9,7 +9,7 @@ use super::machine::Machine;
 use super::promises::{self, Finding};
 use super::reading::{self, Reading};
 use super::table;
-use crate::config::Tier;
+use crate::tier::Tier;
 
 /// What was read.
 #[derive(Debug)]
