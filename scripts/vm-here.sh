@@ -23,7 +23,7 @@ init=
 clean() {
   if [ -n "$init" ]; then kill -9 "$init" 2>/dev/null || true; fi
   wait 2>/dev/null || true
-  umount "$work/root" 2>/dev/null || true
+  umount "$work/guest" 2>/dev/null || true
   umount "$work" 2>/dev/null || true
   rmdir "$work" 2>/dev/null || true
   local try
@@ -35,9 +35,9 @@ clean() {
 trap clean EXIT
 
 mount -t tmpfs tmpfs "$work"
-mkdir "$work"/{above,temporary,root} "$group"
-mount -t overlay overlay -o "lowerdir=$tree,upperdir=$work/above,workdir=$work/temporary" "$work/root"
-rm -f "$work/root/etc/systemd/system/multi-user.target.wants/nautilus-guest.service"
+mkdir "$work"/{above,temporary,guest} "$group"
+mount -t overlay overlay -o "lowerdir=$tree,upperdir=$work/above,workdir=$work/temporary" "$work/guest"
+rm -f "$work/guest/etc/systemd/system/multi-user.target.wants/nautilus-guest.service"
 
 # shellcheck disable=SC2016 # for the inner shell
 unshare --pid --fork --mount --uts --ipc --net --cgroup --kill-child bash -c '
@@ -45,7 +45,7 @@ unshare --pid --fork --mount --uts --ipc --net --cgroup --kill-child bash -c '
   echo 0 >"$2/cgroup.procs"
   exec unshare --cgroup bash -c '"'"'
     set -euo pipefail
-    root=$1/root
+    root=$1/guest
     mount --make-rprivate /
     mount -t proc proc "$root/proc"
     mount -t sysfs -o ro sysfs "$root/sys"

@@ -264,7 +264,7 @@ fn no_price_leaves_a_node_that_was_halted_whatever_dies() {
         last_ns.saturating_sub(asked_ns) as f64 / 1e6
     );
     let told = heard.of("subscriber").into_iter().filter_map(|packet| Reply::parse(&packet.bytes));
-    let ended = told.filter(|reply| reply.verdict == Verdict::Ended).last().unwrap();
+    let ended = told.rev().find(|reply| reply.verdict == Verdict::Ended).unwrap();
     assert_eq!(ended.reason, Reason::Halted, "subscribers hear why");
     let state = region.kill_switch().unwrap();
     assert_eq!((state.uid, state.reason.as_str()), (0, "a testof it"));

@@ -70,7 +70,7 @@ impl Site {
     fn deploy(&self, document: &Value) -> PhaseRecord {
         let manager = self.manager();
         let config = manager.read(document).unwrap();
-        manager.deploy(&config, &soon_judged()).unwrap().unwrap();
+        manager.deploy(&config, &soon_judged()).unwrap();
         manager.run().unwrap().unwrap()
     }
 

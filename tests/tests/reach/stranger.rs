@@ -18,6 +18,9 @@ use nautilus_shm::attach::{
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
 use serde::{Deserialize, Serialize};
 
+/// What is tried: what came of it, or how it was refused.
+type Attempt<'a> = Box<dyn Fn() -> Result<String, String> + 'a>;
+
 /// What there is to try: found by root.
 #[derive(Debug, Default, Deserialize, Serialize)]
 pub struct Targets {
@@ -202,7 +205,7 @@ fn judged(line: Result<String, String>) -> Result<String, String> {
 }
 
 fn try_process(pid: i32) {
-    let attempts: [(&str, Box<dyn Fn() -> Result<String, String>>); 3] = [
+    let attempts: [(&str, Attempt<'_>); 3] = [
         ("memory of", Box::new(move || open(Path::new(&format!("/proc/{pid}/mem")), libc::O_RDWR))),
         (
             "signal to",

@@ -31,9 +31,9 @@ fn packets_leave_when_they_are_due_and_not_before() {
     hold.accept(&arrival(0, 1_000, &[1]));
     hold.accept(&arrival(1, 1_050, &[2]));
     assert_eq!((hold.next_ns(), hold.waiting()), (Some(1_060), 2));
-    assert_eq!(leaving(&mut hold, 1_059), []);
+    assert_eq!(leaving(&mut hold, 1_059), [0_u8; 0]);
     assert_eq!(leaving(&mut hold, 1_060), [2]);
-    assert_eq!(leaving(&mut hold, 1_099), []);
+    assert_eq!(leaving(&mut hold, 1_099), [0_u8; 0]);
     assert_eq!(leaving(&mut hold, 1_105), [1]);
     assert_eq!((hold.next_ns(), hold.waiting()), (None, 0));
     let held = hold.held(0);
@@ -59,7 +59,7 @@ fn one_that_nobody_overtakes_leaves_in_its_own_time_and_does_not_count() {
     let mut hold = Hold::new([RULES], 8);
     hold.accept(&Arrival { is_reordered: true, ..arrival(0, 0, &[1]) });
     assert_eq!(hold.next_ns(), Some(150));
-    assert_eq!(leaving(&mut hold, 149), []);
+    assert_eq!(leaving(&mut hold, 149), [0_u8; 0]);
     assert_eq!(leaving(&mut hold, 150), [1]);
     assert_eq!(hold.held(0).reordered, 0);
     hold.accept(&Arrival { is_reordered: true, ..arrival(0, 1_000, &[2]) });
