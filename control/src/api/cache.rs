@@ -15,8 +15,8 @@ use crate::cache::{CacheConfiguration, CacheDocument, CachesDocument};
 use crate::problem::Problem;
 
 pub(super) fn routes() -> OpenApiRouter<Managers> {
-    let one = OpenApiRouter::new().routes(routes!(read, store, delete));
-    one.routes(routes!(create)).routes(routes!(status))
+    let one = OpenApiRouter::new().routes(routes!(read, store, cache_delete));
+    one.routes(routes!(cache_create)).routes(routes!(cache_status))
 }
 
 /// Every cache of every node, and those that are wanted and not there
@@ -24,7 +24,7 @@ pub(super) fn routes() -> OpenApiRouter<Managers> {
     get, path = "/api/v1/edge/cache/status", tag = "cache",
     responses((status = 200, description = "By id, then node", body = CachesDocument))
 )]
-async fn status(State(managers): State<Managers>) -> Result<Json<CachesDocument>, Problem> {
+async fn cache_status(State(managers): State<Managers>) -> Result<Json<CachesDocument>, Problem> {
     cache_configuration::status(&managers).await
 }
 
@@ -46,7 +46,7 @@ async fn status(State(managers): State<Managers>) -> Result<Json<CachesDocument>
          body = Problem, content_type = "application/problem+json"),
     )
 )]
-async fn create(
+async fn cache_create(
     State(managers): State<Managers>,
     parameters: Parameters,
     body::Json(body): body::Json,
@@ -179,7 +179,7 @@ async fn store(
          content_type = "application/problem+json"),
     )
 )]
-async fn delete(
+async fn cache_delete(
     State(managers): State<Managers>,
     Id(cache_id): Id,
     parameters: Parameters,
