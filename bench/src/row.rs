@@ -185,7 +185,7 @@ mod tests {
             ids,
             [
                 "A1", "A2", "A3", "A4", "A5", "A6", "A7", "B1", "B3", "C1", "C2", "C3", "C4", "I1",
-                "I2"
+                "I2", "H1"
             ]
         );
         assert!(rows.get("a2").is_some() && rows.get("A9").is_none());

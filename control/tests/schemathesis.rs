@@ -28,9 +28,9 @@ const SETTINGS: &str = r#"
 [checks.not_a_server_error]
 expected-statuses = ["2xx", "3xx", "4xx", 501, 503]
 [checks.positive_data_acceptance]
-expected-statuses = ["2xx", 304, 400, 401, 403, 404, 409, 412, 422, 501, 503]
+expected-statuses = ["2xx", 304, 400, 401, 403, 404, 409, 412, 422, 428, 501, 503]
 [checks.negative_data_rejection]
-expected-statuses = [400, 401, 403, 404, 405, 406, 409, 412, 413, 415, 422, 501, 503]
+expected-statuses = [400, 401, 403, 404, 405, 406, 409, 412, 413, 415, 422, 428, 501, 503]
 "#;
 
 /// The program, from a virtual environment in the target folder; made there if it is not.
