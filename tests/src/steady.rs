@@ -1,19 +1,23 @@
-//! Clients that read and write all the time, with the patience that an application has: a request has failed
-//! when none of three tries of 20 ms each brought the right answer.
+//! Clients that read and write all the time and try again every 20 ms: a request has failed when no try of five
+//! seconds brought the right answer. How many needed more than three is told and not judged here: that is a figure
+//! (row H1), and what it comes to is the machine's affair as well.
 //!
 //! Over UDP a client stays with its node. Over TCP it goes to the next node when it is refused or cut off, as
 //! one does that is led away; what it has written is remembered for each node.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::os::unix::net::UnixDatagram;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::memcached::Client;
 
-/// Tries of one request.
-const TRIES: u32 = 3;
+/// Tries of one request. Too low: what a busy machine does is taken for a loss; too high: a loss takes long to be
+/// told.
+const TRIES: u32 = 250;
+
+/// Tries that an application has the patience for.
+const PATIENT_TRIES: u32 = 3;
 
 /// How long one try waits.
 const TRY: Duration = Duration::from_millis(20);
@@ -31,7 +35,9 @@ pub struct Steady {
     pub answered: u64,
     /// Of these, such as needed a second or third try.
     pub retried: u64,
-    /// Requests without an answer in time, or with a wrong one.
+    /// Of these, such as needed more than three.
+    pub late: u64,
+    /// Requests without an answer, or with a wrong one.
     pub failed: Vec<String>,
     /// Of these, such as had a wrong answer: a value that was never the last.
     pub wrong: Vec<String>,
@@ -46,6 +52,7 @@ impl Steady {
     pub fn and(mut self, other: Self) -> Self {
         self.answered += other.answered;
         self.retried += other.retried;
+        self.late += other.late;
         self.failed.extend(other.failed);
         self.wrong.extend(other.wrong);
         self.moved += other.moved;
@@ -59,6 +66,7 @@ impl Steady {
             Ok(()) => {
                 self.answered += 1;
                 self.retried += u64::from(tries > 1);
+                self.late += u64::from(tries > PATIENT_TRIES);
             }
             Err(what) => {
                 if what.contains(", not ") {
@@ -96,63 +104,24 @@ fn version(bytes: &[u8]) -> Option<u64> {
     std::str::from_utf8(bytes).ok()?.strip_prefix('v')?.parse().ok()
 }
 
-/// Two threads of this process that ask and answer each other at the same pace, with the same patience, and no
-/// node between them: when they are late, the machine is too busy to say anything of 20 ms.
-pub fn bystander(stop: &AtomicBool) -> Steady {
-    let (ours, theirs) = UnixDatagram::pair().expect("a pair of sockets");
-    for end in [&ours, &theirs] {
-        end.set_read_timeout(Some(TRY)).expect("a valid timeout");
-    }
-    let mut steady = Steady::default();
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            let mut byte = [0; 8];
-            while !stop.load(Ordering::Relaxed) {
-                if theirs.recv(&mut byte).is_ok() {
-                    let _ = theirs.send(&byte);
-                }
-            }
-        });
-        let mut turn = 0u64;
-        while !stop.load(Ordering::Relaxed) {
-            turn += 1;
-            let (begun, mut tries, mut answer) = (Instant::now(), 0, [0; 8]);
-            let done = (0..TRIES).any(|_| {
-                tries += 1;
-                ours.send(&turn.to_ne_bytes()).is_ok()
-                    && ours.recv(&mut answer).is_ok()
-                    && answer == turn.to_ne_bytes()
-            });
-            let result = if done { Ok(()) } else { Err("late".into()) };
-            steady.count(tries, begun.elapsed(), result);
-            std::thread::sleep(PAUSE);
-        }
-    });
-    steady
-}
-
-/// Fails where clients noticed something: a wrong value ever, a late answer unless the bystander's were late too.
+/// Fails where clients noticed something: a wrong value, or a request that was never answered.
 ///
 /// # Panics
 /// Then.
-pub fn nobody_noticed(what: &str, steady: &Steady, bystander: &Steady) {
-    let Steady { answered, retried, failed, wrong, moved, longest } = steady;
+pub fn nobody_noticed(what: &str, steady: &Steady) {
+    let Steady { answered, retried, late, failed, wrong, moved, longest } = steady;
     println!(
-        "{what}: {answered} answered, {retried} tried again, {moved} reconnected, longest {longest:?}; \
-         {} failed (bystander: {} tried again, longest {:?})",
-        failed.len(),
-        bystander.retried,
-        bystander.longest
+        "{what}: {answered} answered, {retried} tried again ({late} more than twice), {moved} reconnected, \
+         longest {longest:?}; {} failed",
+        failed.len()
     );
     assert!(wrong.is_empty(), "{what}: {:?}", &wrong[..wrong.len().min(5)]);
-    let first = &failed[..failed.len().min(5)];
-    if bystander.retried == 0 && bystander.failed.is_empty() && bystander.longest < TRY {
-        assert!(failed.is_empty(), "{what}: {} failed, {first:?}", failed.len());
-    } else if !failed.is_empty() {
-        println!(
-            "NOT JUDGED {what}: this machine is too busy to answer anything in 20 ms: {first:?}"
-        );
-    }
+    assert!(
+        failed.is_empty(),
+        "{what}: {} failed, {:?}",
+        failed.len(),
+        &failed[..failed.len().min(5)]
+    );
     assert!(*answered > 100, "{what}: {answered}");
 }
 
@@ -257,9 +226,7 @@ pub fn over_tcp(servers: &[SocketAddr], name: &str, stop: &AtomicBool) -> Steady
                 // A wrong value is no reason to go elsewhere.
                 at = (at + 1) % servers.len();
                 steady.moved += 1;
-                if servers.len() == 1 {
-                    std::thread::sleep(TRY.saturating_sub(began.elapsed()));
-                }
+                std::thread::sleep(TRY.saturating_sub(began.elapsed()));
             }
             result.is_ok()
         });
@@ -320,6 +287,7 @@ mod tests {
         let steady = std::thread::scope(|scope| {
             let client = scope.spawn(|| over_tcp(&[nobody], "k", &stop));
             std::thread::sleep(Duration::from_millis(200));
+            // It stops with the request that it is at.
             stop.store(true, Ordering::Relaxed);
             client.join().unwrap()
         });

@@ -19,7 +19,7 @@ use nautilus_shm::life::NodePhase;
 use nautilus_tests::lab::node_file::CACHE_PORT;
 use nautilus_tests::lab::{Folder, Lab, RunId, active_worker, attach, binary};
 use nautilus_tests::memcached::Client;
-use nautilus_tests::steady::{Steady, bystander, nobody_noticed, over_tcp, over_udp};
+use nautilus_tests::steady::{Steady, nobody_noticed, over_tcp, over_udp};
 use nautilus_tests::wait::wait_until;
 use serde_json::{Value, json};
 
@@ -110,7 +110,7 @@ impl Site {
     }
 
     /// Clients of all nodes read and write while something happens.
-    fn under_load<T: Send>(&self, happens: impl FnOnce() -> T + Send) -> ((Steady, Steady), T) {
+    fn under_load<T: Send>(&self, happens: impl FnOnce() -> T + Send) -> (Steady, T) {
         let stop = AtomicBool::new(false);
         let namespace = &self.lab.client().namespace;
         let caches: Vec<SocketAddr> = (0..NODES).map(|node| self.cache(node)).collect();
@@ -121,13 +121,11 @@ impl Site {
                 clients.push(scope.spawn(move || namespace.run(|| over_udp(*cache, "udp", stop))));
             }
             clients.push(scope.spawn(move || namespace.run(|| over_tcp(caches, "tcp", stop))));
-            let beside = scope.spawn(move || bystander(stop));
             std::thread::sleep(Duration::from_millis(300));
             let happened = std::panic::catch_unwind(std::panic::AssertUnwindSafe(happens));
             stop.store(true, Ordering::Relaxed);
             let all = clients.into_iter().map(|client| client.join().unwrap());
             let steady = all.fold(Steady::default(), Steady::and);
-            let steady = (steady, beside.join().unwrap());
             (steady, happened.unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
         })
     }
@@ -205,8 +203,8 @@ fn nodes_are_deployed_rolled_turned_back_retired_and_deployed_again() {
     let (steady, end) =
         site.under_load(|| site.deploy(&document("two", "rolling", "r2", &all, "one")));
     assert_eq!(end.phase, Phase::Done, "{}", end.reason);
-    nobody_noticed("rolled", &steady.0, &steady.1);
-    assert!(steady.0.moved > 0, "clients were led away");
+    nobody_noticed("rolled", &steady);
+    assert!(steady.moved > 0, "clients were led away");
     assert!(site.all_run("r2"));
 
     // A canary that cannot start goes back by itself.
@@ -215,7 +213,7 @@ fn nodes_are_deployed_rolled_turned_back_retired_and_deployed_again() {
     println!("{:?}: {}", end.phase, end.reason);
     assert_eq!(end.phase, Phase::RolledBack);
     assert!(end.reason.contains("went back"), "{}", end.reason);
-    nobody_noticed("a bad canary", &steady.0, &steady.1);
+    nobody_noticed("a bad canary", &steady);
     assert!(site.all_run("r2"));
     for node in 0..NODES {
         let kept = site.client(node).get("kept").unwrap();
@@ -239,7 +237,7 @@ fn nodes_are_deployed_rolled_turned_back_retired_and_deployed_again() {
         })
     });
     assert_eq!(end.phase, Phase::Done, "{}", end.reason);
-    nobody_noticed("a supervisor's death in it", &steady.0, &steady.1);
+    nobody_noticed("a supervisor's death in it", &steady);
     assert!(site.all_run("r1"));
 
     // One goes, and comes again.

@@ -13,7 +13,7 @@ use nautilus_shm::attach::HOST_RELEASE;
 use nautilus_tests::lab::node_file::CACHE_PORT;
 use nautilus_tests::lab::{Folder, Lab, RunId, active_worker, attach, binary};
 use nautilus_tests::memcached::Client;
-use nautilus_tests::steady::{Steady, bystander, nobody_noticed, over_tcp, over_udp};
+use nautilus_tests::steady::{Steady, nobody_noticed, over_tcp, over_udp};
 use nautilus_tests::wait::wait_until;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -99,20 +99,19 @@ impl Rig {
     }
 
     /// Has clients read and write while something happens.
-    fn under_load<T: Send>(&self, happens: impl FnOnce() -> T + Send) -> ((Steady, Steady), T) {
+    fn under_load<T: Send>(&self, happens: impl FnOnce() -> T + Send) -> (Steady, T) {
         let stop = AtomicBool::new(false);
         let namespace = &self.lab.client().namespace;
         std::thread::scope(|scope| {
             let udp = scope.spawn(|| namespace.run(|| over_udp(self.cache(), "udp", &stop)));
             let tcp = scope.spawn(|| namespace.run(|| over_tcp(&[self.cache()], "tcp", &stop)));
-            let beside = scope.spawn(|| bystander(&stop));
             std::thread::sleep(Duration::from_millis(300));
             let happened = std::panic::catch_unwind(std::panic::AssertUnwindSafe(happens));
             std::thread::sleep(Duration::from_millis(300));
             stop.store(true, Ordering::Relaxed);
             let steady = udp.join().unwrap().and(tcp.join().unwrap());
             let happened = happened.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-            ((steady, beside.join().unwrap()), happened)
+            (steady, happened)
         })
     }
 
@@ -151,7 +150,7 @@ fn a_release_is_exchanged_and_nobody_notices() {
     ] {
         let (steady, said) = rig.under_load(|| swap_node(&rig.run_dir, release));
         println!("{}", said.unwrap());
-        nobody_noticed(release, &steady.0, &steady.1);
+        nobody_noticed(release, &steady);
         assert_eq!(rig.worker_program(), Some(worker));
         assert_eq!(
             rig.release().as_deref(),
@@ -168,7 +167,7 @@ fn a_release_is_exchanged_and_nobody_notices() {
     std::fs::write(file, text.replace("poll = \"adaptive\"", "poll = \"interrupt\"")).unwrap();
     let (steady, said) = rig.under_load(|| swap_node(&rig.run_dir, ""));
     println!("{}", said.unwrap());
-    nobody_noticed("another node file", &steady.0, &steady.1);
+    nobody_noticed("another node file", &steady);
     let region = attach(&rig.run_dir).unwrap();
     let polls = (0..2).map(|slot| region.worker(slot).pulse().poll_policy.name());
     assert!(polls.collect::<Vec<_>>().contains(&"interrupt"));
@@ -212,7 +211,7 @@ fn a_release_that_is_no_good_leaves_the_old_one_serving() {
         let error = said.unwrap_err().to_string();
         println!("{release}: {error}");
         assert!(error.contains(reason), "{error}");
-        nobody_noticed(release, &steady.0, &steady.1);
+        nobody_noticed(release, &steady);
         assert_eq!(rig.worker_program(), good);
     }
 }
@@ -242,7 +241,7 @@ fn deaths_in_the_middle_of_a_swap_leave_one_release_serving() {
             // Asked again, as whoever had no answer does.
             wait_until("it is swapped", SOON, || swap_node(&rig.run_dir, release).is_ok()).unwrap();
         });
-        nobody_noticed(&format!("a death after {after_ms} ms"), &steady.0, &steady.1);
+        nobody_noticed(&format!("a death after {after_ms} ms"), &steady);
         assert_eq!(rig.worker_program(), Some(rig.releases.worker(release)));
     }
     // A worker of the new release that ends as soon as it serves: the old one is brought back.

@@ -35,7 +35,7 @@ use crate::snapshot::Snapshot;
 /// deployment waits that long at each node with a client that never leaves.
 pub const DRAIN_MS: u32 = 10_000;
 
-/// How long a node that has just been started or swapped may take until it is as it should be.
+/// How long a node that has just been started or is swapped may take until it is as it should be.
 const SETTLE: Duration = Duration::from_secs(10);
 
 /// Pause between two looks at such a node.
@@ -138,15 +138,7 @@ impl Supervisors {
 
     /// Waits a while until it serves as it should.
     fn settles(&self, node_id: &str) -> Result<(), ActuatorError> {
-        let begun = Instant::now();
-        loop {
-            match self.serves(node_id) {
-                Err(error) if error.is_worth_a_try() && begun.elapsed() < SETTLE => {
-                    std::thread::sleep(LOOK);
-                }
-                other => return other,
-            }
-        }
+        patiently(|| self.serves(node_id))
     }
 
     fn admit(&self, node_id: &str) -> Result<(), ActuatorError> {
@@ -182,6 +174,19 @@ impl Supervisors {
     }
 }
 
+/// Tries until it is done, refused, or has taken too long.
+fn patiently(act: impl Fn() -> Result<(), ActuatorError>) -> Result<(), ActuatorError> {
+    let begun = Instant::now();
+    loop {
+        match act() {
+            Err(error) if error.is_worth_a_try() && begun.elapsed() < SETTLE => {
+                std::thread::sleep(LOOK);
+            }
+            other => return other,
+        }
+    }
+}
+
 impl NodeActuator for Supervisors {
     fn perform(&self, order: &Order<'_>) -> Result<(), ActuatorError> {
         let node_id = order.node_id;
@@ -190,7 +195,8 @@ impl NodeActuator for Supervisors {
             Action::Warm => self.warm(node_id),
             Action::Judge => self.settles(node_id),
             Action::Admit => self.admit(node_id),
-            Action::Tune => self.tune(order),
+            // Its supervisor may have died of it, and is started again.
+            Action::Tune => patiently(|| self.tune(order)),
             Action::Drain => self.drain(node_id),
             Action::Retire => self.tell(node_id, park_node).map(|_| ()),
         }

@@ -77,8 +77,12 @@ pub fn try_all(targets: &Targets) {
         let address = UnixAddr::new_abstract(name.as_bytes()).unwrap();
         for kind in [SockType::SeqPacket, SockType::Stream, SockType::Datagram] {
             let fd = socket(AddressFamily::Unix, kind, SockFlag::SOCK_CLOEXEC, None).unwrap();
-            let connected = connect(fd.as_raw_fd(), &address);
-            let reached = connected.map(|()| "connected".into()).map_err(|e| e.to_string());
+            let connected = connect(fd.as_raw_fd(), &address).map_err(|e| e.to_string());
+            // A cache's socket takes everybody, and does nothing for those it was not made for.
+            let reached = connected.and_then(|()| match kind {
+                SockType::Stream => try_to_store(UnixStream::from(fd), targets),
+                _ => Ok("connected".into()),
+            });
             said("abstract socket", name, reached);
         }
     }
@@ -235,6 +239,21 @@ fn try_process(pid: i32) {
         }
     }
     said("256 descriptors of", &pid.to_string(), last);
+}
+
+fn try_to_store(mut stream: UnixStream, targets: &Targets) -> Result<String, String> {
+    let mut ask = || -> std::io::Result<String> {
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.write_all(format!("set {} 0 0 1\r\nx\r\n", targets.key).as_bytes())?;
+        let mut answer = [0; 256];
+        let length = stream.read(&mut answer)?;
+        Ok(String::from_utf8_lossy(&answer[..length]).into_owned())
+    };
+    match ask() {
+        Ok(text) if text.contains("STORED") => Ok(text),
+        Ok(text) => Err(format!("answered {text:?}")),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 fn try_tcp(address: SocketAddr, targets: &Targets) {
