@@ -5,11 +5,13 @@
 mod ask;
 #[path = "support/nodes.rs"]
 mod nodes;
+#[path = "support/python.rs"]
+mod python;
 #[path = "support/site.rs"]
 mod site;
 mod support;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use ask::Ask;
@@ -33,34 +35,9 @@ expected-statuses = ["2xx", 304, 400, 401, 403, 404, 409, 412, 422, 428, 501, 50
 expected-statuses = [400, 401, 403, 404, 405, 406, 409, 412, 413, 415, 422, 428, 501, 503]
 "#;
 
-/// The program, from a virtual environment in the target folder; made there if it is not.
-fn program() -> Result<PathBuf, String> {
-    let target = Path::new(env!("CARGO_BIN_EXE_nautilus-control")).ancestors().nth(2).unwrap();
-    let venv = target.join(format!("schemathesis-{VERSION}"));
-    let program = venv.join("bin/st");
-    if program.exists() {
-        return Ok(program);
-    }
-    let python =
-        if Path::new("/usr/bin/python3").exists() { "/usr/bin/python3" } else { "python3" };
-    let (pip, package) = (venv.join("bin/pip"), format!("schemathesis=={VERSION}"));
-    let steps: [(&Path, &[&str]); 2] = [
-        (Path::new(python), &["-m", "venv", venv.to_str().unwrap()]),
-        (&pip, &["install", "--quiet", "--timeout", "10", "--retries", "1", &package]),
-    ];
-    for (step, arguments) in steps {
-        let output = Command::new("timeout").arg("300").arg(step).args(arguments).output();
-        let output = output.map_err(|error| format!("{}: {error}", step.display()))?;
-        if !output.status.success() {
-            return Err(String::from_utf8_lossy(&output.stderr).into_owned());
-        }
-    }
-    Ok(program)
-}
-
 #[test]
 fn requests_made_from_the_document_get_answers_that_it_names() {
-    let program = match program() {
+    let program = match python::program("schemathesis", VERSION, "st") {
         Ok(program) => program,
         Err(reason) => {
             eprintln!("SKIPPED schemathesis: cannot be installed: {reason}");

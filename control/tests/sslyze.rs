@@ -1,42 +1,18 @@
 //! What an independent scanner finds of the listener.
 
+#[path = "support/python.rs"]
+mod python;
 #[path = "support/site.rs"]
 mod site;
 
-use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use nautilus_control::roles::Role;
 use site::{DAY, Site, json};
 
-/// The scanner, from a virtual environment in the target folder; made there if it is not.
-fn scanner() -> Result<PathBuf, String> {
-    let target = Path::new(env!("CARGO_BIN_EXE_nautilus-control")).ancestors().nth(2).unwrap();
-    let venv = target.join("sslyze-6.3.1");
-    let program = venv.join("bin/sslyze");
-    if program.exists() {
-        return Ok(program);
-    }
-    let python =
-        if Path::new("/usr/bin/python3").exists() { "/usr/bin/python3" } else { "python3" };
-    let pip = venv.join("bin/pip");
-    let steps: [(&Path, &[&str]); 2] = [
-        (Path::new(python), &["-m", "venv", venv.to_str().unwrap()]),
-        (&pip, &["install", "--quiet", "--timeout", "10", "--retries", "1", "sslyze==6.3.1"]),
-    ];
-    for (step, arguments) in steps {
-        let output = Command::new("timeout").arg("300").arg(step).args(arguments).output();
-        let output = output.map_err(|error| format!("{}: {error}", step.display()))?;
-        if !output.status.success() {
-            return Err(String::from_utf8_lossy(&output.stderr).into_owned());
-        }
-    }
-    Ok(program)
-}
-
 #[test]
 fn sslyze_finds_tls_1_3_alone() {
-    let program = match scanner() {
+    let program = match python::program("sslyze", "6.3.1", "sslyze") {
         Ok(program) => program,
         Err(reason) => {
             eprintln!("SKIPPED sslyze: cannot be installed: {reason}");
