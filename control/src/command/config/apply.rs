@@ -104,7 +104,7 @@ impl Apply<'_> {
         if self.running.file.as_deref() == Some(self.target)
             && let Told::Text(text) = self.running.told()
         {
-            put(&kept(self.target), &text)?;
+            put(&kept(self.target), &self.running.marked(&text))?;
         }
         put(&self.target.to_owned(), self.text)?;
         said.push(format!("{target} was replaced"));

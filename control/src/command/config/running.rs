@@ -5,6 +5,10 @@
 //!   region --> supervisor's pid --> /proc: file, time of start --> FILE, or FILE.running where FILE was
 //!   socket --> control's pid    --'                                replaced since by `config apply`
 //! ```
+//!
+//! The first line of FILE.running says of which process it is, so that no clock decides between the two: a
+//! process that was started and whose file was replaced within a few milliseconds is told apart from one that
+//! was started right after.
 
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
@@ -33,6 +37,8 @@ pub struct Running {
     pub file: Option<PathBuf>,
     /// When it was started.
     pub started: SystemTime,
+    /// The same in the kernel's own ticks since boot: with the pid, which process of all it is.
+    ticks: u64,
 }
 
 /// What it was told when it started, as far as that can be known.
@@ -81,7 +87,7 @@ impl Running {
         let ticks: u64 = ticks;
         let after_boot = Duration::from_secs_f64(ticks as f64 / per_s.max(1) as f64);
         let age = since_boot.saturating_sub(after_boot);
-        Ok(Self { pid, file, started: SystemTime::now() - age })
+        Ok(Self { pid, file, started: SystemTime::now() - age, ticks })
     }
 
     /// The control that answers at a socket of this host.
@@ -101,26 +107,29 @@ impl Running {
         let Some(file) = &self.file else {
             return Told::Unknown("it was started without a file".into());
         };
+        let kept = std::fs::read_to_string(kept(file)).ok();
+        if let Some(text) = kept.as_deref().and_then(|kept| kept.strip_prefix(&self.mark())) {
+            return Told::Text(text.to_owned());
+        }
         let same = |path: &Path| -> Option<String> {
             let changed = path.metadata().ok()?.modified().ok()?;
             let text = std::fs::read_to_string(path).ok()?;
             (changed <= self.started + READING).then_some(text)
         };
-        if let Some(text) = same(file) {
-            return Told::Text(text);
-        }
-        let kept = kept(file);
-        let newer = kept.metadata().and_then(|found| found.modified()).ok();
-        match newer.filter(|kept| *kept > self.started) {
-            Some(_) => match std::fs::read_to_string(&kept) {
-                Ok(text) => Told::Text(text),
-                Err(error) => Told::Unknown(format!("{}: {error}", kept.display())),
-            },
-            None => {
-                let file = file.display();
-                Told::Unknown(format!("{file} was changed since it was started, by other hands"))
-            }
-        }
+        let unknown = || {
+            let file = file.display();
+            Told::Unknown(format!("{file} was changed since it was started, by other hands"))
+        };
+        same(file).map_or_else(unknown, Told::Text)
+    }
+
+    /// `text`, which it read, as it is kept beside its file.
+    pub fn marked(&self, text: &str) -> String {
+        self.mark() + text
+    }
+
+    fn mark(&self) -> String {
+        format!("# What process {} read, started {} ticks after the boot.\n", self.pid, self.ticks)
     }
 }
 
@@ -175,8 +184,16 @@ mod tests {
         let told = running.as_ref().map(Running::told);
         std::fs::write(&file, "a = 2\n").unwrap();
         let changed = running.as_ref().map(Running::told);
-        std::fs::write(kept(&file), "a = 1\n").unwrap();
+        // Of another process, then of this one, even where its file was replaced right after its start.
+        std::fs::write(kept(&file), "# What process 1 read\na = 3\n").unwrap();
+        let of_another = running.as_ref().map(Running::told);
+        std::fs::write(kept(&file), running.as_ref().unwrap().marked("a = 1\n")).unwrap();
         let replaced = running.as_ref().map(Running::told);
+        let at_once = running.as_ref().map(|one| {
+            let changed = std::fs::File::options().write(true).open(&file).unwrap();
+            changed.set_modified(one.started + READING / 2).unwrap();
+            one.told()
+        });
         drop(child.stdin.take());
         child.wait().unwrap();
         let running = running.unwrap();
@@ -185,7 +202,9 @@ mod tests {
         assert!(apart < Duration::from_secs(5), "{apart:?}");
         assert_eq!(told.unwrap(), Told::Text("a = 1\n".into()));
         assert!(matches!(changed.unwrap(), Told::Unknown(_)));
+        assert!(matches!(of_another.unwrap(), Told::Unknown(_)));
         assert_eq!(replaced.unwrap(), Told::Text("a = 1\n".into()));
+        assert_eq!(at_once.unwrap(), Told::Text("a = 1\n".into()));
         assert!(Running::of(child.id()).is_err());
     }
 }
