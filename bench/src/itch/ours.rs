@@ -1,7 +1,7 @@
 //! The product's own framing, decoder and books.
 
 use nautilus_dataplane::feed::book::{BookLimits, Books};
-use nautilus_dataplane::feed::itch::{Message, Side};
+use nautilus_dataplane::feed::itch::{Message, OrderMessage, Side};
 use nautilus_dataplane::feed::moldudp64::Packet;
 
 use super::day::{Day, STOCKS};
@@ -16,7 +16,11 @@ pub fn decode(day: &Day) -> anyhow::Result<Sum> {
     let mut sum = Sum::default();
     for payload in day.packets() {
         for message in Packet::parse(payload)?.messages() {
-            read(&Message::decode(message?)?, &mut sum);
+            let message = message?;
+            match OrderMessage::view(message) {
+                Some(order) => read_order(&order, &mut sum),
+                None => read(&Message::decode(message)?, &mut sum),
+            }
         }
     }
     Ok(sum)
@@ -55,12 +59,35 @@ pub fn sum(books: &Books) -> BookSum {
     sum
 }
 
+/// What a type does not have is 0.
 #[inline(always)]
+fn read_order(message: &OrderMessage<'_>, sum: &mut Sum) {
+    let common = message.common();
+    sum.add_common(common.stock_locate, common.tracking_number, common.timestamp.0);
+    sum.add(message.order());
+    sum.add(message.linked());
+    sum.add(message.shares());
+    sum.add(message.price().0);
+    sum.add_symbol(message.stock().0);
+    sum.add_text4(message.attribution().0);
+    sum.add(message.flag().0);
+}
+
+#[cold]
 fn read(message: &Message<'_>, sum: &mut Sum) {
     let common = message.common();
     sum.add_common(common.stock_locate, common.tracking_number, common.timestamp.0);
     match message {
         Message::SystemEvent(_) | Message::MwcbStatus(_) => {}
+        // Read as orders.
+        Message::AddOrder(_)
+        | Message::AddOrderAttributed(_)
+        | Message::OrderExecuted(_)
+        | Message::OrderExecutedWithPrice(_)
+        | Message::OrderCancel(_)
+        | Message::OrderDelete(_)
+        | Message::OrderReplace(_)
+        | Message::Trade(_) => {}
         Message::StockDirectory(m) => {
             sum.add_symbol(m.stock().0);
             sum.add(m.round_lot_size());
@@ -90,52 +117,6 @@ fn read(message: &Message<'_>, sum: &mut Sum) {
             sum.add(m.extension());
         }
         Message::OperationalHalt(m) => sum.add_symbol(m.stock().0),
-        Message::AddOrder(m) => {
-            sum.add(m.order());
-            sum.add(m.side().0);
-            sum.add(m.shares());
-            sum.add_symbol(m.stock().0);
-            sum.add(m.price().0);
-        }
-        Message::AddOrderAttributed(m) => {
-            sum.add(m.order());
-            sum.add(m.side().0);
-            sum.add(m.shares());
-            sum.add_symbol(m.stock().0);
-            sum.add(m.price().0);
-            sum.add_text4(m.attribution().0);
-        }
-        Message::OrderExecuted(m) => {
-            sum.add(m.order());
-            sum.add(m.shares());
-            sum.add(m.match_number());
-        }
-        Message::OrderExecutedWithPrice(m) => {
-            sum.add(m.order());
-            sum.add(m.shares());
-            sum.add(m.match_number());
-            sum.add(m.printable().0);
-            sum.add(m.price().0);
-        }
-        Message::OrderCancel(m) => {
-            sum.add(m.order());
-            sum.add(m.shares());
-        }
-        Message::OrderDelete(m) => sum.add(m.order()),
-        Message::OrderReplace(m) => {
-            sum.add(m.order());
-            sum.add(m.new_order());
-            sum.add(m.shares());
-            sum.add(m.price().0);
-        }
-        Message::Trade(m) => {
-            sum.add(m.order());
-            sum.add(m.side().0);
-            sum.add(m.shares());
-            sum.add_symbol(m.stock().0);
-            sum.add(m.price().0);
-            sum.add(m.match_number());
-        }
         Message::CrossTrade(m) => {
             sum.add(m.shares());
             sum.add_symbol(m.stock().0);

@@ -9,65 +9,45 @@
 
 use super::Books;
 use super::ladder::key;
-use crate::feed::itch::Side;
+use crate::feed::itch::messages::Trade;
+use crate::feed::itch::{OrderMessage, Side};
 
 /// Messages looked ahead at once. Too low: waits that could overlap follow one another. Too high: what
 /// the first asked for is evicted before it is used.
 pub const AHEAD_MAX: usize = 32;
 
-/// What the front of a message says of its order: an unproven reading.
-#[derive(Clone, Copy)]
-struct Front {
-    code: u8,
-    locate: u16,
-    reference: u64,
-    /// Of an order to be added.
-    side: Side,
+/// An order to be added is read as one to sell where its side is neither.
+fn side(message: &OrderMessage<'_>) -> Side {
+    Side::from_code(message.flag()).unwrap_or(Side::Sell)
 }
 
-impl Front {
-    #[inline(always)]
-    fn of(message: &[u8]) -> Option<Self> {
-        // The shortest of them is a deletion, and one byte more is the side of an addition.
-        let front: &[u8; 19] = message.first_chunk()?;
-        let [code, high, low, ..] = *front;
-        if !matches!(code, b'A' | b'F' | b'E' | b'C' | b'X' | b'D' | b'U') {
-            return None;
-        }
-        let mut reference = [0; 8];
-        reference.copy_from_slice(&front[11..]);
-        let locate = u16::from_be_bytes([high, low]);
-        let side = if message.get(19) == Some(&b'B') { Side::Buy } else { Side::Sell };
-        Some(Self { code, locate, reference: u64::from_be_bytes(reference), side })
-    }
-
-    fn adds(&self) -> bool {
-        matches!(self.code, b'A' | b'F')
-    }
+/// Whether a message needs the memory of an order: a trade against none that was shown does not.
+fn concerns_book(message: &OrderMessage<'_>) -> bool {
+    message.code() != Trade::TYPE
 }
 
 impl Books {
     /// Asks for what applying these messages will need. Those behind the first [`AHEAD_MAX`] are not
     /// looked at.
     pub fn look_ahead<'a>(&self, messages: impl Iterator<Item = &'a [u8]> + Clone) {
-        let messages = messages.take(AHEAD_MAX);
-        for front in messages.clone().filter_map(Front::of) {
-            self.orders.prefetch(front.reference);
-            let book = &self.books[usize::from(front.locate)];
+        let messages =
+            messages.take(AHEAD_MAX).filter_map(OrderMessage::view).filter(concerns_book);
+        for message in messages.clone() {
+            self.orders.prefetch(message.order());
+            let book = &self.books[usize::from(message.common().stock_locate)];
             nautilus_shm::prefetch(std::slice::from_ref(book), 0);
-            if front.adds() {
-                book.ladders[front.side as usize].prefetch();
+            if message.adds() {
+                book.ladders[side(&message) as usize].prefetch();
             }
         }
         let mut places = [0; AHEAD_MAX];
         let mut count = 0;
         for message in messages {
-            let Some(front) = Front::of(message) else { continue };
-            if front.adds() {
-                if let Some(level) = self.level_of_new(&front, message) {
+            if message.adds() {
+                if let Some(level) = self.level_of_new(&message) {
                     self.levels.prefetch(level);
                 }
-            } else if let Some(place) = self.orders.prefetch_order(front.reference) {
+            } else if let Some(place) = self.orders.prefetch_order(message.order()) {
                 places[count] = place;
                 count += 1;
             }
@@ -79,10 +59,9 @@ impl Books {
 
     /// The level that an order to be added would stand in, if it is there and near the top.
     #[inline(always)]
-    fn level_of_new(&self, front: &Front, message: &[u8]) -> Option<u32> {
-        let message: &[u8; 36] = message.first_chunk()?;
-        let price = u32::from_be_bytes([message[32], message[33], message[34], message[35]]);
-        let Front { locate, side, .. } = *front;
-        self.book(locate)?.ladders[side as usize].guess(key(side, price))
+    fn level_of_new(&self, message: &OrderMessage<'_>) -> Option<u32> {
+        let side = side(message);
+        let book = self.book(message.common().stock_locate)?;
+        book.ladders[side as usize].guess(key(side, message.price().0))
     }
 }

@@ -150,7 +150,7 @@ macro_rules! messages {
 
 /// Tracking number and timestamp stand in one word of eight bytes and are read as one.
 #[inline(always)]
-fn common<const N: usize>(bytes: &[u8; N]) -> Common {
+pub(super) fn common<const N: usize>(bytes: &[u8; N]) -> Common {
     let word = u64::get(&bytes[3..COMMON_BYTES]);
     Common {
         stock_locate: u16::get(&bytes[1..3]),

@@ -1,11 +1,14 @@
-//! NASDAQ TotalView-ITCH 5.0: message views ([`messages`]) and field encodings ([`wire`]).
+//! NASDAQ TotalView-ITCH 5.0: message views ([`messages`]), those about orders without a branch on their type
+//! ([`orders`]), and field encodings ([`wire`]).
 
 mod decoder;
 pub mod messages;
+pub mod orders;
 pub mod wire;
 
 pub use decoder::Itch;
 pub use messages::{Common, DecodeError, MESSAGE_BYTES_MAX, Message, length_of};
+pub use orders::OrderMessage;
 pub use wire::{Code, Nanoseconds, Price4, Price8, Side, Text};
 
 #[cfg(test)]
