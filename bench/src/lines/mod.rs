@@ -13,11 +13,15 @@ pub mod waits;
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 use nautilus_client::{CacheReader, ReadError};
+use nautilus_shm::control_region::{ControlReader, HistogramId, WORKERS_MAX};
+use nautilus_shm::histogram::HistogramSnapshot;
+use nautilus_shm::metrics::table::IDLE_NS;
 use nautilus_tests::lab::NodeFile;
 use nautilus_tests::lab::node_file::{CACHE_ID, FEED_GROUP};
 
 use crate::clock::now_ns;
 use crate::generator::packet::Flow;
+use crate::lines::waits::Waits;
 use crate::stage::Stage;
 
 /// Group and port of line B; A is the lab's.
@@ -50,6 +54,13 @@ pub struct Lines {
     /// Addressing of replies to its requests.
     pub replies: Flow,
     reader: CacheReader,
+    region: ControlReader,
+}
+
+/// What a node's workers said of their idle turns so far.
+pub struct Idle {
+    stalls: HistogramSnapshot,
+    idle_ns: u64,
 }
 
 impl Lines {
@@ -86,7 +97,8 @@ impl Lines {
         let client = SocketAddrV4::new(*link.client.ip(), SERVER_PORT);
         let flows = [FEED_GROUP, LINE_B].map(line);
         let reader = attach(&run_dir)?;
-        Ok(Self { side, flows, replies: Flow { client, ..link }, reader })
+        let region = nautilus_tests::lab::attach(&run_dir)?;
+        Ok(Self { side, flows, replies: Flow { client, ..link }, reader, region })
     }
 
     /// Waits until the node, which may have been stopped, is heard again by its reader: that attaches anew,
@@ -104,6 +116,23 @@ impl Lines {
             }
         }
         Ok(())
+    }
+
+    /// What its workers say of their idle turns; once it is awake, for being stopped is a stall as well.
+    pub fn idle(&self) -> Idle {
+        let mut idle = Idle { stalls: HistogramSnapshot::default(), idle_ns: 0 };
+        for worker in 0..WORKERS_MAX {
+            idle.stalls.merge(&self.region.histogram(worker, HistogramId::Stall));
+            idle.idle_ns += self.region.metrics(worker).counter(IDLE_NS);
+        }
+        idle
+    }
+
+    /// What an arrival waited for the worker's core since then.
+    pub fn waits_since(&self, before: &Idle) -> Waits {
+        let now = self.idle();
+        let stalls = now.stalls.since(&before.stalls);
+        Waits::of_worker(stalls.buckets(), now.idle_ns.saturating_sub(before.idle_ns))
     }
 
     /// The number of the last message in the record, if the record may be believed.

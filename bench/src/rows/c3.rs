@@ -9,9 +9,8 @@ use crate::generator::open::histogram;
 use crate::generator::pacer::Pacer;
 use crate::generator::packet::HEADER_BYTES;
 use crate::lines::packets::Packets;
-use crate::lines::waits::Waits;
+use crate::lines::waits::{Waits, p99_ns};
 use crate::lines::{Lines, PACKETS_PER_S};
-use crate::probe::Probe;
 use crate::run::{Bench, Half};
 use crate::stage::{self, Stage};
 
@@ -45,7 +44,7 @@ impl C3 {
     }
 
     /// Sends a session and times every packet of it.
-    fn send(&mut self, side: usize) -> anyhow::Result<(Histogram<u64>, Probe, Waits, u64)> {
+    fn send(&mut self, side: usize) -> anyhow::Result<(Histogram<u64>, [Waits; 2], u64)> {
         let Self { stage, nodes, packets, session } = self;
         *session += 1;
         let mut name = *b"C300000000";
@@ -56,7 +55,8 @@ impl C3 {
         node.await_attached()?;
         let link = stage.side(node.side);
         link.wire.drain();
-        let (mut latency, mut probe, mut waits) = (histogram(), Probe::default(), Waits::default());
+        let before = node.idle();
+        let (mut latency, mut waits) = (histogram(), Waits::default());
         let pacer = Pacer::new(now_ns() + 1_000_000, PACKETS_PER_S, packets.count());
         let end_ns = pacer.due_ns(packets.count()) + TAIL_NS;
         // Packets sent, on the line that is next, and seen.
@@ -94,11 +94,10 @@ impl C3 {
                     seen += 1;
                 }
             }
-            let after = now_ns();
-            probe.turn(spin_ns, after);
-            waits.turn(spin_ns, after);
+            waits.turn(spin_ns, now_ns());
         }
-        Ok((latency, probe, waits, packets.count() - seen))
+        let waits = [waits, node.waits_since(&before)];
+        Ok((latency, waits, packets.count() - seen))
     }
 }
 
@@ -112,27 +111,27 @@ impl Bench for C3 {
     }
 
     fn half(&mut self, side: usize) -> anyhow::Result<Half> {
-        let (latency, probe, waits, lost) = self.send(side)?;
+        let (latency, [generator, worker], lost) = self.send(side)?;
         anyhow::ensure!(
             latency.len() > 10_000,
             "{} packets were seen, {lost} never were: the channel is not believed",
             latency.len()
         );
-        let p99_ns = latency.value_at_quantile(0.99);
+        let seen_ns = latency.value_at_quantile(0.99);
+        let machine_ns = p99_ns(&[&generator, &worker]);
         let us = |ns: u64| Some(ns as f64 / 1_000.0);
-        let above_ns = p99_ns.saturating_sub(waits.p99_ns());
         let values = match side {
             0 => vec![
-                us(p99_ns),
-                us(above_ns),
+                us(seen_ns),
+                us(seen_ns.saturating_sub(machine_ns)),
                 us(latency.value_at_quantile(0.5)),
-                us(waits.p99_ns()),
+                us(machine_ns),
             ],
-            _ => vec![us(p99_ns)],
+            _ => vec![us(seen_ns)],
         };
         Ok(Half {
             values,
-            held_share: probe.held_share(),
+            held_share: generator.held_share() + worker.held_share(),
             latency: Some(latency),
             lost: Some((lost, self.packets.count())),
         })

@@ -88,6 +88,8 @@ pub enum HistogramId {
     BusyTurn = 2,
     /// From a worker's death to its successor's first turn.
     PromotionGap = 3,
+    /// Idle turns of the run loop that took long although nothing was done in them.
+    Stall = 4,
 }
 
 /// One histogram's row; values are nanoseconds, exported in seconds.
@@ -104,7 +106,7 @@ pub struct HistogramSpec {
 }
 
 /// Every histogram, in the order of [`HistogramId`].
-pub const HISTOGRAMS: [HistogramSpec; 4] = [
+pub const HISTOGRAMS: [HistogramSpec; 5] = [
     HistogramSpec {
         id: HistogramId::XdpToTx,
         name: "nautilus_worker_xdp_to_tx_seconds",
@@ -128,6 +130,12 @@ pub const HISTOGRAMS: [HistogramSpec; 4] = [
         name: "nautilus_supervisor_promotion_gap_seconds",
         owner: Owner::Supervisor,
         help: "From a worker's death to its successor's first turn",
+    },
+    HistogramSpec {
+        id: HistogramId::Stall,
+        name: "nautilus_worker_stall_seconds",
+        owner: Owner::Worker,
+        help: "Turns of 10 us or more in which nothing was done: somebody else had the worker's core",
     },
 ];
 

@@ -40,6 +40,8 @@ pub trait Report {
     fn xdp_to_tx(&self, elapsed_ns: u64);
     /// A turn that received something took this long, from the end of the turn before.
     fn busy_turn(&self, elapsed_ns: u64);
+    /// A turn in which nothing was done took this long, at least [`super::run_loop::STALL_NS_MIN`].
+    fn stall(&self, elapsed_ns: u64);
     /// The figures as they stand; about every millisecond.
     fn publish(&self, totals: &Totals, port: &PortCounters, frames: FrameCounts);
 }
@@ -50,6 +52,7 @@ impl Report for () {
     fn asleep_until(&self, _until_ns: u64) {}
     fn xdp_to_tx(&self, _elapsed_ns: u64) {}
     fn busy_turn(&self, _elapsed_ns: u64) {}
+    fn stall(&self, _elapsed_ns: u64) {}
     fn publish(&self, _totals: &Totals, _port: &PortCounters, _frames: FrameCounts) {}
 }
 
@@ -60,6 +63,7 @@ pub struct RegionReport<'a> {
     bank: MetricBank<'a>,
     xdp_to_tx: &'a Histogram,
     busy_turn: &'a Histogram,
+    stall: &'a Histogram,
     base: Box<Base>,
 }
 
@@ -112,6 +116,7 @@ impl<'a> RegionReport<'a> {
             bank,
             xdp_to_tx: region.histogram(index, HistogramId::XdpToTx),
             busy_turn: region.histogram(index, HistogramId::BusyTurn),
+            stall: region.histogram(index, HistogramId::Stall),
             base,
         }
     }
@@ -136,6 +141,11 @@ impl Report for RegionReport<'_> {
     #[inline]
     fn busy_turn(&self, elapsed_ns: u64) {
         self.busy_turn.record(elapsed_ns);
+    }
+
+    #[cold]
+    fn stall(&self, elapsed_ns: u64) {
+        self.stall.record(elapsed_ns);
     }
 
     fn publish(&self, totals: &Totals, port: &PortCounters, frames: FrameCounts) {

@@ -49,6 +49,10 @@ use crate::port::Port;
 /// the ring. Too high: timers are late, 100 us being a tenth of the shortest deadline anyone sets.
 pub const HOUSEKEEPING_NS: u64 = 100_000;
 
+/// An idle turn this long is a stall of the core: polling an empty ring takes less than a microsecond. Too
+/// low: cache misses count as stalls; too high: interrupts are missed, which take some 10 us.
+pub const STALL_NS_MIN: u64 = 10_000;
+
 /// Time between two publications of totals and counters. Too low: shared cache lines are written
 /// for no reader. Too high: `nautilus top` and the watchdog see the past.
 pub const PUBLISH_NS: u64 = 1_000_000;
@@ -94,6 +98,8 @@ pub struct Worker<P, A, R, C = Monotonic> {
     last_packet_ns: u64,
     last_housekeeping_ns: u64,
     last_publish_ns: u64,
+    /// Nothing was done since the end of the last turn but a look for more to do.
+    only_polls: bool,
 }
 
 impl<P: Port, A: Apps, R: Report> Worker<P, A, R> {
@@ -119,6 +125,7 @@ impl<P: Port, A: Apps, R: Report, C: Clock> Worker<P, A, R, C> {
             last_packet_ns: now_ns,
             last_housekeeping_ns: now_ns,
             last_publish_ns: now_ns,
+            only_polls: false,
         }
     }
 
@@ -158,13 +165,16 @@ impl<P: Port, A: Apps, R: Report, C: Clock> Worker<P, A, R, C> {
         // housekeeping
         self.account(done != 0, end_ns);
         self.report.beat(end_ns);
+        self.only_polls = done == 0;
         if end_ns.saturating_sub(self.last_housekeeping_ns) >= HOUSEKEEPING_NS {
             self.last_housekeeping_ns = end_ns;
+            self.only_polls = false;
             let (_, tx) = self.port.split();
             self.apps.housekeeping(end_ns, tx);
         }
         if end_ns.saturating_sub(self.last_publish_ns) >= PUBLISH_NS {
             self.publish(end_ns);
+            self.only_polls = false;
         }
         done
     }
@@ -182,6 +192,9 @@ impl<P: Port, A: Apps, R: Report, C: Clock> Worker<P, A, R, C> {
         } else {
             self.totals.idle_ns += turn_ns;
             self.totals.idle_loops += 1;
+            if turn_ns >= STALL_NS_MIN && self.only_polls {
+                self.report.stall(turn_ns);
+            }
         }
     }
 
@@ -204,6 +217,7 @@ impl<P: Port, A: Apps, R: Report, C: Clock> Worker<P, A, R, C> {
             std::hint::spin_loop();
             return;
         }
+        self.only_polls = false;
         // What housekeeping queued must not wait for the next packet.
         self.port.flush();
         let until_ns = self.last_turn_ns + SLEEP_NS_MAX;
