@@ -58,9 +58,7 @@ impl Transport {
             Target::Socket(path) => {
                 self.speak(tokio::net::UnixStream::connect(path).await.map_err(io)?).await
             }
-            Target::Loopback(address) => {
-                self.speak(tokio::net::TcpStream::connect(address).await.map_err(io)?).await
-            }
+            Target::Loopback(address) => self.speak(dial(address).await.map_err(io)?).await,
             Target::Tls(address) => {
                 let config = self.tls.clone().ok_or_else(|| {
                     ClientError::Usage(format!("{address}: there is no certificate to show"))
@@ -68,7 +66,7 @@ impl Transport {
                 let name = self.host().to_owned();
                 let name = ServerName::try_from(name)
                     .map_err(|error| ClientError::Usage(format!("{address}: {error}")))?;
-                let stream = tokio::net::TcpStream::connect(address).await.map_err(io)?;
+                let stream = dial(address).await.map_err(io)?;
                 let connector = tokio_rustls::TlsConnector::from(config);
                 self.speak(connector.connect(name, stream).await.map_err(io)?).await
             }
@@ -103,4 +101,12 @@ impl Transport {
     fn gone(&self, reason: String) -> ClientError {
         ClientError::Unreachable { target: self.target.to_string(), reason }
     }
+}
+
+/// A connection whose small writes leave at once: a request behind the end of a handshake would wait 40 ms for
+/// the other side's delayed acknowledgement.
+async fn dial(address: impl tokio::net::ToSocketAddrs) -> std::io::Result<tokio::net::TcpStream> {
+    let stream = tokio::net::TcpStream::connect(address).await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
 }

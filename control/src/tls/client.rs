@@ -163,6 +163,8 @@ impl Connection {
         let connected = std::net::ToSocketAddrs::to_socket_addrs(target).and_then(|mut found| {
             let address = found.next().ok_or(std::io::ErrorKind::NotFound)?;
             let stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+            // A request behind the end of the handshake would wait for the acknowledgement of that.
+            stream.set_nodelay(true)?;
             stream.set_read_timeout(Some(PATIENCE))?;
             stream.set_write_timeout(Some(PATIENCE))?;
             Ok(stream)
