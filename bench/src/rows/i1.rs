@@ -26,6 +26,9 @@ const HANDSHAKE_EVERY: Duration = Duration::from_millis(20);
 /// Between two rotations.
 const ROTATE_EVERY: Duration = Duration::from_secs(1);
 
+/// Longest that is told apart. A handshake counts from when it was due.
+const LATENCY_NS_MAX: u64 = 60_000_000_000;
+
 const PATH: &str = "/api/v1/edge/nodes/status";
 
 /// The row.
@@ -87,7 +90,8 @@ fn ask(address: &str, setting: &Arc<ClientConfig>, over: &AtomicBool) -> anyhow:
 
 /// Opens a connection each time it is due, asks once, and closes it.
 fn shake(address: &str, setting: &Arc<ClientConfig>, over: &AtomicBool) -> anyhow::Result<Shaken> {
-    let mut shaken = Shaken { handshakes: 0, errors: 0, certificates: 0, took: Histogram::new(3)? };
+    let took = Histogram::new_with_bounds(1, LATENCY_NS_MAX, 3)?;
+    let mut shaken = Shaken { handshakes: 0, errors: 0, certificates: 0, took };
     let mut certificates = BTreeSet::new();
     let mut due = Instant::now();
     while !over.load(Ordering::Relaxed) {
@@ -158,6 +162,12 @@ impl Bench for I1 {
             shaken.certificates as u64 + 3 >= rotations && rotations > 3,
             "{} certificates were seen of {rotations}",
             shaken.certificates
+        );
+        let due = duration.as_secs_f64() / HANDSHAKE_EVERY.as_secs_f64();
+        anyhow::ensure!(
+            shaken.handshakes as f64 >= 0.95 * due,
+            "{} handshakes of {due:.0} that were due: the row is another",
+            shaken.handshakes
         );
         let values = [
             (sum.errors + shaken.errors) as f64,
