@@ -88,7 +88,7 @@ pub enum HistogramId {
     BusyTurn = 2,
     /// From a worker's death to its successor's first turn.
     PromotionGap = 3,
-    /// Idle turns of the run loop that took long although nothing was done in them.
+    /// Looks for packets that took long although there was nothing else to do.
     Stall = 4,
 }
 
@@ -135,7 +135,7 @@ pub const HISTOGRAMS: [HistogramSpec; 5] = [
         id: HistogramId::Stall,
         name: "nautilus_worker_stall_seconds",
         owner: Owner::Worker,
-        help: "Turns of 10 us or more in which nothing was done: somebody else had the worker's core",
+        help: "Looks for packets that took 10 us or more with nothing else to do: somebody else had the core",
     },
 ];
 

@@ -40,7 +40,8 @@ pub trait Report {
     fn xdp_to_tx(&self, elapsed_ns: u64);
     /// A turn that received something took this long, from the end of the turn before.
     fn busy_turn(&self, elapsed_ns: u64);
-    /// A turn in which nothing was done took this long, at least [`super::run_loop::STALL_NS_MIN`].
+    /// Looking for packets took this long, at least [`super::run_loop::STALL_NS_MIN`], and there was nothing
+    /// else to do.
     fn stall(&self, elapsed_ns: u64);
     /// The figures as they stand; about every millisecond.
     fn publish(&self, totals: &Totals, port: &PortCounters, frames: FrameCounts);

@@ -49,8 +49,9 @@ use crate::port::Port;
 /// the ring. Too high: timers are late, 100 us being a tenth of the shortest deadline anyone sets.
 pub const HOUSEKEEPING_NS: u64 = 100_000;
 
-/// An idle turn this long is a stall of the core: polling an empty ring takes less than a microsecond. Too
-/// low: cache misses count as stalls; too high: interrupts are missed, which take some 10 us.
+/// Looking for packets this long, right after a turn that found none, is a stall of the core: it takes less
+/// than a microsecond, a burst a few. Too low: cache misses count as stalls; too high: interrupts are missed,
+/// which take some 10 us.
 pub const STALL_NS_MIN: u64 = 10_000;
 
 /// Time between two publications of totals and counters. Too low: shared cache lines are written
@@ -140,6 +141,11 @@ impl<P: Port, A: Apps, R: Report, C: Clock> Worker<P, A, R, C> {
         // poll
         let received = self.port.receive();
         let now_ns = self.clock.now_ns();
+        // Also where packets were found: they came while the core was away.
+        let polled_ns = now_ns.saturating_sub(self.last_turn_ns);
+        if polled_ns >= STALL_NS_MIN && self.only_polls {
+            self.report.stall(polled_ns);
+        }
 
         // handle
         self.dispatched.clear();
@@ -192,9 +198,6 @@ impl<P: Port, A: Apps, R: Report, C: Clock> Worker<P, A, R, C> {
         } else {
             self.totals.idle_ns += turn_ns;
             self.totals.idle_loops += 1;
-            if turn_ns >= STALL_NS_MIN && self.only_polls {
-                self.report.stall(turn_ns);
-            }
         }
     }
 
