@@ -3,6 +3,9 @@
 #
 #   scripts/lab.sh up N [--name NAME] [--json]     N nodes, a client, a venue and one control
 #                       [--faults [MEMBER=]FILE]   with a wire at the venue, or MEMBER, that harms packets
+#                       [--parked]                 nodes wait for a deployment
+#   scripts/lab.sh release RELEASE [--from FOLDER] [--name NAME]       programs that the nodes may be given
+#   scripts/lab.sh deployment ID --release RELEASE [--type TYPE] [--replaces ID] [--name NAME]   prints one
 #   scripts/lab.sh status [--name NAME] [--json]
 #   scripts/lab.sh shell MEMBER [-- COMMAND...]    node1, client, venue or control
 #   scripts/lab.sh down [--name NAME]              complete, and quiet when nothing is up

@@ -4,6 +4,7 @@
 //!   up ----starts----> keep ----owns----> namespaces, links, supervisors, control
 //!                       |  writes lab.json          (ends them all on SIGTERM)
 //!   status, shell <-----+
+//!   release, deployment: what its nodes may run, and a document that says so
 //!   down --SIGTERM----> keep, then sweeps by run id whatever is left
 //! ```
 
@@ -17,8 +18,9 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::{Args, Parser, Subcommand};
+use nautilus_tests::lab::releases::{add_release, deployment, open_to_all};
 use nautilus_tests::lab::state::{MemberState, State, WireState};
-use nautilus_tests::lab::{Folder, Lab, RunId, WireAt, left_behind, sweep};
+use nautilus_tests::lab::{Folder, Lab, RunId, WireAt, bin_dir, left_behind, sweep};
 use nautilus_tests::wait::wait_until;
 use nix::sys::signal::{Signal, kill};
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -56,6 +58,36 @@ enum Verb {
         /// `nautilus-fault --print-default`). Once a member.
         #[arg(long = "faults", value_name = "[MEMBER=]FILE")]
         wires: Vec<WireAt>,
+        /// Nodes wait for a deployment instead of serving at once.
+        #[arg(long)]
+        parked: bool,
+    },
+    /// Puts programs where the nodes of a lab may be given them, as a release.
+    Release {
+        /// Its name.
+        #[arg(value_parser = release_name)]
+        release: String,
+        #[command(flatten)]
+        which: Which,
+        /// Folder of the programs; those beside this one unless said.
+        #[arg(long, value_name = "FOLDER")]
+        from: Option<PathBuf>,
+    },
+    /// Prints a deployment of all nodes of a lab, for `nautilus nodes deploy`.
+    Deployment {
+        /// Its id.
+        id: String,
+        #[command(flatten)]
+        which: Which,
+        /// `rolling`, `canary`, `blue_green` or `all_at_once`.
+        #[arg(long = "type", default_value = "all_at_once")]
+        strategy: String,
+        /// The release that the nodes shall run.
+        #[arg(long)]
+        release: String,
+        /// The deployment in whose place it comes.
+        #[arg(long)]
+        replaces: Option<String>,
     },
     /// Ends a lab and takes everything of it away; does nothing when there is none.
     Down {
@@ -90,6 +122,8 @@ enum Verb {
         no_control: bool,
         #[arg(long = "faults")]
         wires: Vec<WireAt>,
+        #[arg(long)]
+        parked: bool,
     },
 }
 
@@ -99,6 +133,16 @@ fn lab_name(text: &str) -> Result<String, String> {
         return Ok(text.to_owned());
     }
     Err("1 to 20 of a-z, 0-9 and -".into())
+}
+
+/// As a supervisor takes it.
+fn release_name(text: &str) -> Result<String, String> {
+    let fine = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    let inside = |byte: u8| fine(byte) || b"_.-".contains(&byte);
+    if (1..=63).contains(&text.len()) && fine(text.as_bytes()[0]) && text.bytes().all(inside) {
+        return Ok(text.to_owned());
+    }
+    Err("1 to 63 of a-z, 0-9, _, . and -, the first a letter or a digit".into())
 }
 
 /// Where all labs have their folders and logs.
@@ -116,6 +160,10 @@ const STATE_PAUSE: Duration = Duration::from_millis(100);
 impl Which {
     fn folder(&self) -> PathBuf {
         Path::new(LABS).join(&self.name)
+    }
+
+    fn releases(&self) -> PathBuf {
+        self.folder().join("releases")
     }
 
     fn log(&self) -> PathBuf {
@@ -147,24 +195,41 @@ fn run(verb: Verb) -> anyhow::Result<ExitCode> {
         bail!("a lab is made of network namespaces: run this as root");
     }
     match verb {
-        Verb::Up { count, which, json, no_control, wires } => {
-            up(count, &which, json, no_control, &wires)?;
+        Verb::Up { count, which, json, no_control, wires, parked } => {
+            up(&which, &Wanted { count, has_control: !no_control, wires, parked }, json)?;
+        }
+        Verb::Release { release, which, from } => {
+            which.state()?;
+            let from = from.unwrap_or_else(bin_dir);
+            let made = add_release(&which.releases(), &release, &from)?;
+            println!("release {release}: {}", made.display());
+        }
+        Verb::Deployment { id, which, strategy, release, replaces } => {
+            let state = which.state()?;
+            let nodes = state.members.iter().map(|member| member.name.as_str());
+            let nodes = nodes.filter(|name| name.starts_with("node"));
+            let document = deployment(&id, &strategy, nodes, &release, replaces.as_deref());
+            println!("{}", serde_json::to_string_pretty(&document)?);
         }
         Verb::Down { which } => down(&which)?,
         Verb::Status { which, json } => print(&which.state()?, json),
         Verb::Shell { member, which, command } => shell(&which.state()?, &member, &command)?,
-        Verb::Keep { count, which, no_control, wires } => keep(count, &which, no_control, &wires)?,
+        Verb::Keep { count, which, no_control, wires, parked } => {
+            keep(&which, &Wanted { count, has_control: !no_control, wires, parked })?;
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn up(
+/// What lab is wanted.
+struct Wanted {
     count: usize,
-    which: &Which,
-    json: bool,
-    no_control: bool,
-    wires: &[WireAt],
-) -> anyhow::Result<()> {
+    has_control: bool,
+    wires: Vec<WireAt>,
+    parked: bool,
+}
+
+fn up(which: &Which, wanted: &Wanted, json: bool) -> anyhow::Result<()> {
     if let Ok(state) = which.state() {
         bail!("lab {} is up already (run {}); `down` ends it", which.name, state.run);
     }
@@ -173,11 +238,14 @@ fn up(
     let log_path = which.log();
     let log = File::create(&log_path).with_context(|| log_path.display().to_string())?;
     let mut keeper = Command::new(std::env::current_exe()?);
-    keeper.args(["keep", &count.to_string(), "--name", &which.name]);
-    if no_control {
+    keeper.args(["keep", &wanted.count.to_string(), "--name", &which.name]);
+    if !wanted.has_control {
         keeper.arg("--no-control");
     }
-    for WireAt { member, faults } in wires {
+    if wanted.parked {
+        keeper.arg("--parked");
+    }
+    for WireAt { member, faults } in &wanted.wires {
         keeper.arg("--faults").arg(format!("{member}={}", faults.display()));
     }
     let mut keeper = keeper.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn()?;
@@ -267,7 +335,7 @@ fn shell(state: &State, member: &str, words: &[String]) -> anyhow::Result<()> {
     Err(command.exec()).context("ip netns exec")
 }
 
-fn keep(count: usize, which: &Which, no_control: bool, wires: &[WireAt]) -> anyhow::Result<()> {
+fn keep(which: &Which, wanted: &Wanted) -> anyhow::Result<()> {
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [SIGTERM, SIGINT] {
         signal_hook::flag::register(signal, Arc::clone(&stop))?;
@@ -279,7 +347,15 @@ fn keep(count: usize, which: &Which, no_control: bool, wires: &[WireAt]) -> anyh
     let run = RunId::draw();
     let folder = Arc::new(Folder::create_at(run, which.folder())?);
     State::starting(&which.name, run).write(folder.path())?;
-    let started = Lab::start_wired(Arc::clone(&folder), run, count, wires, |_, _, _| Ok(()));
+    let releases = which.releases();
+    std::fs::create_dir_all(&releases).with_context(|| releases.display().to_string())?;
+    open_to_all(&releases)?;
+    let Wanted { count, wires, parked, .. } = wanted;
+    let started = Lab::start_wired(Arc::clone(&folder), run, *count, wires, |_, _, file| {
+        file.releases = Some(releases.clone());
+        file.parked = *parked;
+        Ok(())
+    });
     let mut lab = match started {
         Ok(lab) => lab,
         Err(error) => {
@@ -287,7 +363,7 @@ fn keep(count: usize, which: &Which, no_control: bool, wires: &[WireAt]) -> anyh
             return Err(error.into());
         }
     };
-    if !no_control {
+    if wanted.has_control {
         lab.start_control()?;
     }
     let mut written = None;

@@ -24,6 +24,7 @@ mod member;
 mod netns;
 pub mod node_file;
 mod process;
+pub mod releases;
 mod run_id;
 mod service;
 pub mod state;
