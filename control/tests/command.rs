@@ -176,10 +176,10 @@ fn tables_and_documents_come_over_loopback_and_socket() {
         assert_eq!(code, Some(0), "{said}");
         assert_eq!(
             table,
-            "NODE    REGION  TIER  STATE   LIFE  DEPLOYMENT  CONTROL   WORKERS  CACHES  P50 us  P99 us  \
-             P99.9 us  REASON\n\
-             node-1  ny4     lab   active  -     -           attached  2        2       8.0     90.0    \
-             90.0      -\n"
+            "NODE    REGION  TIER  STATE   HALTED  LIFE  DEPLOYMENT  RELEASE  CONTROL   WORKERS  CACHES  \
+             P50 us  P99 us  P99.9 us  REASON\n\
+             node-1  ny4     lab   active  no      -     -           -        attached  2        2       \
+             8.0     90.0    90.0      -\n"
         );
         let (code, text, _) = told(nautilus(&control, &["nodes", "health", "node-1"]));
         assert_eq!(code, Some(0));
