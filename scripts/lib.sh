@@ -118,7 +118,7 @@ host_limits() {
   elif ! kernel_at_least 6 6; then
     echo "kernel $(uname -r): tested from 6.6 on"
   fi
-  [ -r /sys/kernel/btf/vmlinux ] || echo "no BTF (/sys/kernel/btf/vmlinux): probes are off"
+  [ -r /sys/kernel/btf/vmlinux ] || echo "no BTF (/sys/kernel/btf/vmlinux): the xdp port is refused"
   if ! is_root; then
     echo "not root: no XDP and no namespaces; a node on kernel sockets and the loopback is what runs"
   elif ! namespaces_work; then

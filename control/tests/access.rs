@@ -267,3 +267,71 @@ fn a_record_is_flushed_before_the_answer_goes_out() {
     let second_flush = at("fdatasync", ended);
     assert!(at("HTTP/1.1 501", 0) > second_flush);
 }
+
+#[test]
+fn what_was_done_and_could_not_be_recorded_is_not_claimed() {
+    let mut site = Site::start("");
+    site.start_again(&["sh", "-c", "trap '' XFSZ; exec \"$0\" \"$@\""]);
+    let uid = nix::unistd::geteuid().as_raw();
+    let audit = site.folder.path().join("audit");
+    let limit = |bytes: &str| {
+        let (pid, limit) = (site.pid().to_string(), format!("--fsize={bytes}"));
+        assert!(Command::new("prlimit").args(["--pid", &pid, &limit]).status().unwrap().success());
+    };
+    let answer = until("room for the first record of a request and none for its second", || {
+        limit("unlimited:");
+        assert_eq!(ask_locally(&site, uid, "POST", "/api/v1/edge/nodes/deploy").0, 501);
+        let files = nautilus_control::verifier::load(&audit).unwrap();
+        let bytes = &files.last().unwrap().1;
+        // As long as those of the request before, and half as much again; a signature may come in between.
+        let last = bytes.split_inclusive(|byte| *byte == b'\n').next_back().unwrap().len();
+        limit(&format!("{}:", bytes.len() + last + last / 2));
+        let (status, answer) = ask_locally(&site, uid, "POST", "/api/v1/edge/nodes/deploy");
+        assert!([500, 503].contains(&status), "{answer}");
+        (status == 500).then_some(answer)
+    });
+    assert!(answer.contains("urn:nautilus:problem:outcome-unknown"), "{answer}");
+    assert!(answer.contains("it ended with status 501"), "{answer}");
+    limit("unlimited:");
+    assert_eq!(ask_locally(&site, uid, "POST", "/api/v1/edge/nodes/deploy").0, 501);
+    site.stop();
+    assert!(site.records().iter().any(|record| record["kind"] == "unrecorded"));
+}
+
+#[test]
+#[ignore = "privileged: becomes another user"]
+fn another_user_only_looks_over_loopback_too() {
+    if Command::new("curl").arg("--version").output().is_err() {
+        eprintln!("SKIPPED another user's requests: curl is not installed");
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_nautilus-control"))
+        .args(["--listen", "127.0.0.1:0", "--node"])
+        .arg(folder.path())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(child.stderr.take().unwrap()));
+    let line =
+        lines.find_map(|line| line.unwrap().split_once("http://").map(|(_, at)| at.to_owned()));
+    let line = line.unwrap();
+    let address = line.split(',').next().unwrap();
+    let ask = |uid: u32, method: &str, path: &str| {
+        let output = Command::new("setpriv")
+            .args(["--clear-groups", &format!("--reuid={uid}"), "curl", "-si", "-X", method])
+            .arg(format!("http://{address}{path}"))
+            .output()
+            .unwrap();
+        let answer = String::from_utf8(output.stdout).unwrap();
+        (answer.split(' ').nth(1).and_then(|status| status.parse::<u16>().ok()), answer)
+    };
+    let deploy = "/api/v1/edge/nodes/deploy";
+    let seen = [(0, "POST", deploy), (65_534, "POST", deploy), (65_534, "GET", "/metrics")];
+    let seen = seen.map(|(uid, method, path)| ask(uid, method, path));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let statuses = seen.each_ref().map(|(status, _)| *status);
+    assert_eq!(statuses, [Some(501), Some(403), Some(200)], "{seen:?}");
+    assert!(seen[1].1.contains("needs the role admin, not viewer"), "{seen:?}");
+}

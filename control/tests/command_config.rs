@@ -4,8 +4,10 @@
 mod node;
 
 use std::net::UdpSocket;
+use std::path::Path;
+use std::process::Command;
 
-use node::{Node, free_port, nautilus, supervisor};
+use node::{Node, free_port, nautilus, supervisor, told};
 
 #[test]
 fn every_problem_of_a_node_file_is_found_by_its_own_reader() {
@@ -67,6 +69,18 @@ fn a_running_node_gets_the_caches_of_its_file() {
         (vec!["first".into()], before)
     );
     drop(taken);
+    // Nor where the file cannot be put in its place: files of this process have no byte.
+    let kept = std::fs::read_to_string(&used).unwrap();
+    let output = Command::new("sh")
+        .args(["-c", "trap '' XFSZ; ulimit -f 0; exec \"$0\" config apply \"$1\""])
+        .args([Path::new(env!("CARGO_BIN_EXE_nautilus")), &draft])
+        .output()
+        .unwrap();
+    let (code, said, errors) = told(output);
+    assert!(code == Some(1) && errors.contains("nothing was changed"), "{said}{errors}");
+    assert!(errors.contains("File too large"), "{errors}");
+    let now = (node.caches(), std::fs::read_to_string(&used).unwrap());
+    assert_eq!(now, (vec!["first".into()], kept));
 
     let text = both.replace("[port]\n", "[worker]\npoll = \"interrupt\"\n[port]\n");
     std::fs::write(&draft, &text).unwrap();

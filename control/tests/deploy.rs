@@ -223,3 +223,69 @@ fn supervisors_look_at_a_node_before_they_say_that_it_is_as_wanted() {
     node.supervisor().set_serving(false);
     assert!(matches!(perform(Action::Provision), Err(ActuatorError::NotNow(_))));
 }
+
+#[test]
+fn those_that_served_and_do_not_are_brought_back_first() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, fleet) = (store(&folder), fleet(&folder));
+    let reconciler = Reconciler::new(&store, &fleet);
+    let nodes = |last: &str| vec![spec(0, "2"), spec(1, last)];
+    let first = vec![spec(0, "1"), spec(1, "1")];
+    deploy(&reconciler, &deployment(DeploymentStrategy::AllAtOnce, first));
+    let config = deployment(DeploymentStrategy::Rolling, nodes(BAD_RELEASE));
+    assert_eq!(deploy(&reconciler, &config), Phase::RolledBack);
+    let states = fleet::replay(&folder.path().join("effects"));
+    let bad = format!("node-1 tune {BAD_RELEASE}");
+    let from = states.iter().position(|(_, line)| *line == bad).unwrap();
+    // While one is out the other serves.
+    for (nodes, line) in &states[from..] {
+        assert!(nodes.values().any(|node| node.serves), "{line}: {nodes:?}");
+    }
+    assert!(fleet.nodes().values().all(|node| node.serves && node.release.as_deref() == Some("1")));
+}
+
+#[test]
+fn supervisors_are_not_taken_for_another_nodes_nor_for_alive() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = region("node-7");
+    hand_out(folder.path(), node.clone(), || reply(1, &[]));
+    let of =
+        |node_id: &str| Supervisors { run_dirs: [(node_id.into(), folder.path().into())].into() };
+    let lab = nautilus_control::deploy::EdgeNodeSpec {
+        node_type: EdgeNodeType::Lab,
+        release: None,
+        ..spec(0, "1")
+    };
+    let order = |node_id, action| Order { name: "n", node_id, action, spec: &lab };
+    support::beat(&node);
+    assert_eq!(of("node-7").perform(&order("node-7", Action::Provision)), Ok(()));
+    for action in [Action::Provision, Action::Drain, Action::Tune, Action::Retire] {
+        let error = of("node-0").perform(&order("node-0", action)).unwrap_err();
+        let said = "the node there is \"node-7\"";
+        assert!(matches!(&error, ActuatorError::Refused(why) if why.contains(said)), "{error}");
+    }
+    // It has stopped beating.
+    let end = Instant::now() + Duration::from_secs(10);
+    let silent = loop {
+        match of("node-7").perform(&order("node-7", Action::Provision)) {
+            Ok(()) => std::thread::sleep(Duration::from_millis(20)),
+            Err(error) => break error,
+        }
+        assert!(Instant::now() < end, "it is dead");
+    };
+    assert!(silent.is_worth_a_try() && silent.to_string().contains("silent for"), "{silent}");
+    // Another supervisor comes while the node is measured: its figures are of two lives.
+    keep_beating(&node);
+    let measured = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            std::thread::sleep(Duration::from_millis(100));
+            let mut identity = node.supervisor().identity().unwrap();
+            identity.generation += 1;
+            node.supervisor().set_identity(&identity);
+            node.histogram(0, HistogramId::XdpToTx).record_many(30_000, 5_000);
+        });
+        of("node-7").measure("node-7", Duration::from_millis(400))
+    });
+    let error = measured.unwrap_err();
+    assert!(error.is_worth_a_try() && error.to_string().contains("was replaced"), "{error}");
+}

@@ -181,6 +181,9 @@ fn ids_of_requests_and_tags_of_documents_come_back() {
     };
     let refused = matched("\"r0\"");
     assert_eq!((refused.status, kind(&refused.json())), (412, "changed"));
+    // A weak tag is none of what may be changed.
+    assert_eq!(matched(&format!("W/{tag}")).status, 412);
+    assert_eq!(matched("r0").status, 400);
     assert_eq!(matched(&tag).status, 202);
 }
 
@@ -346,4 +349,58 @@ fn certificates_decide_over_tls_too() {
         let document = Ask::of(&site).get("/api/v1/edge/operations/op-1").1;
         (document["is_over"] == true).then_some(())
     });
+}
+
+/// A deployment of the first node alone.
+fn only(nodes: &Nodes, id: &str) -> Value {
+    let mut body = nodes.deployment(id, "all_at_once");
+    body["nodes"].as_array_mut().unwrap().truncate(1);
+    body
+}
+
+#[test]
+fn a_dry_run_is_only_tried_and_its_plan_is_of_its_moment() {
+    let mut nodes = Nodes::new(2);
+    let site = nodes.site("");
+    let socket = Ask::of(&site);
+    let count = || socket.get("/api/v1/edge/operations").1["operations"].as_array().unwrap().len();
+    let (status, dry) = socket.post(&format!("{DEPLOY}&dry_run=true"), &only(&nodes, "one"));
+    assert_eq!((status, count()), (200, 0), "{dry}");
+    // The node has had a life since.
+    socket.post(DEPLOY, &only(&nodes, "zero"));
+    nodes.end(&socket, "op-1");
+    for verb in ["drain", "retire"] {
+        let path = format!("/api/v1/edge/nodes/n-0/{verb}?force=true&dry_run=true");
+        let (status, dry) = socket.post(&path, &json!({}));
+        assert!(status == 200 && dry["plan_id"].is_string(), "{dry}");
+        let status = socket.get("/api/v1/edge/nodes/status").1;
+        let mut lives = status["nodes"].as_array().unwrap().iter().map(|node| &node["lifecycle"]);
+        assert!(lives.any(|life| life == "active"), "{status}");
+    }
+    assert_eq!(count(), 1);
+    socket.post("/api/v1/edge/nodes/n-0/retire?force=true", &json!({}));
+    nodes.end(&socket, "op-2");
+    let (status, problem) = socket.post(DEPLOY, &json!({ "plan_id": dry["plan_id"] }));
+    assert_eq!((status, kind(&problem)), (409, "plan-stale"), "{problem}");
+    drop(site);
+
+    nodes.judge_s = 60;
+    let site = nodes.site("");
+    let socket = Ask::of(&site);
+    let (status, taken) = socket.post(DEPLOY, &only(&nodes, "one"));
+    assert_eq!(status, 202, "{taken}");
+    let path = format!("/api/v1/edge/operations/{}", taken["operation_id"].as_str().unwrap());
+    let (status, document) = socket.post(&format!("{path}/abort?dry_run=true"), &json!({}));
+    assert_eq!((status, &document["phase"]), (200, &json!("forward")), "{document}");
+    assert_eq!(socket.get(&path).1["phase"], "forward");
+
+    // So long as it takes, so many may watch, and no more.
+    let events = format!("{path}/events");
+    let mut streams: Vec<Stream> = (0..64).map(|_| Stream::open(&site, &events, None)).collect();
+    assert!(streams.iter().all(|stream| stream.status == 200));
+    let (status, problem) = socket.get(&events);
+    assert_eq!((status, kind(&problem)), (503, "overloaded"), "{problem}");
+    assert_eq!(socket.get("/api/v1/edge/operations").0, 200, "and all else is answered");
+    streams.pop();
+    until("a place", || (Stream::open(&site, &events, None).status == 200).then_some(()));
 }

@@ -401,6 +401,18 @@ fn this_machine_is_checked_without_privilege() {
 }
 
 #[test]
+fn without_type_information_no_xdp_node_runs_and_that_is_said() {
+    let folder = unpacked(&trees().remove(0).1);
+    let tree = root(&folder);
+    std::fs::remove_file(tree.join("sys/kernel/btf/vmlinux")).unwrap();
+    let arguments = ["host", "check", "--root", tree.to_str().unwrap()];
+    let output = as_nobody(folder.path(), &arguments);
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(3), "{said}");
+    assert!(said.contains("an xdp port is refused"), "{said}");
+}
+
+#[test]
 fn what_may_not_be_written_is_left_and_said() {
     let (_, text) = trees().remove(0);
     let folder = unpacked(&text);

@@ -1,235 +1,29 @@
 //! The snapshot server of a front over the real rings: a channel that shows its books on one side, clients over
 //! loopback on the other. What a client is told to be whole is exact, and otherwise nothing is whole.
 
+#[path = "support/snapshots.rs"]
+mod snapshots;
 #[path = "support/mod.rs"]
 mod support;
 #[allow(dead_code)]
 #[path = "feed_recovery/world.rs"]
 mod world;
 
-use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::fd::OwnedFd;
+use std::io::Write;
+use std::net::TcpStream;
 use std::time::Duration;
 
-use nautilus_dataplane::config;
-use nautilus_dataplane::feed::book::{BookLimits, Books};
-use nautilus_dataplane::feed::channel::Channel;
-use nautilus_dataplane::feed::glimpse::{SnapshotItem, SnapshotReader};
-use nautilus_dataplane::feed::itch::messages::{AddOrder, Common};
-use nautilus_dataplane::feed::itch::{Message, Nanoseconds, Price4, Side};
-use nautilus_dataplane::feed::moldudp64::Session;
+use nautilus_dataplane::feed::book::Books;
+use nautilus_dataplane::feed::itch::Message;
 use nautilus_dataplane::feed::session::Doubt;
 use nautilus_dataplane::feed::soupbintcp::packet::ANY_SESSION;
-use nautilus_dataplane::feed::soupbintcp::{
-    ClientEvent, ClientState, Credentials, RejectReason, SoupClient,
-};
-use nautilus_dataplane::feed::{Symbol, Venue};
-use nautilus_dataplane::front::link::Link;
-use nautilus_dataplane::front::links::Links;
-use nautilus_dataplane::front::snapshots::Snapshots;
-use nautilus_shm::front_region::{
-    Answer, FRONT_RING_WORDS, FrontRegion, is_books_wanted, read_books_wanted,
-};
-use nautilus_shm::kill_switch::KillSwitch;
-use nautilus_shm::message_ring::{MessageConsumer, MessageProducer};
-use nautilus_shm::metrics::labels::{Label, ServedSnapshot};
-use nautilus_shm::shared::zeroed_box;
-use nix::sys::eventfd::{EfdFlags, EventFd};
-use support::{MapKeyspace, mold_packet};
+use nautilus_dataplane::feed::soupbintcp::{ClientState, Credentials, RejectReason, SoupClient};
+use nautilus_shm::control_region::FRONT_PROCESS;
+use nautilus_shm::front_region::FrontRegion;
+use nautilus_shm::kill_switch::KillSwitchState;
+use nautilus_shm::metrics::labels::ServedSnapshot;
+use snapshots::{Client, Front, LIMITS, MILLISECOND, Worker, large, orders, run};
 use world::{Day, MONDAY, Setting, TUESDAY, channel};
-
-const MILLISECOND: u64 = 1_000_000;
-
-/// A worker and its feed, as far as its front knows them.
-struct Worker<'a> {
-    region: &'a FrontRegion,
-    requests: MessageConsumer<'a, FRONT_RING_WORDS>,
-    answers: MessageProducer<'a, FRONT_RING_WORDS>,
-    channel: Channel,
-    keyspace: MapKeyspace,
-    /// Pieces handed over before it stops, if it does.
-    pieces_left: u32,
-    wanted: u32,
-}
-
-impl<'a> Worker<'a> {
-    fn new(region: &'a FrontRegion, generation: u64, channel: Channel) -> Self {
-        let requests = region.requests().consumer();
-        let mut answers = region.answers().producer(generation);
-        let (tag, payload) = Answer::taken(requests.position());
-        answers.push(tag, &[&payload]).unwrap();
-        let keyspace = MapKeyspace::default();
-        Self { region, requests, answers, channel, keyspace, pieces_left: u32::MAX, wanted: 0 }
-    }
-
-    /// Another takes its place, which has received nothing.
-    fn replace(&mut self, generation: u64) {
-        *self = Self::new(self.region, generation, channel(Setting::default()).showing());
-    }
-
-    fn receive(&mut self, session: Session, sequence: u64, messages: &[Vec<u8>]) {
-        let messages: Vec<&[u8]> = messages.iter().map(Vec::as_slice).collect();
-        let packet = mold_packet(session, sequence, &messages);
-        self.channel.handle(1, &packet, &mut self.keyspace);
-    }
-
-    fn turn(&mut self) {
-        let mut bytes = [0; 64];
-        while let Some(message) = self.requests.pop(&mut bytes).unwrap() {
-            assert!(is_books_wanted(message.tag));
-            let (number, attempt) = read_books_wanted(&bytes[..message.bytes]).unwrap();
-            assert_eq!(number, 1);
-            self.wanted += 1;
-            self.channel.want_books(attempt);
-        }
-        let Self { channel, answers, pieces_left, .. } = self;
-        channel.show_books(|piece| {
-            if *pieces_left == 0 {
-                return false;
-            }
-            *pieces_left -= 1;
-            let (tag, header, rest) = Answer::books(piece);
-            answers.push(tag, &[&header, rest]).is_ok()
-        });
-    }
-}
-
-/// A client and what it was told.
-struct Client {
-    socket: TcpStream,
-    soup: SoupClient,
-    reader: SnapshotReader,
-    messages: Vec<Vec<u8>>,
-    is_closed: bool,
-}
-
-impl Client {
-    fn connect(at: SocketAddr, password: &str, session: Session) -> Self {
-        let mut socket = TcpStream::connect(at).unwrap();
-        let mut soup = SoupClient::new(Credentials::new("NODE", password).unwrap(), session, 1);
-        let mut out = Vec::new();
-        soup.start(&mut out);
-        socket.write_all(&out).unwrap();
-        socket.set_nonblocking(true).unwrap();
-        let reader = SnapshotReader::new();
-        Self { socket, soup, reader, messages: Vec::new(), is_closed: false }
-    }
-
-    fn turn(&mut self) {
-        let mut bytes = [0; 1 << 16];
-        let Self { socket, soup, reader, messages, is_closed } = self;
-        match socket.read(&mut bytes) {
-            Ok(0) => *is_closed = true,
-            Ok(length) => {
-                soup.receive(&bytes[..length], 1, |event| {
-                    if let ClientEvent::Message { bytes, .. } = event
-                        && let SnapshotItem::Message(bytes) = reader.read(bytes).unwrap()
-                    {
-                        messages.push(bytes.to_vec());
-                    }
-                });
-            }
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-            Err(_) => *is_closed = true,
-        }
-    }
-
-    /// The number live data goes on with, if it was told a whole snapshot, whose books these are.
-    fn books(&self, limits: BookLimits) -> Option<(u64, Books)> {
-        let next_sequence = self.reader.next_sequence()?;
-        let mut books = Books::new(limits);
-        for message in &self.messages {
-            assert_eq!(books.apply(&Message::decode(message).unwrap()).1, None);
-        }
-        Some((next_sequence, books))
-    }
-}
-
-type Orders = Vec<(u16, Side, u64, u32, u32)>;
-
-/// Every order of every book, in the order of their queues.
-fn orders(books: &Books) -> Orders {
-    let mut all = Vec::new();
-    for (locate, _) in books.symbols() {
-        for side in [Side::Buy, Side::Sell] {
-            let orders = books.orders(locate, side);
-            all.extend(orders.map(|o| (locate, side, o.reference, o.price, o.shares)));
-        }
-    }
-    all
-}
-
-const LIMITS: BookLimits = BookLimits { orders_max: 1 << 12, levels_max: 1 << 12, hash_seed: 3 };
-
-/// A front's side of it, its clock, and the folder of its password.
-struct Front<'a> {
-    links: Links<'a>,
-    snapshots: Snapshots,
-    now_ns: u64,
-    at: SocketAddr,
-    _folder: tempfile::TempDir,
-}
-
-impl<'a> Front<'a> {
-    fn new(region: &'a FrontRegion, max_orders: u32) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join("password"), "secret\n").unwrap();
-        // A free port, taken again at once.
-        let at = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let text = format!(
-            "[access]\nsources = [\"127.0.0.0/8\"]\n[cache]\nid = \"q\"\n\
-             [[interface]]\nname = \"lo\"\n\
-             [[feed]]\nvenue = \"nasdaq\"\ngroup = \"233.54.12.111\"\nport = 1\nchannel = 1\n\
-             max_orders = {max_orders}\n\
-             [feed.republish]\ngroup = \"239.1.2.3\"\nport = 2\nfrom = \"198.18.0.1:3\"\n\
-             [feed.republish.snapshot]\nlisten = \"0.0.0.0:{}\"\nuser = \"NODE\"\n\
-             password_file = {:?}\n",
-            at.port(),
-            folder.path().join("password"),
-        );
-        let config = config::parse(&text, "n.toml").unwrap();
-        let wake: OwnedFd = EventFd::from_flags(EfdFlags::EFD_NONBLOCK).unwrap().into();
-        let links = Links::new(vec![Link::new(region, wake, region.advance_front())]);
-        let mut notes = Vec::new();
-        let switch: &'static KillSwitch = Box::leak(zeroed_box());
-        let generation = region.front_generation();
-        let snapshots = Snapshots::new(&config, generation, switch, &mut notes);
-        assert!(notes.is_empty(), "{notes:?}");
-        Self { links, snapshots, now_ns: 1_000 * MILLISECOND, at, _folder: folder }
-    }
-
-    fn turn(&mut self, for_ns: u64) {
-        self.now_ns += for_ns;
-        let Self { links, snapshots, .. } = self;
-        links.poll(|_, _| panic!("no command"), |_, heard| snapshots.hear(&heard));
-        snapshots.turn(self.now_ns, links);
-    }
-
-    fn ended(&self, end: ServedSnapshot) -> u64 {
-        self.snapshots.ended[end.index()]
-    }
-}
-
-/// Turns of both sides and of the clients until `done`.
-fn run(
-    front: &mut Front<'_>,
-    worker: &mut Worker<'_>,
-    clients: &mut [&mut Client],
-    mut done: impl FnMut(&mut Worker<'_>, &[&mut Client]) -> bool,
-) {
-    for _ in 0..20_000 {
-        front.turn(MILLISECOND);
-        worker.turn();
-        clients.iter_mut().for_each(|client| client.turn());
-        if done(worker, clients) {
-            // Until the front has done with who does not close.
-            return front.turn(1_100 * MILLISECOND);
-        }
-        std::thread::sleep(Duration::from_micros(20));
-    }
-    panic!("never done");
-}
 
 #[test]
 fn clients_at_once_share_books_that_are_exact_while_they_change() {
@@ -355,34 +149,12 @@ fn books_that_are_not_exact_are_refused_and_so_is_a_worker_that_says_nothing() {
     for _ in 0..200 {
         front.turn(100 * MILLISECOND);
         client.turn();
+        // The client's kernel acknowledges when it likes to.
+        std::thread::sleep(Duration::from_millis(1));
     }
     assert!(client.is_closed && client.reader.next_sequence().is_none());
     assert_eq!(client.soup.state(), ClientState::Rejected(RejectReason::NoSession));
     assert_eq!(front.ended(ServedSnapshot::NotExact), 2);
-}
-
-/// A channel of so many orders of one stock.
-fn large(count: u32) -> Channel {
-    let spec = nautilus_dataplane::feed::channel::ChannelSpec {
-        venue: Venue::new("nasdaq").unwrap(),
-        books: BookLimits { orders_max: 1 << 18, levels_max: 1 << 16, hash_seed: 3 },
-        ..*channel(Setting::default()).spec()
-    };
-    let mut channel = Channel::new(spec).showing();
-    let mut keyspace = MapKeyspace::default();
-    let common = Common { stock_locate: 7, tracking_number: 0, timestamp: Nanoseconds(5) };
-    let add = |number: u32| {
-        let (reference, price) = (u64::from(number) + 1, Price4(100 + number % 50));
-        let symbol = Symbol(*b"TEST    ");
-        AddOrder::encode(common, reference, Side::Buy.code(), 100, symbol, price)
-    };
-    for first in (0..count).step_by(30) {
-        let messages: Vec<_> = (first..first + 30).map(add).collect();
-        let messages: Vec<&[u8]> = messages.iter().map(|message| &message[..]).collect();
-        let packet = mold_packet(MONDAY, u64::from(first) + 1, &messages);
-        channel.handle(1, &packet, &mut keyspace);
-    }
-    channel
 }
 
 #[test]
@@ -435,4 +207,102 @@ fn there_is_an_end_to_how_many_clients_there_may_be() {
     front.turn(31_000 * MILLISECOND);
     assert_eq!(front.ended(ServedSnapshot::Left), 64);
     drop(silent);
+}
+
+fn halt(front: &Front<'_>, is_on: bool) {
+    let since_ns = front.now_ns;
+    front.switch.set(&KillSwitchState { is_on, since_ns, uid: 0, reason: String::new() });
+}
+
+/// What a client hears that reads until its connection is over.
+fn read_out(client: &mut Client) {
+    let begun = std::time::Instant::now();
+    while !client.is_closed {
+        assert!(begun.elapsed() < Duration::from_secs(20), "it is still open");
+        client.turn();
+    }
+}
+
+#[test]
+fn who_is_at_it_is_cut_off_by_the_kill_switch_and_nobody_is_let_in() {
+    let region = FrontRegion::create(c"nautilus-front").unwrap();
+    let mut front = Front::new(&region, 1 << 18);
+    let mut worker = Worker::new(&region, 1, large(120_000));
+    let connect = |front: &Front<'_>| Client::connect(front.at, "secret", ANY_SESSION);
+    let turns = |front: &mut Front<'_>, worker: &mut Worker<'_>, count| {
+        for _ in 0..count {
+            front.turn(MILLISECOND / 10);
+            worker.turn();
+        }
+    };
+    // One that is given a snapshot and has not taken it, one whose books are being told, one that waits for a worker
+    // that says nothing of them, and one that has not said who it is.
+    let mut taking = connect(&front);
+    turns(&mut front, &mut worker, 8_000);
+    let mut joined = connect(&front);
+    worker.pieces_left = 10;
+    turns(&mut front, &mut worker, 2_000);
+    joined.turn();
+    assert_eq!((worker.wanted, joined.soup.state()), (2, ClientState::LoggedIn));
+    let mut silent = TcpStream::connect(front.at).unwrap();
+    let mut waiting = connect(&front);
+    turns(&mut front, &mut worker, 2_000);
+    waiting.turn();
+    assert_eq!((worker.wanted, waiting.soup.state()), (2, ClientState::LoggingIn));
+
+    assert_eq!(front.switch.obeyed_ns(FRONT_PROCESS).map(|_| ()), Some(()), "off is obeyed, too");
+    halt(&front, true);
+    assert_eq!(front.switch.obeyed_ns(FRONT_PROCESS), None);
+    front.turn(MILLISECOND);
+    assert_eq!(front.switch.obeyed_ns(FRONT_PROCESS), Some(front.now_ns));
+    worker.pieces_left = u32::MAX;
+    for client in [&mut taking, &mut joined, &mut waiting] {
+        read_out(client);
+        assert_eq!(client.reader.next_sequence(), None);
+    }
+    assert!(taking.messages.len() < 120_000 && joined.messages.is_empty());
+    assert_eq!(waiting.soup.state(), ClientState::Rejected(RejectReason::NoSession));
+    // Who comes meanwhile is told that there are none, and so is who was there already.
+    let mut late = connect(&front);
+    run(&mut front, &mut worker, &mut [&mut late], |_, clients| clients[0].is_closed);
+    assert_eq!(late.soup.state(), ClientState::Rejected(RejectReason::NoSession));
+    assert!(late.messages.is_empty());
+    assert_eq!(worker.wanted, 2, "no worker was asked");
+    let mut out = Vec::new();
+    late.soup = SoupClient::new(Credentials::new("NODE", "secret").unwrap(), ANY_SESSION, 1);
+    late.soup.start(&mut out);
+    silent.write_all(&out).unwrap();
+    silent.set_nonblocking(true).unwrap();
+    (late.socket, late.is_closed) = (silent, false);
+    run(&mut front, &mut worker, &mut [&mut late], |_, clients| clients[0].is_closed);
+    assert_eq!(late.soup.state(), ClientState::Rejected(RejectReason::NoSession));
+    assert_eq!((front.ended(ServedSnapshot::Void), front.ended(ServedSnapshot::Sent)), (5, 0));
+
+    halt(&front, false);
+    let mut after = connect(&front);
+    run(&mut front, &mut worker, &mut [&mut after], |_, clients| clients[0].is_closed);
+    assert_eq!((after.messages.len(), after.reader.next_sequence()), (120_000, Some(120_001)));
+}
+
+#[test]
+fn what_the_kernel_has_not_sent_yet_is_taken_back_by_the_kill_switch() {
+    // At once, and long after the front has nothing more to say to the client.
+    for later_ns in [0, 3_000 * MILLISECOND] {
+        let region = FrontRegion::create(c"nautilus-front").unwrap();
+        let mut front = Front::new(&region, 1 << 18);
+        // Less than the buffers of a connection hold, more than a client that does not read is sent.
+        let mut worker = Worker::new(&region, 1, large(30_000));
+        let mut client = Client::connect(front.at, "secret", ANY_SESSION);
+        for _ in 0..5_000 {
+            front.turn(MILLISECOND / 100);
+            worker.turn();
+        }
+        front.turn(later_ns);
+        front.turn(later_ns);
+        halt(&front, true);
+        front.turn(MILLISECOND);
+        read_out(&mut client);
+        assert_eq!(client.reader.next_sequence(), None, "{} messages", client.messages.len());
+        assert!(client.messages.len() < 30_000);
+    }
 }

@@ -7,6 +7,7 @@ mod supervised;
 
 use std::process::Command;
 
+use nautilus_shm::attach::{Code, Request, Verb};
 use supervised::{Supervised, ip};
 
 /// The supervisor of `node` in a mount namespace of its own, after `prepare`.
@@ -70,6 +71,58 @@ fn a_kernel_without_type_information_is_refused() {
     assert!(message.contains("/sys/kernel/btf/vmlinux is missing"), "{message}");
     assert!(message.contains("port.kind = \"socket\""), "{message}");
     assert!(!node.has_program() && !node.run_dir().exists());
+}
+
+/// The supervisor in a mount namespace of its own, without type information of the kernel.
+fn start_without_type_information(node: &mut Supervised) {
+    let log = std::fs::File::options().create(true).append(true).open(node.log()).unwrap();
+    let mut command = behind_mounts(node, "mount -t tmpfs tmpfs /sys/kernel/btf");
+    node.supervisor = Some(command.stderr(log).spawn().unwrap());
+}
+
+#[test]
+#[ignore = "privileged: makes network namespaces and a node"]
+fn kernel_sockets_need_no_type_information() {
+    let text = "[port]\nkind = \"socket\"\n[[cache]]\nid = \"quotes\"\nmax_memory_mb = 8\n";
+    let mut node = Supervised::new(text);
+    // The echo port of these nodes is one of root's.
+    let allow = "sysctl -q -w net.ipv4.ip_unprivileged_port_start=0";
+    ip(&format!("netns exec {} {allow}", node.server_ns));
+    start_without_type_information(&mut node);
+    node.await_workers(1);
+    node.await_echo();
+    let cache = node.client();
+    cache.connect((supervised::SERVER, supervised::CACHE_PORT)).unwrap();
+    assert_eq!(supervised::ask(&cache, "set k 0 0 1\r\nv\r\n"), "STORED\r\n");
+    assert_eq!(supervised::ask(&cache, "get k\r\n"), "VALUE k 0 1\r\nv\r\nEND\r\n");
+    assert!(!node.has_program());
+
+    // Nor does a node that is started later get by with a file that says something else.
+    let verb = |verb: Verb| node.request(&Request { verb }.encode());
+    assert_eq!(verb(Verb::Park).0, Code::Ok);
+    let text = std::fs::read_to_string(&node.config).unwrap();
+    std::fs::write(&node.config, text.replace("kind = \"socket\"\n", "")).unwrap();
+    let (code, said) = verb(Verb::Start);
+    assert_eq!(code, Code::Impossible, "{said}");
+    assert!(said.contains("/sys/kernel/btf/vmlinux is missing"), "{said}");
+    assert!(!node.has_program() && node.status().unwrap().contains("phase parked"));
+    std::fs::write(&node.config, text).unwrap();
+    let (code, said) = verb(Verb::Start);
+    assert_eq!(code, Code::Ok, "{said}");
+    node.await_echo();
+    node.stop();
+}
+
+#[test]
+#[ignore = "privileged: makes network namespaces and a node"]
+fn a_check_says_that_type_information_is_missing() {
+    let node = Supervised::new("");
+    let mut command = behind_mounts(&node, "mount -t tmpfs tmpfs /sys/kernel/btf");
+    let output = command.arg("--check").output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let said = String::from_utf8(output.stdout).unwrap();
+    let refusal = "cannot start here: /sys/kernel/btf/vmlinux is missing";
+    assert!(said.contains(refusal) && said.contains("port.kind = \"socket\""), "{said}");
 }
 
 #[test]

@@ -204,6 +204,9 @@ impl From<CacheError> for Problem {
             CacheError::Unknown(_) => {
                 Self::new(S::GATEWAY_TIMEOUT, "outcome-unknown", "Outcome unknown", detail)
             }
+            CacheError::NotWritten { .. } => {
+                Self::new(S::INTERNAL_SERVER_ERROR, "outcome-unknown", "Outcome unknown", detail)
+            }
             CacheError::Store(error) => error.into(),
             CacheError::NoStore => {
                 Self::new(S::NOT_IMPLEMENTED, "not-available", "Not available", detail)

@@ -12,18 +12,18 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use super::conditions::tags;
 use super::operations::OperationDocument;
 use super::parameters::Parameters;
 use super::path::Id;
-use super::{Managers, body, tag};
+use super::{Managers, body};
 use crate::access::AuditNote;
 use crate::deploy::fields::{FieldProblem, Fields};
-use crate::deploy::manager::DEPLOYMENTS;
 use crate::deploy::plan::Plan;
-use crate::deploy::reconciler::ReconcileError;
 use crate::deploy::runner::Deployments;
 use crate::deploy::{EdgeDeploymentConfig, ManagerError, OperationKind, Taken};
 use crate::problem::Problem;
+use crate::store::Revision;
 
 /// What would be done.
 #[derive(Serialize, ToSchema)]
@@ -150,15 +150,15 @@ async fn deploy(
         }
     };
     check_known(&deployments, &config)?;
-    let matches = headers.get(header::IF_MATCH).cloned();
+    let matches = tags(&headers, header::IF_MATCH)?;
     let taken = blocking(move || {
-        if let Some(matches) = matches {
-            check_match(&deployments, &config, &matches)?;
-        }
+        let seen = matches.map(|tags| move |revision| tags.holds(&tag_of(revision)));
+        let seen = seen.as_ref().map(|seen| seen as &dyn Fn(Revision) -> bool);
         if is_dry {
+            deployments.look(|manager| manager.check_replaced(&config, seen))?;
             return Ok(Err(dry_run(deployments.dry_run(&config, is_forced)?)));
         }
-        let taken = deployments.deploy(&config, plan_id.as_deref(), is_forced)?;
+        let taken = deployments.deploy(&config, plan_id.as_deref(), is_forced, seen)?;
         let taken = taken.ok_or_else(|| {
             let detail = "nodes have changed since the dry run: make another";
             Problem::new(StatusCode::CONFLICT, "plan-stale", "Plan is stale", detail)
@@ -309,7 +309,8 @@ async fn deployment(State(managers): State<Managers>, Id(id): Id) -> Result<Resp
         let all = deployments.look(|manager| manager.deployments())?;
         let found = all.into_iter().find(|deployment| deployment.deployment_id == id);
         let found = found.ok_or(ManagerError::NoDeployment(id.clone()))?;
-        let etag = revision_tag(&deployments, &id)?.unwrap_or_default();
+        let revision = deployments.look(|manager| manager.revision_of(&id))?;
+        let etag = revision.map_or_else(String::new, tag_of);
         Ok(([(header::ETAG, etag)], axum::Json(found)).into_response())
     })
     .await
@@ -351,33 +352,8 @@ fn check_known(deployments: &Deployments, config: &EdgeDeploymentConfig) -> Resu
 }
 
 /// The ETag of a stored deployment: the revision that put it.
-fn revision_tag(deployments: &Deployments, id: &str) -> Result<Option<String>, Problem> {
-    let entry = deployments.store().get(&format!("{DEPLOYMENTS}{id}"));
-    let entry = entry.map_err(|error| Problem::from(ReconcileError::from(error)))?;
-    Ok(entry.map(|entry| format!("\"r{}\"", entry.modify_revision.0)))
-}
-
-fn check_match(
-    deployments: &Deployments,
-    config: &EdgeDeploymentConfig,
-    matches: &header::HeaderValue,
-) -> Result<(), Problem> {
-    let changed = |detail: String| {
-        Problem::new(StatusCode::PRECONDITION_FAILED, "changed", "Changed", detail)
-    };
-    let Some(replaced) = &config.replaces else {
-        return Err(changed(
-            "If-Match is about the deployment in `replaces`: there is none".into(),
-        ));
-    };
-    let current = revision_tag(deployments, replaced)?;
-    if current.as_deref().is_some_and(|current| tag::lists(matches, current)) {
-        return Ok(());
-    }
-    Err(changed(match current {
-        Some(current) => format!("deployment {replaced} is {current}"),
-        None => format!("there is no deployment {replaced}"),
-    }))
+fn tag_of(Revision(revision): Revision) -> String {
+    format!("\"r{revision}\"")
 }
 
 fn dry_run(plan: Option<Plan>) -> Response {

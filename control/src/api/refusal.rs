@@ -27,6 +27,9 @@ impl From<ManagerError> for Problem {
                 missing("deployment-not-found", "Deployment not found")
                     .with_fields(at("replaces", detail.clone()))
             }
+            ManagerError::Changed(_) => {
+                Self::new(StatusCode::PRECONDITION_FAILED, "changed", "Changed", detail)
+            }
             ManagerError::NoNode(_) => missing("node-not-found", "Node not found"),
             ManagerError::NoOperation(_) => missing("operation-not-found", "Operation not found"),
             ManagerError::Over(..) => conflict("operation-over", "Operation is over"),

@@ -45,8 +45,8 @@ fn of(bytes: &[u8]) -> HeaderValue {
     HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("\"\""))
 }
 
-/// Whether `If-Match` or `If-None-Match` lists a tag.
-pub fn lists(header: &HeaderValue, tag: &str) -> bool {
+/// Whether `If-None-Match` lists a tag.
+fn lists(header: &HeaderValue, tag: &str) -> bool {
     let listed = header.to_str().unwrap_or_default();
     listed.split(',').map(str::trim).any(|listed| {
         listed == "*" || listed == tag || listed.strip_prefix("W/").is_some_and(|weak| weak == tag)

@@ -94,6 +94,16 @@ pub enum CacheError {
     /// The node said no. Nothing was done.
     #[error("{0}")]
     NodeRefused(String),
+    /// The node said no, and that nothing is wanted of it any more could not be written; the thread goes on.
+    #[error(
+        "the node refused: {said}; that could not be written down, and is as soon as it can be: {source}"
+    )]
+    NotWritten {
+        /// What the node said.
+        said: String,
+        /// Why the store did not take it.
+        source: StoreError,
+    },
     /// The node did not say how it went; the thread goes on.
     #[error("{0}; it is gone on with until it is so")]
     Unknown(String),
@@ -125,14 +135,16 @@ pub struct EdgeCacheManager {
     store: Option<Arc<dyn Store>>,
     turns: Mutex<BTreeMap<String, Arc<Mutex<()>>>>,
     troubles: Mutex<BTreeMap<String, (Instant, String)>>,
+    /// What the node refused and the store had no room to take back: the revision of it, and what was before.
+    undos: Mutex<BTreeMap<String, (Revision, Option<Wanted>)>>,
 }
 
 impl EdgeCacheManager {
     /// The caches of these nodes; without a store they can be looked at and removed, no more. Starts the
     /// thread that keeps them, which ends with the process.
     pub fn start(watcher: Watcher, store: Option<Arc<dyn Store>>) -> std::io::Result<Arc<Self>> {
-        let (turns, troubles) = (Mutex::default(), Mutex::default());
-        let own = Arc::new(Self { watcher, store, turns, troubles });
+        let (turns, troubles, undos) = Default::default();
+        let own = Arc::new(Self { watcher, store, turns, troubles, undos });
         if own.store.is_some() {
             let keeper = Arc::clone(&own);
             std::thread::Builder::new().name("caches".into()).spawn(move || {
@@ -183,6 +195,7 @@ impl EdgeCacheManager {
         let store = self.store.as_ref().ok_or(CacheError::NoStore)?;
         let turn = self.turn(id);
         let _turn = lock(&turn);
+        self.settle(id)?;
         match self.wanted_one(id)? {
             Some((found, _)) if found.configuration == *wanted && !found.is_removing => {
                 let link = self.link(&wanted.node_id)?;
@@ -214,14 +227,12 @@ impl EdgeCacheManager {
         let Some(revision) = store.commit(&put)?.committed() else {
             return Err(CacheError::Conflict(id.clone()));
         };
-        let made = self.make(wanted, &link);
-        if let Err(CacheError::NodeRefused(_)) = &made {
+        match self.make(wanted, &link) {
+            Ok(()) => Ok(Created::New),
             // It never was: what the node says no to is not wanted on.
-            let take_back =
-                Transaction::new().when(&key, Compare::ModifiedAt(revision)).delete(&key);
-            store.commit(&take_back)?;
+            Err(CacheError::NodeRefused(said)) => Err(self.take_back(id, revision, None, said)),
+            Err(error) => Err(error),
         }
-        made.map(|()| Created::New)
     }
 
     /// Gives a cache another configuration, if its tag is still this one.
@@ -235,6 +246,7 @@ impl EdgeCacheManager {
         let store = self.store.as_ref().ok_or(CacheError::NoStore)?;
         let turn = self.turn(id);
         let _turn = lock(&turn);
+        self.settle(id)?;
         let Some((found, revision)) = self.wanted_one(id)? else {
             find(&self.watcher.links(), id, None)?;
             return Err(CacheError::NotManaged(id.clone()));
@@ -273,6 +285,7 @@ impl EdgeCacheManager {
     ) -> Result<(), CacheError> {
         let turn = self.turn(id);
         let _turn = lock(&turn);
+        self.settle(id)?;
         let wanted = self.wanted_one(id)?;
         holds(wanted.as_ref().map(|(_, revision)| *revision))?;
         let node_id = match (&wanted, node) {
@@ -292,21 +305,53 @@ impl EdgeCacheManager {
         let marked = Wanted { is_removing: true, ..found.clone() };
         let now = Compare::ModifiedAt(revision);
         let put = Transaction::new().when(&key, now).put(&key, encode(&marked));
-        if store.commit(&put)?.committed().is_none() {
+        let Some(revision) = store.commit(&put)?.committed() else {
             return Err(CacheError::Conflict(id.into()));
-        }
+        };
         match unmake(&link.spec.run_dir, id) {
-            Ok(()) => {
-                store.commit(&Transaction::new().delete(&key))?;
-                lock(&self.troubles).remove(id);
-                Ok(())
-            }
-            Err(CacheError::NodeRefused(text)) => {
-                store.commit(&Transaction::new().put(&key, encode(&found)))?;
-                Err(CacheError::NodeRefused(text))
+            // It is gone, and the mark says that it should be: the thread writes down that nothing is left to do.
+            Ok(()) => match store.commit(&Transaction::new().delete(&key)) {
+                Ok(_) => {
+                    lock(&self.troubles).remove(id);
+                    Ok(())
+                }
+                Err(error) => Err(CacheError::Unknown(error.to_string())),
+            },
+            Err(CacheError::NodeRefused(said)) => {
+                Err(self.take_back(id, revision, Some(found), said))
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// Writes down what was wanted before the node refused what is wanted since `revision`; now or as soon as it can.
+    fn take_back(
+        &self,
+        id: &str,
+        revision: Revision,
+        before: Option<Wanted>,
+        said: String,
+    ) -> CacheError {
+        lock(&self.undos).insert(id.into(), (revision, before));
+        match self.settle(id) {
+            Err(CacheError::Store(source)) => CacheError::NotWritten { said, source },
+            _ => CacheError::NodeRefused(said),
+        }
+    }
+
+    /// Writes down what could not be written before. Whoever comes next with this id finds it so, or is told.
+    fn settle(&self, id: &str) -> Result<(), CacheError> {
+        let Some((revision, before)) = lock(&self.undos).get(id).cloned() else { return Ok(()) };
+        if let Some(store) = &self.store {
+            let key = format!("{WANTED}{id}");
+            let undo = Transaction::new().when(&key, Compare::ModifiedAt(revision));
+            store.commit(&match before {
+                Some(before) => undo.put(&key, encode(&before)),
+                None => undo.delete(&key),
+            })?;
+        }
+        lock(&self.undos).remove(id);
+        Ok(())
     }
 
     /// Looks at everything that is wanted, and has done what is missing.
@@ -330,6 +375,7 @@ impl EdgeCacheManager {
     }
 
     fn keep(&self, id: &str) -> Result<(), CacheError> {
+        self.settle(id)?;
         // As it is now: it was read before our turn.
         let Some((wanted, revision)) = self.wanted_one(id)? else { return Ok(()) };
         let link = self.link(&wanted.configuration.node_id)?;

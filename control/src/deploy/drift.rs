@@ -131,7 +131,7 @@ mod tests {
     use crate::config::Tier;
     use crate::deploy::EdgeNodeSpec;
     use crate::deploy::EdgeNodeType;
-    use crate::status::{InterfaceStatus, Percentiles};
+    use crate::status::{InterfaceStatus, Percentiles, SupervisorStatus};
 
     fn node(node_id: &str) -> NodeStatus {
         let interface = InterfaceStatus {
@@ -195,6 +195,28 @@ mod tests {
         assert_eq!(kinds(other, active()), [DriftKind::KernelBypass]);
         let other = NodeStatus { state: Lifecycle::Failed, ..node("a") };
         assert_eq!(kinds(other, active()), [DriftKind::NotServing]);
+        let other = NodeStatus { attachment: Attachment::Detached, ..node("a") };
+        assert_eq!(kinds(other, active()), [DriftKind::MissingNode]);
+        let runs = |release: &str| NodeStatus {
+            supervisor: Some(SupervisorStatus {
+                pid: 1,
+                generation: 1,
+                silence_s: 0.0,
+                uptime_s: 1.0,
+                last_gap_s: 0.0,
+                phase: "running",
+                release: release.into(),
+                version: String::new(),
+            }),
+            ..node("a")
+        };
+        let mut released = active();
+        released.spec.release = Some("r2".into());
+        assert_eq!(kinds(runs("r2"), released.clone()), []);
+        assert_eq!(kinds(runs("r1"), released.clone()), [DriftKind::Release]);
+        assert_eq!(kinds(runs(""), released), [DriftKind::Release]);
+        // One whose release nobody has named may run any.
+        assert_eq!(kinds(runs("r1"), active()), []);
         let (attachment, state) = (Attachment::Unreachable, Lifecycle::Unknown);
         let other = NodeStatus { attachment, state, ..node("a") };
         assert_eq!(kinds(other, active()), [DriftKind::MissingNode]);

@@ -23,7 +23,7 @@ use super::reconciler::{Phase, PhaseRecord, Progress, ReconcileError, Reconciler
 use super::records::{decode, encode, read};
 use super::spec::{EdgeDeploymentConfig, SpecErrors};
 use crate::catalogue::Catalogue;
-use crate::store::{Compare, Transaction};
+use crate::store::{Compare, Revision, Transaction};
 
 /// Where deployments that are wanted are kept.
 pub const DEPLOYMENTS: &str = "deploy/deployments/";
@@ -61,6 +61,9 @@ pub enum ManagerError {
     /// It replaces one that does not exist.
     #[error("there is no deployment {0}")]
     NoDeployment(String),
+    /// What it replaces is not what was looked at.
+    #[error("{0}")]
+    Changed(String),
     /// No deployment has this node.
     #[error("no deployment has a node {0}")]
     NoNode(String),
@@ -167,8 +170,19 @@ impl EdgeNodeManager<'_> {
         config: &EdgeDeploymentConfig,
         circumstances: &Circumstances,
     ) -> Result<Taken, ManagerError> {
+        self.deploy_in_place_of(config, circumstances, None)
+    }
+
+    /// The same, if what it replaces is still as `seen` has it.
+    pub fn deploy_in_place_of(
+        &self,
+        config: &EdgeDeploymentConfig,
+        circumstances: &Circumstances,
+        seen: Option<&dyn Fn(Revision) -> bool>,
+    ) -> Result<Taken, ManagerError> {
         let subject = &config.deployment_id;
         self.settle()?;
+        self.check_replaced(config, seen)?;
         let known = self.operations()?;
         let last = known.iter().find(|last| last.is_about(OperationKind::Deploy, subject));
         if let Some(last) = last.filter(|last| last.end.is_none()) {
@@ -193,6 +207,31 @@ impl EdgeNodeManager<'_> {
         let (put, delete) = (Some(config.clone()), config.replaces.clone());
         let pending = Pending { put, delete, ..Pending::default() };
         self.submit(OperationKind::Deploy, subject, made, pending)
+    }
+
+    /// When the deployment of this id was put last; none where there is none.
+    pub fn revision_of(&self, deployment_id: &str) -> Result<Option<Revision>, ManagerError> {
+        let key = format!("{DEPLOYMENTS}{deployment_id}");
+        let entry = self.reconciler.store.get(&key).map_err(ReconcileError::from)?;
+        Ok(entry.map(|entry| entry.modify_revision))
+    }
+
+    /// Refuses what replaces something else than `seen` holds for.
+    pub fn check_replaced(
+        &self,
+        config: &EdgeDeploymentConfig,
+        seen: Option<&dyn Fn(Revision) -> bool>,
+    ) -> Result<(), ManagerError> {
+        let Some(seen) = seen else { return Ok(()) };
+        let changed = |detail: String| Err(ManagerError::Changed(detail));
+        let Some(replaced) = &config.replaces else {
+            return changed("If-Match is about the deployment in `replaces`: there is none".into());
+        };
+        match self.revision_of(replaced)? {
+            Some(revision) if seen(revision) => Ok(()),
+            Some(Revision(now)) => changed(format!("deployment {replaced} is \"r{now}\"")),
+            None => changed(format!("there is no deployment {replaced}")),
+        }
     }
 
     /// What becomes of a node, and of the books, when this is done to it: a dry run of [`Self::take`].

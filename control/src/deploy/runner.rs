@@ -26,7 +26,7 @@ use super::supervisors::Supervisors;
 use crate::catalogue::{Catalogue, CatalogueError};
 use crate::config::NodeSpec;
 use crate::store::embedded::{Embedded, Options};
-use crate::store::{Store, StoreError};
+use crate::store::{Revision, Store, StoreError};
 
 /// Pause after a plan could not be carried on. Too low: a full disk is asked all day; too high: it goes on
 /// late.
@@ -179,12 +179,14 @@ impl Deployments {
         dry_runs.iter().find(|known| known.plan_id == plan_id)?.config.clone()
     }
 
-    /// Takes a deployment; with `plan_id` only if the plan is still that one, else none is taken.
+    /// Takes a deployment; with `plan_id` only if the plan is still that one, else none is taken, and with `seen` only
+    /// if what it replaces is as that has it.
     pub fn deploy(
         &self,
         config: &EdgeDeploymentConfig,
         plan_id: Option<&str>,
         is_forced: bool,
+        seen: Option<&dyn Fn(Revision) -> bool>,
     ) -> Result<Option<Taken>, ManagerError> {
         let circumstances = self.settings.circumstances(is_forced);
         self.ask(|manager| {
@@ -198,7 +200,7 @@ impl Deployments {
                     return Ok(None);
                 }
             }
-            manager.deploy(config, &circumstances).map(Some)
+            manager.deploy_in_place_of(config, &circumstances, seen).map(Some)
         })
     }
 

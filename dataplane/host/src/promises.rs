@@ -74,8 +74,8 @@ fn type_information(machine: &Machine) -> Finding {
     let path = "sys/kernel/btf/vmlinux";
     let there = machine.exists(path);
     let seen = format!("/{path} {}", if there { "is there" } else { "is not there" });
-    let lost = "the steering program may not load: use a kernel with CONFIG_DEBUG_INFO_BTF";
-    let level = if there { Level::Ok } else { Level::Warning };
+    let lost = "an xdp port is refused: use a kernel with CONFIG_DEBUG_INFO_BTF, or [port] kind = \"socket\"";
+    let level = if there { Level::Ok } else { Level::Fatal };
     Finding { name: "btf", level, seen, lost: if there { "" } else { lost } }
 }
 

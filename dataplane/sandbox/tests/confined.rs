@@ -7,6 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use nautilus_sandbox::{Confinement, Files, Kind, enter};
+use nix::errno::Errno;
 use nix::sys::signal::Signal;
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, socket};
 use nix::time::{ClockId, clock_gettime};
@@ -50,6 +51,38 @@ fn receive_ns() -> f64 {
     Duration::from(now() - begin).as_nanos() as f64 / f64::from(CALLS)
 }
 
+/// What the kernel says to a call whose descriptor and pointers are none. Of `bpf` the one command that a worker may
+/// give has the number [`GET_INFO`], all others [`libc::SYS_bpf`].
+fn answer(number: i64) -> Option<Errno> {
+    // Descriptor -1, no room for an answer.
+    let nothing = [u64::from(u32::MAX), 0];
+    let (number, first, second, third) = match number {
+        GET_INFO => (libc::SYS_bpf, 15, nothing.as_ptr() as u64, size_of_val(&nothing) as u64),
+        libc::SYS_bpf => (number, 0, nothing.as_ptr() as u64, size_of_val(&nothing) as u64),
+        _ => (number, u64::MAX, 0, 0),
+    };
+    // SAFETY: the kernel is given no memory to write to, and none to read but `nothing`, which outlives the call.
+    let result = unsafe { libc::syscall(number, first, second, third, 0, 0, 0) };
+    (result < 0).then(Errno::last)
+}
+
+/// Stands for `bpf` with the command `BPF_OBJ_GET_INFO_BY_FD`.
+const GET_INFO: i64 = -1;
+
+/// What the child says to these calls, and how it ends.
+fn asked(kind: Kind, numbers: &[i64]) -> (String, std::process::ExitStatus) {
+    let numbers: Vec<String> = numbers.iter().map(i64::to_string).collect();
+    let mut child = child(kind, &format!("calls {}", numbers.join(" ")));
+    line(&mut child, "MISSING ");
+    drop(child.stdin.take());
+    let mut rest = String::new();
+    child.stdout.as_mut().unwrap().read_to_string(&mut rest).unwrap();
+    let status = child.wait().unwrap();
+    remove_folder(&child);
+    let said = rest.lines().find_map(|line| line.split_once("LETS "));
+    (said.map_or(String::new(), |(_, said)| said.to_owned()), status)
+}
+
 /// Only as a process of the tests below.
 #[test]
 #[ignore = "is started by the tests below"]
@@ -70,6 +103,11 @@ fn as_a_child() {
     println!("MISSING {}, {:?}", missing.join(" "), entered.notes);
     match task {
         "cost" => println!("COST {before_ns:.1} {:.1}", receive_ns()),
+        task if task.starts_with("calls ") => {
+            let numbers = task.split(' ').skip(1).map(|number| number.parse().unwrap());
+            let lets = numbers.map(|number| answer(number) != Some(Errno::EPERM));
+            println!("LETS {:?}", lets.collect::<Vec<_>>());
+        }
         "execute" => {
             let result = nix::unistd::execv(c"/bin/true", &[c"true"]);
             println!("EXECUTED {result:?}");
@@ -82,12 +120,13 @@ fn as_a_child() {
             let outside = std::fs::write("/tmp/nautilus-sandbox-outside", "text");
             let bound = std::net::UdpSocket::bind("127.0.0.1:0").map(drop);
             println!(
-                "CAN read {} write {} other {} outside {} socket {}",
+                "CAN read {} write {} other {} outside {} socket {} dump {}",
                 can(read),
                 can(written),
                 can(other),
                 can(outside),
-                can(bound)
+                can(bound),
+                if nix::sys::prctl::get_dumpable().unwrap() { "yes" } else { "no" }
             );
             // The parent looks at us meanwhile, and takes the folder away.
             let _ = std::io::stdin().read_to_end(&mut Vec::new());
@@ -103,10 +142,10 @@ fn remove_folder(child: &Child) {
 #[test]
 fn each_kind_keeps_what_it_needs_and_nothing_else() {
     for (kind, can) in [
-        (Kind::Worker, "read no write no other no outside no socket yes"),
-        (Kind::Front, "read yes write no other no outside no socket yes"),
-        (Kind::Capture, "read yes write yes other no outside no socket yes"),
-        (Kind::Control, "read yes write yes other no outside no socket yes"),
+        (Kind::Worker, "read no write no other no outside no socket yes dump no"),
+        (Kind::Front, "read yes write no other no outside no socket yes dump no"),
+        (Kind::Capture, "read yes write yes other no outside no socket yes dump no"),
+        (Kind::Control, "read yes write yes other no outside no socket yes dump no"),
     ] {
         let mut child = child(kind, "look");
         let missing = line(&mut child, "MISSING ");
@@ -118,12 +157,23 @@ fn each_kind_keeps_what_it_needs_and_nothing_else() {
         } else {
             println!("SKIPPED the files of {kind:?}: {missing}");
         }
-        let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
+        // Of the thread that has confined itself: capabilities are each thread's own.
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", child.id())).unwrap();
+        let status = tasks
+            .map(|task| std::fs::read_to_string(task.unwrap().path().join("status")).unwrap())
+            .find(|status| status.starts_with("Name:\tas_a_child\n"))
+            .unwrap();
         let of = |name: &str| {
             let line = status.lines().find_map(|line| line.strip_prefix(name));
             line.unwrap_or_else(|| panic!("{name}")).trim_start_matches(':').trim().to_owned()
         };
         assert_eq!((of("NoNewPrivs"), of("Seccomp")), ("1".into(), "2".into()), "{kind:?}");
+        for set in ["CapInh", "CapPrm", "CapEff", "CapAmb"] {
+            assert_eq!(u64::from_str_radix(&of(set), 16), Ok(0), "{kind:?} {set}");
+        }
+        if nix::unistd::geteuid().is_root() {
+            assert_eq!(u64::from_str_radix(&of("CapBnd"), 16), Ok(0), "{kind:?}");
+        }
         let limits = std::fs::read_to_string(format!("/proc/{}/limits", child.id())).unwrap();
         let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
         assert!(core.split_whitespace().skip(4).take(2).eq(["0", "0"]), "{core}");
@@ -145,6 +195,68 @@ fn an_intruder_who_executes_something_is_ended() {
         let status = child.wait().unwrap();
         remove_folder(&child);
         assert_eq!(status.signal(), Some(Signal::SIGSYS as i32), "{kind:?}: {status}: {rest}");
+    }
+}
+
+#[test]
+fn whatever_only_an_intruder_does_ends_the_process() {
+    for kind in Kind::ALL {
+        for call in [
+            libc::SYS_execve,
+            libc::SYS_execveat,
+            libc::SYS_ptrace,
+            libc::SYS_process_vm_readv,
+            libc::SYS_process_vm_writev,
+            libc::SYS_bpf,
+            libc::SYS_perf_event_open,
+            libc::SYS_userfaultfd,
+            libc::SYS_mount,
+            libc::SYS_umount2,
+            libc::SYS_pivot_root,
+            libc::SYS_chroot,
+            libc::SYS_setns,
+            libc::SYS_unshare,
+            libc::SYS_init_module,
+            libc::SYS_finit_module,
+            libc::SYS_delete_module,
+            libc::SYS_kexec_load,
+            libc::SYS_reboot,
+            libc::SYS_open_by_handle_at,
+            libc::SYS_add_key,
+            libc::SYS_request_key,
+            libc::SYS_keyctl,
+            libc::SYS_settimeofday,
+            libc::SYS_clock_settime,
+        ] {
+            let (said, status) = asked(kind, &[call]);
+            let ended = Some(Signal::SIGSYS as i32);
+            assert_eq!(status.signal(), ended, "{kind:?}, call {call}: {status}: {said}");
+        }
+    }
+}
+
+#[test]
+fn calls_on_no_list_are_refused_and_those_of_a_kind_are_its_alone() {
+    let calls = [
+        // On nobody's list.
+        libc::SYS_getppid,
+        libc::SYS_mknodat,
+        libc::SYS_symlinkat,
+        // Of those that write files, of the front, of control, of workers.
+        libc::SYS_fsync,
+        libc::SYS_io_uring_enter,
+        libc::SYS_epoll_ctl,
+        GET_INFO,
+    ];
+    for (kind, may) in [
+        (Kind::Worker, [false, false, false, false, false, false, true]),
+        (Kind::Front, [false, false, false, false, true, false, false]),
+        (Kind::Capture, [false, false, false, true, false, false, false]),
+        (Kind::Control, [false, false, false, true, false, true, false]),
+    ] {
+        let (said, status) = asked(kind, &calls);
+        assert!(status.success(), "{kind:?}: {status}");
+        assert_eq!(said, format!("{may:?}"), "{kind:?}");
     }
 }
 

@@ -22,6 +22,7 @@ pub mod ring;
 pub mod server;
 pub mod settings;
 pub mod snapshots;
+mod unsent;
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};

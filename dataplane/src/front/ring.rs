@@ -7,7 +7,7 @@
 //!                          events: Accepted Received Sent Readable
 //! ```
 //!
-//! The only unsafe code of the front. Memory that the kernel may touch is never freed and never lent out
+//! Nearly all unsafe code of the front (`unsent.rs` has the rest). Memory that the kernel may touch is never freed and never lent out
 //! meanwhile: receive buffers live as long as the process and are lent only between their completion and
 //! [`Ring::give_back`]; a buffer that is being sent belongs to the ring until its completion.
 #![allow(unsafe_code)]

@@ -167,8 +167,10 @@ impl Snapshots {
             if looks {
                 service.look(now_ns, &mut self.ended);
             }
-            if !service.clients.is_empty() {
-                service.turn(now_ns, links, &mut self.scratch, &mut self.ended);
+            match service.clients.is_empty() {
+                true => {}
+                false if is_halted => service.turn_away(now_ns, &mut self.scratch, &mut self.ended),
+                false => service.turn(now_ns, links, &mut self.scratch, &mut self.ended),
             }
         }
         self.is_open()
@@ -236,14 +238,17 @@ impl Service {
     }
 
     /// Nobody is given books while the kill switch is on: who waits to be let in is told that there are none, and a
-    /// snapshot that was begun is cut off where it is.
+    /// snapshot that was begun is cut off where it is, also where only the kernel has something of it left.
     fn halt(&mut self, now_ns: u64, ended: &mut [u64]) {
         self.shadow.forget();
         self.asked = Asked::Nothing;
         self.tapes.iter_mut().for_each(|tape| tape.clients = 0);
         self.clients.retain_mut(|client| {
             match client.stage {
-                Stage::Login | Stage::Leaving { .. } => return true,
+                Stage::Login => return true,
+                // It has all of a snapshot, but for what the kernel has not sent yet.
+                Stage::Leaving { end: End::Sent, .. } => client.cut_off(),
+                Stage::Leaving { .. } => return true,
                 Stage::Knocking(_) | Stage::Asking(_) | Stage::Expecting(_) => {
                     client.reject(RejectReason::NoSession, End::Void, now_ns);
                     return true;
@@ -253,6 +258,13 @@ impl Service {
             ended[End::Void.index()] += 1;
             false
         });
+    }
+
+    /// Hears who comes while the kill switch is on, and lets nobody in: no worker is asked for books.
+    fn turn_away(&mut self, now_ns: u64, scratch: &mut [u8], ended: &mut [u64]) {
+        self.move_clients(now_ns, scratch, ended);
+        self.judge(now_ns);
+        self.halt(now_ns, ended);
     }
 
     fn move_clients(&mut self, now_ns: u64, scratch: &mut [u8], ended: &mut [u64]) {

@@ -200,11 +200,20 @@ fn keep(file: &Path, kept: &Kept) -> Result<(), KillSwitchError> {
     let failed = |step| move |source| KillSwitchError::File { step, path: file.to_owned(), source };
     let text = toml::to_string(kept).unwrap_or_default();
     let new = file.with_extension("new");
-    let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(true).mode(0o600);
-    let mut open = options.open(&new).map_err(failed("make"))?;
-    open.write_all(text.as_bytes()).and_then(|()| open.sync_all()).map_err(failed("write"))?;
-    std::fs::rename(&new, file).map_err(failed("name"))?;
+    let written = write(&new, text.as_bytes())
+        .and_then(|()| std::fs::rename(&new, file).map_err(|source| ("name", source)));
+    if let Err((step, source)) = written {
+        let _ = std::fs::remove_file(&new);
+        return Err(failed(step)(source));
+    }
     let dir = file.parent().unwrap_or_else(|| Path::new("/"));
     File::open(dir).and_then(|dir| dir.sync_all()).map_err(failed("sync the directory of"))
+}
+
+/// Writes a new file that is on disk when this returns; which step failed otherwise.
+fn write(file: &Path, bytes: &[u8]) -> Result<(), (&'static str, io::Error)> {
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(true).mode(0o600);
+    let mut open = options.open(file).map_err(|source| ("make", source))?;
+    open.write_all(bytes).and_then(|()| open.sync_all()).map_err(|source| ("write", source))
 }

@@ -235,6 +235,14 @@ mod tests {
             assert!(error.contains("written by others"), "{error}");
             mode(path, 0o755);
         }
+        if nix::unistd::geteuid().is_root() {
+            for path in [root.path(), &release, &release.join("nautilus-worker")] {
+                std::os::unix::fs::chown(path, Some(65_534), None).unwrap();
+                let error = find(Some(root.path()), "r1").unwrap_err().to_string();
+                assert!(error.contains("belongs to uid 65534"), "{error}");
+                std::os::unix::fs::chown(path, Some(0), None).unwrap();
+            }
+        }
         std::os::unix::fs::symlink(&release, root.path().join("r2")).unwrap();
         assert!(find(Some(root.path()), "r2").is_err());
         assert!(find(None, "r1").is_err());

@@ -205,8 +205,14 @@ impl RunDir {
             .open(&fresh)
             .map_err(|source| failed("make", source))?;
         let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
-        written.map_err(|source| failed("write", source))?;
-        std::fs::rename(&fresh, &path).map_err(|source| failed("replace", source))
+        let placed = written.map_err(|source| failed("write", source)).and_then(|()| {
+            std::fs::rename(&fresh, &path).map_err(|source| failed("replace", source))
+        });
+        if placed.is_err() {
+            // On a full disk even an empty file is in the way of somebody.
+            self.remove(&fresh);
+        }
+        placed
     }
 
     /// Removes a file of ours; one that is gone already is no matter.

@@ -187,11 +187,16 @@ impl Supervised {
         command
     }
 
-    /// Starts the supervisor (`ip netns exec` becomes it) and waits until a worker serves.
-    pub fn start(&mut self) {
+    /// Starts the supervisor: `ip netns exec` becomes it.
+    pub fn spawn(&mut self) {
         let log = fs::OpenOptions::new().create(true).append(true).open(self.log()).unwrap();
         let child = self.command().stderr(Stdio::from(log)).spawn().unwrap();
         self.supervisor = Some(child);
+    }
+
+    /// The same, and waits until a worker serves.
+    pub fn start(&mut self) {
+        self.spawn();
         wait_until("a worker serves", Duration::from_secs(20), || {
             self.status().is_some_and(|text| text.contains("Serving") && text.contains("Ready"))
         });

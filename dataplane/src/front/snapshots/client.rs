@@ -14,6 +14,7 @@ use std::net::{Shutdown, TcpStream};
 use nautilus_shm::metrics::labels::ServedSnapshot;
 use nix::sys::socket::{setsockopt, sockopt};
 
+use super::super::unsent::unsent_bytes;
 use crate::feed::moldudp64::Session;
 use crate::feed::soupbintcp::packet::ANY_SESSION;
 use crate::feed::soupbintcp::{LoginRequest, RejectReason, ServerState, SoupServer};
@@ -87,7 +88,7 @@ impl Client {
     }
 
     /// Has the kernel forget what it has not sent yet, and close the connection when this is dropped.
-    pub fn cut_off(&mut self) {
+    pub fn cut_off(&self) {
         let at_once = nix::libc::linger { l_onoff: 1, l_linger: 0 };
         let _ = setsockopt(&self.socket, sockopt::Linger, &at_once);
     }
@@ -119,27 +120,56 @@ impl Client {
     ) -> Option<ServedSnapshot> {
         let is_closed = self.read(now_ns, scratch).is_err();
         if let Stage::Leaving { end, since_ns } = self.stage {
-            let is_over = is_closed || now_ns.saturating_sub(since_ns) >= LEAVING_NS;
-            return is_over.then_some(end);
+            return self.left(end, now_ns.saturating_sub(since_ns), is_closed);
         }
+        let end = match self.go_on(now_ns, tape, is_closed) {
+            Ok(()) if self.is_slow(now_ns) => Some(ServedSnapshot::Slow),
+            Ok(()) => None,
+            Err(end) => Some(end),
+        };
+        if end.is_some() && matches!(self.stage, Stage::Taking { .. } | Stage::Leaving { .. }) {
+            self.cut_off();
+        }
+        end
+    }
+
+    /// The end of one that has all it will get. What the kernel sends of a closed connection nobody can take back, so
+    /// it is not closed before all of that was sent.
+    fn left(&self, end: ServedSnapshot, age_ns: u64, is_closed: bool) -> Option<ServedSnapshot> {
+        if unsent_bytes(&self.socket) == 0 {
+            return (is_closed || age_ns >= LEAVING_NS).then_some(end);
+        }
+        if age_ns < STALL_NS {
+            return None;
+        }
+        self.cut_off();
+        Some(if end == ServedSnapshot::Sent { ServedSnapshot::Slow } else { end })
+    }
+
+    fn is_slow(&self, now_ns: u64) -> bool {
+        let is_stalled = matches!(self.stage, Stage::Taking { .. })
+            && now_ns.saturating_sub(self.moved_ns) >= STALL_NS;
+        is_stalled || now_ns.saturating_sub(self.begun_ns) >= WHOLE_NS
+    }
+
+    fn go_on(
+        &mut self,
+        now_ns: u64,
+        tape: Option<&[u8]>,
+        is_closed: bool,
+    ) -> Result<(), ServedSnapshot> {
         let state = match self.stage {
             // A heartbeat between two pieces of a tape would be in the middle of a packet.
             Stage::Taking { .. } => self.soup.state(),
             _ => self.soup.tick(now_ns, &mut self.out),
         };
         if is_closed || state.is_over() {
-            return Some(ServedSnapshot::Left);
+            return Err(ServedSnapshot::Left);
         }
         if let (Stage::Login, ServerState::LoginRequested(request)) = (self.stage, state) {
             self.stage = Stage::Knocking(request);
         }
-        if self.write(now_ns, tape).is_err() {
-            return Some(ServedSnapshot::Left);
-        }
-        let is_stalled = matches!(self.stage, Stage::Taking { .. })
-            && now_ns.saturating_sub(self.moved_ns) >= STALL_NS;
-        let is_slow = is_stalled || now_ns.saturating_sub(self.begun_ns) >= WHOLE_NS;
-        is_slow.then_some(ServedSnapshot::Slow)
+        self.write(now_ns, tape).map_err(|_| ServedSnapshot::Left)
     }
 
     fn read(&mut self, now_ns: u64, scratch: &mut [u8]) -> io::Result<()> {

@@ -37,13 +37,12 @@ pub(super) fn become_remembered(
     known.host_program = std::env::current_exe().ok();
     let wanted = known.begin_anew();
     let written = if known.swap.is_some() { known.write(run_dir) } else { Ok(()) };
-    if let Err(error) = written {
-        return Some(error.to_string());
-    }
-    let name = wanted?;
-    let problem = match find(resolved.config.supervisor.releases.as_deref(), &name) {
-        Ok(program) => execute(&program, path, &name, &[]),
-        Err(error) => error.to_string(),
+    let Some(name) = wanted else { return written.err().map(|error| error.to_string()) };
+    let problem = match (written, find(resolved.config.supervisor.releases.as_deref(), &name)) {
+        // Not counted: one that dies each time would be started for ever.
+        (Err(error), _) => error.to_string(),
+        (Ok(()), Ok(program)) => execute(&program, path, &name, &[]),
+        (Ok(()), Err(error)) => error.to_string(),
     };
     // Nobody else is there: the host's programs have to do.
     known.release = None;
@@ -90,4 +89,42 @@ pub(super) fn execute(program: &Path, config: &Path, release: &str, waiting: &[O
         let _ = fcntl(fd, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC));
     }
     format!("{}: {errno}", program.display())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{self, HostFacts};
+    use crate::supervisor::remembered::SwapUnderWay;
+    use crate::supervisor::run_dir::REMEMBERED;
+
+    #[test]
+    fn a_swap_whose_deaths_cannot_be_counted_is_turned_back() {
+        let root = tempfile::tempdir().unwrap();
+        let run_dir = RunDir::take(&root.path().join("n")).unwrap();
+        let text = "[node]\nid = \"n\"\n[port]\nkind = \"socket\"\n[[interface]]\nname = \"lo\"\n";
+        let facts = HostFacts {
+            cores: vec![0],
+            huge_bytes_free: 0,
+            huge_page_bytes: 0,
+            mtu_max: 1500,
+            queue_count: 1,
+            program_dir: root.path().into(),
+            uid: 1000,
+        };
+        let resolved = Resolved::new(config::parse(text, "n.toml").unwrap(), &facts).unwrap();
+        let swap = SwapUnderWay { to: Some("r2".into()), tries: 1, failed: None };
+        let mut known =
+            Remembered { release: Some("r1".into()), swap: Some(swap), ..Remembered::default() };
+        // What is written first is not a file that could be written.
+        std::fs::create_dir(run_dir.path().join(format!("{REMEMBERED}.new"))).unwrap();
+        let path = root.path().join("n.toml");
+        let place = (&run_dir, &resolved);
+        let said = become_remembered(&mut known, &Origin::default(), place, &path).unwrap();
+        assert!(said.contains("release r2 cannot go on: cannot make"), "{said}");
+        // By what this process has: not by a name that none of it is.
+        assert_eq!(known.release, None);
+        let swap = known.swap.unwrap();
+        assert!(swap.to.is_none() && swap.failed.is_some(), "{swap:?}");
+    }
 }

@@ -19,13 +19,13 @@ use nautilus_shm::event_log::EventKind;
 use nautilus_shm::life::NodePhase;
 
 use super::{DRAIN_NS, Node, check};
-use crate::config::{Begin, Resolved};
+use crate::config::{Begin, PortKind, Resolved};
 use crate::kill_point::kill_point;
 use crate::supervisor::attach::Access;
 use crate::supervisor::cache_changes::CacheChanges;
 use crate::supervisor::caches::{CacheOpenError, OpenCache};
 use crate::supervisor::explain::Explains;
-use crate::supervisor::host::{run_on, settle};
+use crate::supervisor::host::{Host, run_on, settle};
 use crate::supervisor::interfaces::Interfaces;
 use crate::supervisor::journal::{Event, milliseconds};
 use crate::supervisor::kill_switch;
@@ -121,6 +121,10 @@ impl Node {
         let known = &self.resolved;
         if resolved.config.node.id != known.config.node.id || resolved.run_dir != known.run_dir {
             return Err("node: its file names another id or run_dir; start it anew".into());
+        }
+        if resolved.config.port.kind == PortKind::Xdp {
+            // The file may have named another kind when this supervisor looked at its host.
+            Host::probe().map_err(|error| error.to_string())?;
         }
         self.mirror = mirror;
         let last = self.resources.clear_places();

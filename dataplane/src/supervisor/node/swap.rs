@@ -45,6 +45,10 @@ const STANDBYS_MAX: u32 = 2;
 /// How long a swap may take before it is turned back.
 const PATIENCE_NS: u64 = 60_000_000_000;
 
+/// Pause before that a swap has ended is written down again. Too low: a full disk is asked all day; too high: whoever
+/// asks again waits.
+const AGAIN_NS: u64 = 500_000_000;
+
 /// How long standbys may take to end before the exchange, in ms.
 const END_MS: u16 = 1000;
 
@@ -59,6 +63,8 @@ pub(super) struct Swap {
     /// Since when everything is new.
     new_ns: u64,
     gap_ns: u64,
+    /// When that it has ended is to be written down again; 0: it has not ended, or could be written.
+    again_ns: u64,
 }
 
 #[derive(Debug)]
@@ -77,7 +83,7 @@ impl Swap {
     pub fn new(remembered: &Remembered, origin: Origin, stale: Vec<u32>) -> Self {
         let step = if remembered.swap.is_some() { Step::Handing } else { Step::Idle };
         let (waiting, since_ns) = (origin.waiting, monotonic_ns());
-        Self { step, waiting, since_ns, stale, new_ns: 0, gap_ns: 0 }
+        Self { step, waiting, since_ns, stale, new_ns: 0, gap_ns: 0, again_ns: 0 }
     }
 
     /// Whether none is under way.
@@ -269,6 +275,12 @@ impl Node {
         let Some(swap) = self.remembered.swap.clone() else {
             return self.end_swap(Ok("nothing was under way".into()));
         };
+        if self.swap.again_ns > 0 {
+            if now_ns >= self.swap.again_ns {
+                self.settle_swap(swap);
+            }
+            return;
+        }
         if !self.is_running() {
             // A parked node has nothing to exchange.
             return self.settle_swap(swap);
@@ -359,10 +371,11 @@ impl Node {
         let gap_ns = self.swap.gap_ns.max(self.resources.control.supervisor().last_gap_ns());
         let took = milliseconds(monotonic_ns().saturating_sub(self.swap.since_ns));
         let release = named(swap.to.as_deref());
-        self.remembered = Remembered { release: swap.to, swap: None, ..self.remembered.clone() };
-        if let Err(error) = self.remembered.write(&self.run_dir) {
-            self.publish(&Event::new(EventKind::Notice, (0, 0), error.to_string()));
+        let settled = Remembered { release: swap.to, swap: None, ..self.remembered.clone() };
+        if let Err(error) = settled.write(&self.run_dir) {
+            return self.settle_later(&release, &error.to_string());
         }
+        (self.remembered, self.swap.again_ns) = (settled, 0);
         self.show_release();
         let how = match self.is_running() {
             true => format!("serves, after {took}, last gap {}", milliseconds(gap_ns)),
@@ -372,6 +385,21 @@ impl Node {
             None => self.end_swap(Ok(format!("{release} {how}"))),
             Some(reason) => self.end_swap(Err(format!("went back, {release} {how}: {reason}"))),
         }
+    }
+
+    /// Supervisors that are started now go on with the swap, and turn it back when too many have died: nobody is told
+    /// that it has ended before that is written down.
+    fn settle_later(&mut self, release: &str, problem: &str) {
+        let text = format!(
+            "node {}: {release} serves, but that cannot be remembered: {problem}; ask again",
+            self.id()
+        );
+        if self.swap.again_ns == 0 {
+            self.publish(&Event::new(EventKind::Notice, (0, 0), &text));
+        }
+        self.swap.again_ns = monotonic_ns() + AGAIN_NS;
+        let waiting = std::mem::take(&mut self.swap.waiting);
+        self.tell(&waiting, Code::NotReady, &text);
     }
 
     /// The supervisor before takes over, while a worker serves.
