@@ -124,7 +124,8 @@ pub(super) async fn blocking<T: Send + 'static>(
          content_type = "application/problem+json"),
         (status = 412, description = "`changed`: what it replaces is not what If-Match says",
          body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "`unknown-node`", body = Problem,
+        (status = 422, description = "`unknown-node`, or `host-unfit`: what hosts lack, by the field that orders it",
+         body = Problem,
          content_type = "application/problem+json"),
     )
 )]
