@@ -148,7 +148,7 @@ mod tests {
         let one = |number: usize| Shortfall {
             field: "node_type".into(),
             reason: format!("knob {number}"),
-            by_init: number % 2 == 0,
+            by_init: number.is_multiple_of(2),
         };
         let lacking: Vec<Shortfall> = (0..9).map(one).collect();
         let said = in_words(&spec, &lacking);
