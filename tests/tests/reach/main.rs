@@ -92,7 +92,9 @@ impl Site {
         });
         let file = own("control.toml");
         std::fs::write(&file, text).unwrap();
-        let mut command = Command::new(binary("nautilus-control"));
+        // One that starts would never end.
+        let mut command = Command::new("timeout");
+        command.arg("20").arg(binary("nautilus-control"));
         command.args(["--config", &file]).stdin(Stdio::null());
         let output = inside.run(|| command.output()).unwrap();
         (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
