@@ -1,26 +1,18 @@
 #!/usr/bin/env bash
-# What vm.sh runs inside its virtual machine, as a systemd service: one `ok:` or `FAILED:` line a
-# check, and `closing: all checks passed` when none failed.
+# What vm.sh runs inside its virtual machine, as a systemd service.
 set -euo pipefail
 
 PATH=/opt/nautilus:$PATH
-work=/run/nautilus-guest
-mkdir -p "$work"
-failures=0
-
-ok() { echo "ok: $*"; }
-note() { echo "note: $*"; }
-failed() {
-  echo "FAILED: $*"
-  failures=$((failures + 1))
-}
+# shellcheck source=scripts/vm-lib.sh
+. "$(dirname "$0")/vm-lib.sh"
+NODE=$work/node
 
 # node_file INTERFACE: the smallest node file that serves echo and a cache on it.
 node_file() {
   cat <<NODE
 [node]
 id = "guest"
-run_dir = "$work/node"
+run_dir = "$NODE"
 [port]
 kind = "xdp"
 [[interface]]
@@ -53,31 +45,6 @@ cache() { ask 11211 "\\0\\1\\0\\0\\0\\1\\0\\0$1"; }
 echoes() { [ "$(ask 7007 'hello')" = hello ]; }
 keeps() { [[ "$(cache 'get kept\r\n')" == *'VALUE kept 0 5'*'value'* ]]; }
 
-# within SECONDS COMMAND...: whether it succeeds in that time.
-within() {
-  local end=$((SECONDS + $1))
-  shift
-  until "$@"; do
-    [ "$SECONDS" -lt "$end" ] || return 1
-    sleep 0.2
-  done
-}
-
-# Pid of the worker that serves.
-active() {
-  local socket
-  for socket in "$work"/node/worker-*.sock; do
-    socket=${socket##*/worker-}
-    if [ -d "/proc/${socket%.sock}" ]; then echo "${socket%.sock}"; fi
-  done
-}
-
-replaced() {
-  local now
-  now=$(active)
-  [ -n "$now" ] && [ "$now" != "$1" ]
-}
-
 # refused INTERFACE WORD: the supervisor must refuse the interface with a message that holds WORD.
 refused() {
   node_file "$1" >"$work/refused.toml"
@@ -91,7 +58,7 @@ refused() {
 }
 
 check_kernel() {
-  note "kernel $(uname -r), systemd $(systemctl --version | head -n 1 | cut -d' ' -f2)"
+  note_system
   local file="$work/check.toml"
   node_file eth0 >"$file"
   timeout 60 nautilus-supervisor --config "$file" --check >"$work/check.log" 2>&1 || true
@@ -252,7 +219,7 @@ UNIT
   systemctl stop nautilus-node
   local link
   link=$(ip link show unit7)
-  if [[ "$link" == *xdp* ]] || pgrep nautilus-worker >/dev/null || [ -e "$work/node" ]; then
+  if [[ "$link" == *xdp* ]] || pgrep nautilus-worker >/dev/null || [ -e "$NODE" ]; then
     failed "left behind: ${link//$'\n'/ } $(pgrep -a nautilus-worker || true) $(ls "$work")"
   else
     ok "the stopped unit leaves nothing"
@@ -264,4 +231,4 @@ check_host
 check_refusals
 check_lab
 check_systemd
-if [ "$failures" -eq 0 ]; then echo "closing: all checks passed"; else echo "closing: $failures failed"; fi
+closing

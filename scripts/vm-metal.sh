@@ -1,33 +1,15 @@
 #!/usr/bin/env bash
 # What `vm.sh metal` runs inside its virtual machine, as a systemd service: a host from nothing to a node in
-# its unit, over deaths and an upgrade, and back to nothing. One `ok:` or `FAILED:` line a check, and
-# `closing: all checks passed` when none failed.
+# its unit, over deaths and an upgrade, and back to nothing.
 set -euo pipefail
 
 FROM=/opt/nautilus
 SCRIPTS=$FROM/scripts
 NODE=/run/nautilus/ny4-1
 UNIT=nautilus-supervisor@ny4-1
-work=/run/nautilus-guest
-mkdir -p "$work"
-failures=0
 
-ok() { echo "ok: $*"; }
-note() { echo "note: $*"; }
-failed() {
-  echo "FAILED: $*"
-  failures=$((failures + 1))
-}
-
-# within SECONDS COMMAND...: whether it succeeds in that time.
-within() {
-  local end=$((SECONDS + $1))
-  shift
-  until "$@"; do
-    [ "$SECONDS" -lt "$end" ] || return 1
-    sleep 0.2
-  done
-}
+# shellcheck source=scripts/vm-lib.sh
+. "$(dirname "$0")/vm-lib.sh"
 
 # Everything of the system's own disk that an installation could touch. Not: logs, what systemd counts, the
 # copies that tools for users keep of their own files.
@@ -42,20 +24,6 @@ echoes() {
   # shellcheck disable=SC2016
   [ "$(ip netns exec client7 timeout 3 bash -c \
     'exec 3<>/dev/udp/198.18.7.1/7007; printf hello >&3; dd bs=2048 count=1 <&3' 2>/dev/null)" = hello ]
-}
-
-# Pid of the worker that serves.
-active() {
-  local socket
-  for socket in "$NODE"/worker-*.sock; do
-    socket=${socket##*/worker-}
-    if [ -d "/proc/${socket%.sock}" ]; then echo "${socket%.sock}"; fi
-  done
-}
-replaced() {
-  local now
-  now=$(active)
-  [ -n "$now" ] && [ "$now" != "$1" ]
 }
 
 supervisor() { systemctl show -p MainPID --value "$UNIT"; }
@@ -274,7 +242,7 @@ check_uninstall() {
   fi
 }
 
-note "kernel $(uname -r), systemd $(systemctl --version | head -n 1 | cut -d' ' -f2)"
+note_system
 network
 if check_install && check_start; then
   check_watchdog
@@ -284,4 +252,4 @@ if check_install && check_start; then
   check_upgrade
   check_uninstall
 fi
-if [ "$failures" -eq 0 ]; then echo "closing: all checks passed"; else echo "closing: $failures failed"; fi
+closing

@@ -5,8 +5,9 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use nautilus_host::order::{self, Shortfall};
 use nautilus_shm::attach::{
-    AttachError, CacheRequest, Code, ExplainRequest, FDS_MAX, HostAnswer, HostRequest,
+    AttachError, CacheRequest, Code, ExplainRequest, FDS_MAX, HostAnswer, HostOrder, HostRequest,
     PACKET_BYTES_MAX, Probed, ReplyHeader, Request, SUPERVISOR_SOCKET, Verb, cache_ids, cache_name,
     create_request, drain_request, kill_switch_request, probe_request, remove_request,
     swap_request,
@@ -26,6 +27,10 @@ const ANSWER_MS: i64 = 500;
 
 /// The same for a cache that comes or goes: 64 GiB of it take minutes on a slow host.
 const CHANGE_MS: i64 = 300_000;
+
+/// The same for a look at the host. Too low: one with hundreds of cores and interrupts cannot be judged; too high:
+/// a supervisor that hangs keeps a deployment waiting.
+const LOOK_MS: i64 = 10_000;
 
 /// Longest text of a plan that is shown.
 const HOST_TEXT_BYTES_MAX: usize = 1 << 20;
@@ -80,6 +85,14 @@ pub enum ReachError {
         path: PathBuf,
         /// What is wrong with it.
         source: AttachError,
+    },
+    /// What the host lacks cannot be read.
+    #[error("{}: bad answer about the host: {why}", path.display())]
+    Host {
+        /// The socket.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
     },
     /// The reply has another number of descriptors than it says, or none at all.
     #[error("{}: {found} descriptors came, {said} were announced", path.display())]
@@ -149,12 +162,7 @@ pub fn remove_cache(run_dir: &Path, id: &str) -> Result<String, ReachError> {
 pub fn connect_cache(run_dir: &Path, id: &str) -> Result<OwnedFd, ReachError> {
     let path = run_dir.join(SUPERVISOR_SOCKET);
     let request = CacheRequest { verb: Verb::Connect, name: cache_name(id) }.encode();
-    let (header, _, mut fds) = ask(&path, &request, ANSWER_MS)?;
-    let (said, found) = (header.fds as usize, fds.len());
-    match fds.pop() {
-        Some(fd) if found == 1 && said == 1 => Ok(fd),
-        _ => Err(ReachError::Descriptors { path, said, found }),
-    }
+    one_fd(&path, &request)
 }
 
 /// Has the node turn its kill switch on, or off, and says what it said.
@@ -168,17 +176,48 @@ pub fn change_host(
     run_dir: &Path,
     request: &HostRequest,
 ) -> Result<(HostAnswer, String), ReachError> {
+    host_answer(&run_dir.join(SUPERVISOR_SOCKET), &request.encode(), CHANGE_MS)
+}
+
+/// What the node's host lacks of an order, as its supervisor finds it. Nothing is changed.
+pub fn check_host(run_dir: &Path, order: &HostOrder) -> Result<Vec<Shortfall>, ReachError> {
     let path = run_dir.join(SUPERVISOR_SOCKET);
-    let (header, payload, fds) = ask(&path, &request.encode(), CHANGE_MS)?;
+    let (_, said) = host_answer(&path, &order.encode(), LOOK_MS)?;
+    order::of_text(&said).map_err(|why| ReachError::Host { path, why })
+}
+
+fn host_answer(
+    path: &Path,
+    request: &[u8],
+    limit_ms: i64,
+) -> Result<(HostAnswer, String), ReachError> {
+    let (header, payload, fds) = ask(path, request, limit_ms)?;
     let answer = HostAnswer::decode(&payload)
-        .map_err(|source| ReachError::Reply { path: path.clone(), source })?;
+        .map_err(|source| ReachError::Reply { path: path.into(), source })?;
     let Ok([memory]) = <[OwnedFd; 1]>::try_from(fds) else {
-        return Err(ReachError::Descriptors { path, said: header.fds as usize, found: 0 });
+        let (path, said) = (path.into(), header.fds as usize);
+        return Err(ReachError::Descriptors { path, said, found: 0 });
     };
     // What cannot be read is not shown; what was done is known by the numbers.
     let mut bytes = vec![0; HOST_TEXT_BYTES_MAX];
     let length = std::fs::File::from(memory).read_at(&mut bytes, 0).unwrap_or(0);
     Ok((answer, text(&bytes[..length])))
+}
+
+/// The file that the one control which deploys to the node holds locked; not locked yet.
+pub fn claim_file(run_dir: &Path) -> Result<OwnedFd, ReachError> {
+    let path = run_dir.join(SUPERVISOR_SOCKET);
+    one_fd(&path, &Request { verb: Verb::Claim }.encode())
+}
+
+/// The one descriptor that answers a request.
+fn one_fd(path: &Path, request: &[u8]) -> Result<OwnedFd, ReachError> {
+    let (header, _, mut fds) = ask(path, request, ANSWER_MS)?;
+    let (said, found) = (header.fds as usize, fds.len());
+    match fds.pop() {
+        Some(fd) if found == 1 && said == 1 => Ok(fd),
+        _ => Err(ReachError::Descriptors { path: path.into(), said, found }),
+    }
 }
 
 /// Has a parked node serve, and says what it said when it does. A node that serves is fine.

@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 
 use crate::config::Tier;
 use crate::deploy::NodeState;
-use crate::deploy::drift::{Drift, drift};
+use crate::deploy::drift::{Drift, Hosts, drift};
 use crate::deploy::plan::Inventory;
 use crate::kill_switch::KillSwitchStatus;
 use crate::link::{Attachment, HEARTBEAT_MAX_NS};
@@ -224,8 +224,8 @@ impl StatusDocument {
         Self { nodes, drift: None, store_trouble: String::new() }
     }
 
-    /// The same, held against what the store wants.
-    pub fn with_wanted(mut self, wanted: &Inventory) -> Self {
+    /// The same, held against what the store wants, and what hosts lack of it.
+    pub fn with_wanted(mut self, wanted: &Inventory, hosts: &Hosts) -> Self {
         for node in &mut self.nodes {
             let Some(record) = wanted.get(&node.node_id) else { continue };
             node.lifecycle = Some(record.state);
@@ -233,7 +233,7 @@ impl StatusDocument {
                 node.deployment_id = Some(record.deployment_id.clone());
             }
         }
-        self.drift = Some(drift(&self.nodes, wanted));
+        self.drift = Some(drift(&self.nodes, wanted, hosts));
         self
     }
 }

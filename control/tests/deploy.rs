@@ -13,9 +13,12 @@ use nautilus_control::deploy::planner::plan;
 use nautilus_control::deploy::reconciler::{Phase, ReconcileError, Reconciler};
 use nautilus_control::deploy::supervisors::Supervisors;
 use nautilus_control::deploy::tier::Measurement;
-use nautilus_control::deploy::{DeploymentStrategy, EdgeDeploymentConfig, EdgeNodeType, NodeState};
+use nautilus_control::deploy::{
+    DeploymentStrategy, EdgeDeploymentConfig, EdgeNodeSpec, EdgeNodeType, NodeState,
+};
 use nautilus_control::store::embedded::{Embedded, Options};
 use nautilus_control::store::{Compare, Condition, Revision, Store, Transaction, Watched};
+use nautilus_host::order::Shortfall;
 use nautilus_shm::control_region::HistogramId;
 use support::{hand_out, keep_beating, region, reply};
 
@@ -109,6 +112,10 @@ impl NodeActuator for Failing<'_> {
         self.fleet.perform(order)
     }
 
+    fn lacks(&self, node_id: &str, spec: &EdgeNodeSpec) -> Result<Vec<Shortfall>, ActuatorError> {
+        self.fleet.lacks(node_id, spec)
+    }
+
     fn measure(&self, node_id: &str, period: Duration) -> Result<Measurement, ActuatorError> {
         self.fleet.measure(node_id, period)
     }
@@ -191,23 +198,24 @@ fn a_control_that_leads_no_more_writes_nothing() {
 fn supervisors_look_at_a_node_before_they_say_that_it_is_as_wanted() {
     let folder = tempfile::tempdir().unwrap();
     let node = region("node-0");
-    let supervisors = Supervisors { run_dirs: [("node-0".into(), folder.path().into())].into() };
-    let lab = nautilus_control::deploy::EdgeNodeSpec {
-        node_type: EdgeNodeType::Lab,
-        release: None,
-        ..spec(0, "1")
+    let supervisors = Supervisors {
+        run_dirs: [("node-0".into(), folder.path().into())].into(),
+        ..Supervisors::default()
     };
-    let perform =
-        |action| supervisors.perform(&Order { name: "n", node_id: "node-0", action, spec: &lab });
+    let lab = EdgeNodeSpec { node_type: EdgeNodeType::Lab, release: None, ..spec(0, "1") };
+    let of = |action, spec| {
+        let (name, node_id, is_rollback) = ("n", "node-0", false);
+        supervisors.perform(&Order { name, node_id, action, spec, is_rollback })
+    };
+    let perform = |action| of(action, &lab);
     assert!(perform(Action::Provision).unwrap_err().is_worth_a_try(), "nobody listens yet");
     hand_out(folder.path(), node.clone(), || reply(1, &[]));
     keep_beating(&node);
     for action in [Action::Provision, Action::Tune, Action::Warm, Action::Admit] {
         assert_eq!(perform(action), Ok(()), "{action}");
     }
-    let unlike = nautilus_control::deploy::EdgeNodeSpec { kernel_bypass: false, ..lab.clone() };
-    let order = Order { name: "n", node_id: "node-0", action: Action::Tune, spec: &unlike };
-    let error = supervisors.perform(&order).unwrap_err();
+    let unlike = EdgeNodeSpec { kernel_bypass: false, ..lab.clone() };
+    let error = of(Action::Tune, &unlike).unwrap_err();
     assert!(error.to_string().contains("kernel_bypass is port.kind"), "{error}");
     assert!(!error.is_worth_a_try());
     let recorded = node.clone();

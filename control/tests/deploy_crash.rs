@@ -116,7 +116,8 @@ fn prepare(folder: &Path) {
     for spec in &served_before() {
         for action in [Action::Provision, Action::Tune, Action::Warm, Action::Admit] {
             let node_id = &spec.node_id;
-            fleet.perform(&Order { name: "before", node_id, action, spec }).unwrap();
+            let (name, is_rollback) = ("before", false);
+            fleet.perform(&Order { name, node_id, action, spec, is_rollback }).unwrap();
         }
     }
     let store = Embedded::open(&folder.join("store.redb"), Options::default()).unwrap();

@@ -289,8 +289,9 @@ fn a_second_control_on_a_store_or_a_node_does_not_start() {
     let start = |config: &str| {
         let path = nodes.folder.path().join("second.toml");
         std::fs::write(&path, config).unwrap();
-        let output = Command::new(env!("CARGO_BIN_EXE_nautilus-control"))
-            .arg("--config")
+        // One that starts would never end.
+        let output = Command::new("timeout")
+            .args(["20", env!("CARGO_BIN_EXE_nautilus-control"), "--config"])
             .arg(&path)
             .stdin(Stdio::null())
             .output()

@@ -1,9 +1,12 @@
 //! The host doctor on recorded machines (`host_trees/README.md`), and on this one as another user.
 
+#[path = "support/trees.rs"]
+mod trees;
+
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Output};
 
 use nautilus_control::host::apply::{self, Point};
@@ -18,46 +21,13 @@ use nautilus_control::host::table;
 use nautilus_control::host::tier::Tier;
 use serde_json::Value;
 use tempfile::TempDir;
+use trees::{root, tree_named, trees, unpacked};
 
 /// Nobody, on every distribution.
 const NOBODY: u32 = 65534;
 /// Tells the victim where to die, and on what.
 const DIE_AT: &str = "NAUTILUS_HOST_DIE_AT";
 const DIE_TREE: &str = "NAUTILUS_HOST_DIE_TREE";
-
-fn trees() -> Vec<(String, String)> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/host_trees");
-    let mut trees = Vec::new();
-    for entry in std::fs::read_dir(&folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.extension().is_some_and(|extension| extension == "txt") {
-            let name = path.file_stem().unwrap().to_string_lossy().into_owned();
-            trees.push((name, std::fs::read_to_string(path).unwrap()));
-        }
-    }
-    trees.sort();
-    assert!(trees.len() >= 5, "{} trees", trees.len());
-    trees
-}
-
-/// A recorded machine in a folder `tree`, with room for a state file beside it.
-fn unpacked(text: &str) -> TempDir {
-    // In memory where there is some: what a record costs on a disk is no question here.
-    let memory = Path::new("/dev/shm");
-    let folder = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
-    let folder = folder.unwrap();
-    recording::unpack(text, &folder.path().join("tree")).unwrap();
-    folder
-}
-
-fn tree_named(name: &str) -> TempDir {
-    let (_, text) = trees().into_iter().find(|(known, _)| known == name).expect("a known tree");
-    unpacked(&text)
-}
-
-fn root(folder: &TempDir) -> PathBuf {
-    folder.path().join("tree")
-}
 
 fn files(folder: &TempDir) -> BTreeMap<String, Vec<u8>> {
     recording::files(&root(folder)).unwrap()

@@ -8,6 +8,7 @@ use nautilus_control::deploy::operations::KEPT_MAX;
 use nautilus_control::deploy::planner::Circumstances;
 use nautilus_control::deploy::reconciler::{Phase, ReconcileError, Reconciler};
 use nautilus_control::deploy::{DeploymentStrategy, EdgeNodeManager, ManagerError, NodeState};
+use nautilus_control::store::Store;
 use nautilus_control::store::embedded::{Embedded, Options};
 use serde_json::{Value, json};
 
@@ -137,6 +138,29 @@ fn a_dry_run_and_a_refusal_leave_no_trace() {
     assert!(site.fleet.nodes().is_empty() && manager.progress().unwrap().is_none());
     let forced = Circumstances { is_forced: true, ..Circumstances::default() };
     assert!(manager.deploy(&config, &forced).unwrap().plan.is_some());
+}
+
+#[test]
+fn what_a_host_lacks_is_said_by_field_before_anything_is_taken() {
+    let folder = tempfile::tempdir().unwrap();
+    let site = Site::open(&folder);
+    assert_eq!(site.deploy(&document("one", "all_at_once", "1", &[0], "")).unwrap(), Phase::Done);
+    let before = site.store.list("").unwrap();
+    let mut greedy = document("two", "rolling", "2", &[0, 1, 2], "one");
+    for node in [1, 2] {
+        greedy["nodes"][node]["memory_gb"] = json!(fleet::HOST_GB + 1);
+    }
+    let Err(ManagerError::Unfit { nodes, lacking, by_init }) = site.deploy(&greedy) else {
+        panic!("it was taken");
+    };
+    let paths: Vec<&str> = lacking.iter().map(|one| one.path.as_str()).collect();
+    assert_eq!(paths, ["nodes[1].memory_gb", "nodes[2].memory_gb"]);
+    assert_eq!((nodes.as_str(), by_init), ("node-1, node-2", 0));
+    assert!(lacking[0].reason.contains("node-1 has 512 GiB"), "{lacking:?}");
+    assert_eq!(site.store.list("").unwrap(), before, "nothing was taken");
+    // Without them it goes.
+    greedy["nodes"].as_array_mut().unwrap().truncate(1);
+    assert_eq!(site.deploy(&greedy).unwrap(), Phase::Done);
 }
 
 #[test]

@@ -17,6 +17,7 @@ pub mod memcached;
 pub mod phases;
 pub mod repository;
 pub mod rest;
+pub mod rest_site;
 pub mod scrape;
 pub mod steady;
 pub mod values;

@@ -59,7 +59,12 @@ impl Site {
         let of =
             |node: &nautilus_tests::lab::Node| (node.member.name.clone(), node.run_dir.clone());
         let run_dirs: BTreeMap<String, PathBuf> = lab.nodes().iter().map(of).collect();
-        Self { lab, store, supervisors: Supervisors { run_dirs }, releases }
+        Self {
+            lab,
+            store,
+            supervisors: Supervisors { run_dirs, ..Supervisors::default() },
+            releases,
+        }
     }
 
     fn manager(&self) -> EdgeNodeManager<'_> {

@@ -1,14 +1,11 @@
 //! Caches created, shown, configured and removed over REST, on real nodes in a lab: a node that started anew
 //! is given its caches again, and control's death changes nothing.
 
-use std::net::SocketAddr;
-use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
-use nautilus_tests::coherence::Connection;
-use nautilus_tests::lab::{Folder, Lab, RunId, left_behind, status};
-use nautilus_tests::rest::{RestAnswer, RestClient};
+use nautilus_tests::lab::{RunId, left_behind, status};
+use nautilus_tests::rest::RestAnswer;
+use nautilus_tests::rest_site::RestSite;
 use nautilus_tests::wait::wait_until;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -18,26 +15,12 @@ const SOON: Duration = Duration::from_secs(20);
 const PORT: u16 = 11_300;
 
 struct Bench {
-    lab: Lab,
-    client: RestClient,
+    site: RestSite,
 }
 
 impl Bench {
     fn start(run: RunId, nodes: usize) -> Self {
-        let folder = Arc::new(Folder::create(run).unwrap());
-        let mut lab = Lab::start(folder, run, nodes, |_, _, _| Ok(())).unwrap();
-        lab.start_control().unwrap();
-        let client = RestClient::new(&lab.control_socket(), Duration::from_secs(15));
-        let mut bench = Self { lab, client };
-        bench.wait_ready();
-        bench
-    }
-
-    fn wait_ready(&mut self) {
-        wait_until("control is ready", SOON, || {
-            self.client.ask("GET", "/readyz", &[], b"").is_ok_and(|answer| answer.status == 200)
-        })
-        .unwrap();
+        Self { site: RestSite::start(run, nodes, Duration::from_secs(15)) }
     }
 
     fn ask(&mut self, method: &str, path: &str, headers: &[&str], body: &Value) -> RestAnswer {
@@ -47,7 +30,7 @@ impl Bench {
             headers.push("Content-Type: application/json".into());
         }
         let path = format!("/api/v1/edge/cache/{path}");
-        self.client.ask(method, &path, &headers, body.as_bytes()).unwrap()
+        self.site.client.ask(method, &path, &headers, body.as_bytes()).unwrap()
     }
 
     fn create(&mut self, body: &Value) -> RestAnswer {
@@ -57,24 +40,6 @@ impl Bench {
     fn show(&mut self, id: &str) -> RestAnswer {
         self.ask("GET", id, &[], &Value::Null)
     }
-
-    /// What a cache at `port` of node 1 answers to clients.
-    fn over_tcp(&self, port: u16, command: &[u8]) -> Option<String> {
-        let node = self.lab.nodes()[0].member.address.v4();
-        let server = SocketAddr::new(node.into(), port);
-        let mut tcp = self.lab.client().namespace.run(|| Connection::open(server)).ok()?;
-        tcp.ask(command).ok().map(|text| String::from_utf8_lossy(&text).into_owned())
-    }
-}
-
-/// Processes that the supervisor names in lines that begin so.
-fn pids(run_dir: &Path, lines: &[&str]) -> Vec<i32> {
-    let text = status(run_dir).unwrap_or_default();
-    let words = text.lines().filter_map(|said| {
-        let rest = lines.iter().find_map(|line| said.strip_prefix(line))?;
-        rest.split(' ').next()?.parse().ok()
-    });
-    words.collect()
 }
 
 fn refused(answer: &RestAnswer, status: u16, problem: &str, field: &str) {
@@ -124,7 +89,10 @@ fn a_cache_is_created_shown_and_removed_and_nonsense_is_refused() {
         assert_eq!(made.status, 201, "{}", made.text());
         assert_eq!(made.header("location"), Some("/api/v1/edge/cache/orders"));
         assert_eq!(made.json()["state"], "serving", "{}", made.text());
-        assert_eq!(bench.over_tcp(PORT, b"set k 0 0 1\r\nv\r\n").as_deref(), Some("STORED\r\n"));
+        assert_eq!(
+            bench.site.over_tcp(PORT, b"set k 0 0 1\r\nv\r\n").as_deref(),
+            Some("STORED\r\n")
+        );
         let again = bench.create(&wanted());
         assert_eq!(again.status, 200, "{}", again.text());
         let other = with("max_value_bytes", json!(4_096));
@@ -181,7 +149,7 @@ fn a_cache_is_created_shown_and_removed_and_nonsense_is_refused() {
         assert_eq!(bench.ask("DELETE", "orders", &[&tag], &Value::Null).status, 204);
         refused(&bench.show("orders"), 404, "cache-not-found", "");
         refused(&bench.ask("GET", "orders?key=k", &[], &Value::Null), 404, "cache-not-found", "");
-        assert_eq!(bench.over_tcp(PORT, b"get k\r\n"), None, "nobody listens");
+        assert_eq!(bench.site.over_tcp(PORT, b"get k\r\n"), None, "nobody listens");
         let of_file = bench.ask("DELETE", "quotes?node=node1", &[], &Value::Null);
         refused(&of_file, 409, "node-refused", "");
     }
@@ -196,20 +164,20 @@ fn what_is_wanted_outlives_control_and_comes_back_with_its_node() {
         let mut bench = Bench::start(run, 1);
         assert_eq!(bench.create(&wanted()).status, 201);
         let set = b"set k 0 0 1\r\nv\r\n";
-        assert_eq!(bench.over_tcp(PORT, set).as_deref(), Some("STORED\r\n"));
+        assert_eq!(bench.site.over_tcp(PORT, set).as_deref(), Some("STORED\r\n"));
 
         // Control dies: nothing happens to the cache, and the next one knows it.
-        bench.lab.control().unwrap().kill();
+        bench.site.lab.control().unwrap().kill();
         let item = "/api/v1/edge/cache/orders?key=k";
         wait_until("control is back", SOON, || {
-            bench.client.ask("GET", item, &[], b"").is_ok_and(|answer| answer.body == b"v")
+            bench.site.client.ask("GET", item, &[], b"").is_ok_and(|answer| answer.body == b"v")
         })
         .unwrap();
         assert_eq!(bench.show("orders").json()["is_managed"], true);
 
         // All of the node dies: the next one lacks the cache, and is given it, empty.
-        let node = &bench.lab.nodes()[0];
-        let all = pids(&node.run_dir, &["front ", "active worker ", "standby worker ", "standby "]);
+        let node = &bench.site.lab.nodes()[0];
+        let all = bench.site.pids(&["front ", "active worker ", "standby worker ", "standby "]);
         assert!(all.len() >= 2, "{all:?}: {:?}", status(&node.run_dir));
         node.supervisor.kill_and_hold();
         for pid in all {
@@ -217,14 +185,14 @@ fn what_is_wanted_outlives_control_and_comes_back_with_its_node() {
         }
         node.supervisor.release();
         wait_until("the node has the cache again", SOON, || {
-            bench.over_tcp(PORT, b"get k\r\n").as_deref() == Some("END\r\n")
+            bench.site.over_tcp(PORT, b"get k\r\n").as_deref() == Some("END\r\n")
         })
         .unwrap();
         wait_until("control says so", SOON, || bench.show("orders").json()["state"] == "serving")
             .unwrap();
-        let gone = bench.client.ask("GET", item, &[], b"").unwrap();
+        let gone = bench.site.client.ask("GET", item, &[], b"").unwrap();
         assert_eq!((gone.status, gone.problem().as_str()), (404, "key-not-found"));
-        let put = bench.client.ask("PUT", item, &[], b"new").unwrap();
+        let put = bench.site.client.ask("PUT", item, &[], b"new").unwrap();
         assert_eq!(put.status, 204, "{}", put.text());
 
         assert_eq!(bench.ask("DELETE", "orders", &[], &Value::Null).status, 204);

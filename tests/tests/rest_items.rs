@@ -2,16 +2,14 @@
 //! worker, a front, a supervisor or control is dead.
 
 use std::ffi::OsString;
-use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nautilus_dataplane::replay::generate::GeneratorSpec;
-use nautilus_tests::coherence::Connection;
 use nautilus_tests::feed_source::FeedSource;
 use nautilus_tests::lab::node_file::CACHE_PORT;
-use nautilus_tests::lab::{Folder, Lab, Process, RunId, binary, left_behind, status};
-use nautilus_tests::rest::{RestAnswer, RestClient, percent_encoded};
+use nautilus_tests::lab::{Process, RunId, binary, left_behind};
+use nautilus_tests::rest::{RestAnswer, percent_encoded};
+use nautilus_tests::rest_site::RestSite;
 use nautilus_tests::wait::wait_until;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -19,22 +17,12 @@ use nix::unistd::Pid;
 const SOON: Duration = Duration::from_secs(20);
 
 struct Bench {
-    lab: Lab,
-    client: RestClient,
+    site: RestSite,
 }
 
 impl Bench {
     fn start(run: RunId, nodes: usize) -> Self {
-        let folder = Arc::new(Folder::create(run).unwrap());
-        let mut lab = Lab::start(folder, run, nodes, |_, _, _| Ok(())).unwrap();
-        lab.start_control().unwrap();
-        let client = RestClient::new(&lab.control_socket(), Duration::from_secs(8));
-        let mut bench = Self { lab, client };
-        wait_until("control is ready", SOON, || {
-            bench.client.ask("GET", "/readyz", &[], b"").is_ok_and(|answer| answer.status == 200)
-        })
-        .unwrap();
-        bench
+        Self { site: RestSite::start(run, nodes, Duration::from_secs(8)) }
     }
 
     fn ask(
@@ -51,7 +39,7 @@ impl Bench {
 
     fn raw(&mut self, method: &str, path: &str, headers: &[&str], body: &[u8]) -> RestAnswer {
         let headers: Vec<String> = headers.iter().map(|header| (*header).to_owned()).collect();
-        self.client.ask(method, path, &headers, body).unwrap()
+        self.site.client.ask(method, path, &headers, body).unwrap()
     }
 
     fn get(&mut self, key: &[u8]) -> RestAnswer {
@@ -59,16 +47,7 @@ impl Bench {
     }
 
     fn over_tcp(&self, command: &[u8]) -> String {
-        let node = self.lab.nodes()[0].member.address.v4();
-        let server = SocketAddr::new(node.into(), CACHE_PORT);
-        let mut tcp = self.lab.client().namespace.run(|| Connection::open(server)).unwrap();
-        String::from_utf8_lossy(&tcp.ask(command).unwrap()).into_owned()
-    }
-
-    fn pid_of(&self, line: &str) -> Option<i32> {
-        let text = status(&self.lab.nodes()[0].run_dir).ok()?;
-        let rest = text.lines().find_map(|said| said.strip_prefix(line))?.to_owned();
-        rest.split(' ').next()?.parse().ok()
+        self.site.over_tcp(CACHE_PORT, command).unwrap()
     }
 }
 
@@ -200,7 +179,7 @@ fn a_feeds_record_says_where_it_comes_from_and_when_it_may_not_be_used() {
         let key = source.bbo_keys("nasdaq").unwrap().swap_remove(0).into_bytes();
         let mut words = source.replay_arguments();
         words.extend(["--interface", "eth0", "--pace", "2000/s"].map(OsString::from));
-        let (log, venue) = (bench.lab.folder().join("replay.log"), bench.lab.venue());
+        let (log, venue) = (bench.site.lab.folder().join("replay.log"), bench.site.lab.venue());
         let program = binary("nautilus-replay");
         let mut replay = Process::start(run, &venue.namespace, program, words, &log).unwrap();
         wait_until("a record", SOON, || bench.get(&key).status == 200).unwrap();
@@ -243,7 +222,7 @@ fn deaths_are_told_and_survived() {
         refused(&on_two, 404, "key-not-found");
 
         // The front: connections of control end with it, and the next change has a new one.
-        let front = bench.pid_of("front ").unwrap();
+        let front = bench.site.pids(&["front "])[0];
         kill(Pid::from_raw(front), Signal::SIGKILL).unwrap();
         let stored = ask(&mut bench, "PUT", b"2");
         assert!(matches!(stored.status, 204 | 504), "{}", stored.text());
@@ -251,7 +230,7 @@ fn deaths_are_told_and_survived() {
         wait_until("changes go on", SOON, || ask(&mut bench, "PUT", b"3").status == 204).unwrap();
 
         // A worker that stands still answers nothing: the outcome is unknown, and said to be.
-        let worker = bench.pid_of("active worker ").unwrap();
+        let worker = bench.site.pids(&["active worker "])[0];
         kill(Pid::from_raw(worker), Signal::SIGKILL).unwrap();
         let stored = ask(&mut bench, "PUT", b"4");
         assert!(matches!(stored.status, 204 | 504), "{}", stored.text());
@@ -259,7 +238,7 @@ fn deaths_are_told_and_survived() {
         assert_eq!(ask(&mut bench, "GET", b"").body, b"5");
 
         // The supervisor: within a second of silence reads are those of a region that nobody owns.
-        bench.lab.nodes()[0].supervisor.kill_and_hold();
+        bench.site.lab.nodes()[0].supervisor.kill_and_hold();
         wait_until("reads are refused", SOON, || {
             let answer = ask(&mut bench, "GET", b"");
             let is_refused = answer.status == 503;
@@ -270,16 +249,16 @@ fn deaths_are_told_and_survived() {
             is_refused
         })
         .unwrap();
-        bench.lab.nodes()[0].supervisor.release();
+        bench.site.lab.nodes()[0].supervisor.release();
         wait_until("reads go on", SOON, || ask(&mut bench, "GET", b"").status == 200).unwrap();
         assert_eq!(ask(&mut bench, "GET", b"").body, b"5", "the same memory");
         wait_until("changes go on", SOON, || ask(&mut bench, "PUT", b"6").status == 204).unwrap();
 
         // Control: it comes back, and knows nothing that it needs.
-        bench.lab.control().unwrap().kill();
+        bench.site.lab.control().unwrap().kill();
         wait_until("control is back", SOON, || {
             let path = "/api/v1/edge/cache/quotes?key=k&node=node1";
-            bench.client.ask("GET", path, &[], b"").is_ok_and(|answer| answer.body == b"6")
+            bench.site.client.ask("GET", path, &[], b"").is_ok_and(|answer| answer.body == b"6")
         })
         .unwrap();
     }

@@ -4,6 +4,7 @@ use axum::Json;
 use axum::extract::{Request, State};
 use axum::http::HeaderMap;
 use axum::response::Response;
+use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -19,6 +20,35 @@ pub(super) fn routes() -> OpenApiRouter<Managers> {
     one.routes(routes!(cache_create)).routes(routes!(cache_status))
 }
 
+/// The cache.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Path)]
+#[allow(dead_code, reason = "it stands for the document alone")]
+struct CachePath {
+    /// A cache
+    cache_id: String,
+}
+
+/// What of it.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+#[allow(dead_code, reason = "it stands for the document alone")]
+struct Of {
+    /// 1 to 250 bytes, percent-encoded
+    key: Option<String>,
+    /// The node, where several have a cache of this id
+    node: Option<String>,
+}
+
+/// Whether it is meant.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+#[allow(dead_code, reason = "it stands for the document alone")]
+struct Tried {
+    /// Only say what would happen
+    dry_run: Option<bool>,
+}
+
 /// Every cache of every node, and those that are wanted and not there
 #[utoipa::path(
     get, path = "/api/v1/edge/cache/status", tag = "cache",
@@ -31,7 +61,7 @@ async fn cache_status(State(managers): State<Managers>) -> Result<Json<CachesDoc
 /// Has a cache made, and kept: a node that starts anew is given it again, empty
 #[utoipa::path(
     post, path = "/api/v1/edge/cache/create", tag = "cache",
-    params(("dry_run" = Option<bool>, Query, description = "Only say what would happen")),
+    params(Tried),
     request_body = CacheConfiguration,
     responses(
         (status = 200, description = "It is there already; of a dry run: what would be made", body = CacheDocument),
@@ -58,9 +88,8 @@ async fn cache_create(
 #[utoipa::path(
     get, path = "/api/v1/edge/cache/{cache_id}", tag = "cache",
     params(
-        ("cache_id" = String, Path, description = "A cache"),
-        ("key" = Option<String>, Query, description = "1 to 250 bytes, percent-encoded"),
-        ("node" = Option<String>, Query, description = "The node, where several have a cache of this id"),
+        CachePath,
+        Of,
         ("suspect" = Option<String>, Query, description = "`allow`: also a value whose feed has a gap or is silent"),
         ("If-None-Match" = Option<String>, Header, description = "304 if it is still this version"),
         ("If-Match" = Option<String>, Header, description = "412 if it is another"),
@@ -104,11 +133,10 @@ async fn read(
 #[utoipa::path(
     put, path = "/api/v1/edge/cache/{cache_id}", tag = "cache",
     params(
-        ("cache_id" = String, Path, description = "A cache"),
-        ("key" = Option<String>, Query, description = "1 to 250 bytes, percent-encoded"),
-        ("node" = Option<String>, Query, description = "The node, where several have a cache of this id"),
+        CachePath,
+        Of,
         ("ttl_ms" = Option<u64>, Query, description = "Milliseconds until the value ends"),
-        ("dry_run" = Option<bool>, Query, description = "Only say what would happen"),
+        Tried,
         ("If-Match" = Option<String>, Header, description = "Only in place of this version; `*`: of any"),
         ("If-None-Match" = Option<String>, Header, description = "`*`: only if there is none"),
     ),
@@ -158,10 +186,9 @@ async fn store(
 #[utoipa::path(
     delete, path = "/api/v1/edge/cache/{cache_id}", tag = "cache",
     params(
-        ("cache_id" = String, Path, description = "A cache"),
-        ("key" = Option<String>, Query, description = "1 to 250 bytes, percent-encoded"),
-        ("node" = Option<String>, Query, description = "The node, where several have a cache of this id"),
-        ("dry_run" = Option<bool>, Query, description = "Only say what would happen"),
+        CachePath,
+        Of,
+        Tried,
         ("If-Match" = Option<String>, Header, description = "Only this version"),
     ),
     responses(

@@ -8,7 +8,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
-use utoipa::ToSchema;
+use utoipa::{IntoParams, IntoResponses, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -108,8 +108,7 @@ pub(super) async fn blocking<T: Send + 'static>(
 #[utoipa::path(
     post, path = "/api/v1/edge/nodes/deploy", tag = "nodes", request_body = DeployRequest,
     params(
-        ("dry_run" = Option<bool>, Query, description = "Say what would be done, and do nothing"),
-        ("force" = Option<bool>, Query, description = "Although a market session is open, or may be"),
+        Change,
         ("If-Match" = Option<String>, Header,
          description = "The ETag of the deployment that this one replaces"),
     ),
@@ -125,7 +124,8 @@ pub(super) async fn blocking<T: Send + 'static>(
          content_type = "application/problem+json"),
         (status = 412, description = "`changed`: what it replaces is not what If-Match says",
          body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "`unknown-node`", body = Problem,
+        (status = 422, description = "`unknown-node`, or `host-unfit`: what hosts lack, by the field that orders it",
+         body = Problem,
          content_type = "application/problem+json"),
     )
 )]
@@ -180,23 +180,60 @@ enum DeployAnswer {
     Operation(OperationDocument),
 }
 
+/// The node that something is done to.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Path)]
+#[allow(dead_code, reason = "it stands for the document alone")]
+struct NodePath {
+    /// A node
+    #[param(pattern = "^[a-z0-9][a-z0-9_.-]{0,62}$")]
+    node_id: String,
+}
+
+/// How something is done to nodes.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+#[allow(dead_code, reason = "it stands for the document alone")]
+struct Change {
+    /// Say what would be done, and do nothing
+    dry_run: Option<bool>,
+    /// Although a market session is open, or may be
+    force: Option<bool>,
+}
+
+/// What is answered to who has something done to one node.
+#[derive(IntoResponses)]
+#[allow(dead_code, reason = "it stands for the document alone")]
+enum NodeAnswer {
+    #[response(status = 200, description = "A dry run, or it is so already")]
+    Done(#[to_schema] DeployAnswer),
+    #[response(
+        status = 202,
+        description = "Taken",
+        headers(("Location" = String, description = "Its operation"))
+    )]
+    Taken(OperationDocument),
+    #[response(
+        status = 404,
+        description = "`node-not-found`",
+        content_type = "application/problem+json"
+    )]
+    Missing(Problem),
+    #[response(
+        status = 409,
+        description = "`busy`, `session-open`, `wrong-state` or, of a node that goes, `in-place`",
+        content_type = "application/problem+json"
+    )]
+    Conflict(Problem),
+}
+
 /// Leads clients away from a node, which stays so until it is resumed
 #[utoipa::path(
-    post, path = "/api/v1/edge/nodes/{node_id}/drain", tag = "nodes",
-    params(
-        ("node_id" = String, Path, description = "A node", pattern = "^[a-z0-9][a-z0-9_.-]{0,62}$"),
-        ("dry_run" = Option<bool>, Query, description = "Say what would be done, and do nothing"),
-        ("force" = Option<bool>, Query, description = "Although a market session is open, or may be"),
-    ),
-    responses(
-        (status = 200, description = "A dry run, or it is so already", body = inline(DeployAnswer)),
-        (status = 202, description = "Taken", body = OperationDocument,
-         headers(("Location" = String, description = "Its operation"))),
-        (status = 404, description = "`node-not-found`", body = Problem,
-         content_type = "application/problem+json"),
-        (status = 409, description = "`busy`, `session-open` or `wrong-state`", body = Problem,
-         content_type = "application/problem+json"),
-    )
+    post,
+    path = "/api/v1/edge/nodes/{node_id}/drain",
+    tag = "nodes",
+    params(NodePath, Change),
+    responses(NodeAnswer)
 )]
 async fn drain(
     managers: State<Managers>,
@@ -208,21 +245,11 @@ async fn drain(
 
 /// Has a drained node serve again
 #[utoipa::path(
-    post, path = "/api/v1/edge/nodes/{node_id}/resume", tag = "nodes",
-    params(
-        ("node_id" = String, Path, description = "A node", pattern = "^[a-z0-9][a-z0-9_.-]{0,62}$"),
-        ("dry_run" = Option<bool>, Query, description = "Say what would be done, and do nothing"),
-        ("force" = Option<bool>, Query, description = "Although a market session is open, or may be"),
-    ),
-    responses(
-        (status = 200, description = "A dry run, or it is so already", body = inline(DeployAnswer)),
-        (status = 202, description = "Taken", body = OperationDocument,
-         headers(("Location" = String, description = "Its operation"))),
-        (status = 404, description = "`node-not-found`", body = Problem,
-         content_type = "application/problem+json"),
-        (status = 409, description = "`busy`, `session-open` or `wrong-state`", body = Problem,
-         content_type = "application/problem+json"),
-    )
+    post,
+    path = "/api/v1/edge/nodes/{node_id}/resume",
+    tag = "nodes",
+    params(NodePath, Change),
+    responses(NodeAnswer)
 )]
 async fn resume(
     managers: State<Managers>,
@@ -234,21 +261,11 @@ async fn resume(
 
 /// Takes a node out of service for good; its deployment goes with its last
 #[utoipa::path(
-    post, path = "/api/v1/edge/nodes/{node_id}/retire", tag = "nodes",
-    params(
-        ("node_id" = String, Path, description = "A node", pattern = "^[a-z0-9][a-z0-9_.-]{0,62}$"),
-        ("dry_run" = Option<bool>, Query, description = "Say what would be done, and do nothing"),
-        ("force" = Option<bool>, Query, description = "Although a market session is open, or may be"),
-    ),
-    responses(
-        (status = 200, description = "A dry run, or it is so already", body = inline(DeployAnswer)),
-        (status = 202, description = "Taken", body = OperationDocument,
-         headers(("Location" = String, description = "Its operation"))),
-        (status = 404, description = "`node-not-found`", body = Problem,
-         content_type = "application/problem+json"),
-        (status = 409, description = "`busy`, `session-open` or `in-place`", body = Problem,
-         content_type = "application/problem+json"),
-    )
+    post,
+    path = "/api/v1/edge/nodes/{node_id}/retire",
+    tag = "nodes",
+    params(NodePath, Change),
+    responses(NodeAnswer)
 )]
 async fn retire(
     managers: State<Managers>,

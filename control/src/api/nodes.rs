@@ -25,8 +25,12 @@ pub(super) fn routes() -> OpenApiRouter<Managers> {
 async fn status(State(managers): State<Managers>) -> Result<Json<StatusDocument>, Problem> {
     let mut document = StatusDocument::of(&managers.watcher.views());
     let Some(deployments) = managers.deployments else { return Ok(Json(document)) };
-    match blocking(move || Ok(deployments.look(|manager| manager.nodes()))).await? {
-        Ok(wanted) => document = document.with_wanted(&wanted),
+    let looked = blocking(move || {
+        let wanted = deployments.look(|manager| manager.nodes());
+        Ok(wanted.map(|wanted| (deployments.hosts(&wanted), wanted)))
+    });
+    match looked.await? {
+        Ok((hosts, wanted)) => document = document.with_wanted(&wanted, &hosts),
         // What nodes are is known without it.
         Err(error) => document.store_trouble = error.to_string(),
     }

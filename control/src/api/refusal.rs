@@ -45,6 +45,11 @@ impl From<ManagerError> for Problem {
                 conflict("in-place", "Would change in place")
                     .with_fields(at("deployment_type", detail.clone()))
             }
+            ManagerError::Unfit { lacking, .. } => {
+                let status = StatusCode::UNPROCESSABLE_ENTITY;
+                Self::new(status, "host-unfit", "Host is not what is ordered", detail)
+                    .with_fields(lacking)
+            }
             ManagerError::Reconcile(error) => error.into(),
         }
     }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use nautilus_host::order::Shortfall;
+
 use super::plan::Action;
 use super::spec::EdgeNodeSpec;
 use super::tier::Measurement;
@@ -17,6 +19,8 @@ pub struct Order<'a> {
     pub action: Action,
     /// The settings that the node is to have, or has where the action changes none.
     pub spec: &'a EdgeNodeSpec,
+    /// The node goes back to what it was. Its host is not judged: it served there.
+    pub is_rollback: bool,
 }
 
 /// Why an order was not carried out.
@@ -50,6 +54,9 @@ impl ActuatorError {
 pub trait NodeActuator: Send + Sync {
     /// Carries it out; returns when it is done.
     fn perform(&self, order: &Order<'_>) -> Result<(), ActuatorError>;
+
+    /// What the node's host lacks of what these settings order; nothing is changed.
+    fn lacks(&self, node_id: &str, spec: &EdgeNodeSpec) -> Result<Vec<Shortfall>, ActuatorError>;
 
     /// Measures the node's own prober or traffic for this long.
     fn measure(&self, node_id: &str, period: Duration) -> Result<Measurement, ActuatorError>;

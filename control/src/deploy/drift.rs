@@ -3,6 +3,9 @@
 //! Held against each other are nodes that plans have brought to an end: one that a plan is changing is
 //! expected to differ.
 
+use std::collections::BTreeMap;
+
+use nautilus_host::order::Shortfall;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -27,6 +30,8 @@ spelled_enum! {
         Tier = "tier",
         /// Its packets go another way.
         KernelBypass = "kernel_bypass",
+        /// Its host is no longer what was ordered.
+        Host = "host",
     }
 }
 
@@ -45,12 +50,21 @@ pub struct Drift {
     pub reason: String,
 }
 
+/// What hosts lack of what their nodes order, by node id; a host that could not be asked is not in it.
+pub type Hosts = BTreeMap<String, Vec<Shortfall>>;
+
 /// Everything that differs, node by node: those that are watched, then those that are not.
-pub fn drift(nodes: &[NodeStatus], wanted: &Inventory) -> Vec<Drift> {
+pub fn drift(nodes: &[NodeStatus], wanted: &Inventory, hosts: &Hosts) -> Vec<Drift> {
     let mut found = Vec::new();
     for node in nodes {
         match wanted.get(&node.node_id) {
-            Some(record) if record.state == NodeState::Active => compare(node, record, &mut found),
+            Some(record) if record.state == NodeState::Active => {
+                compare(node, record, &mut found);
+                if node.attachment == Attachment::Attached {
+                    let lacking = hosts.get(&node.node_id).map_or(&[][..], Vec::as_slice);
+                    of_host(node, lacking, &mut found);
+                }
+            }
             None => unexpected(node, "no deployment has it: deploy or stop it", &mut found),
             Some(record) if record.state == NodeState::Retired => {
                 unexpected(node, "it was retired: stop it", &mut found);
@@ -81,6 +95,27 @@ fn unexpected(node: &NodeStatus, reason: &str, found: &mut Vec<Drift>) {
             wanted: String::new(),
             found: node.state.name().into(),
             reason: format!("it serves, and {reason}"),
+        });
+    }
+}
+
+/// One drift for each field that orders what the host has not got.
+fn of_host(node: &NodeStatus, lacking: &[Shortfall], found: &mut Vec<Drift>) {
+    let mut fields: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for one in lacking {
+        fields.entry(&one.field).or_default().push(&one.reason);
+    }
+    for (field, reasons) in fields {
+        let more = match reasons.len() {
+            1 => String::new(),
+            count => format!("; and {} more, which `nautilus host check` tells", count - 1),
+        };
+        found.push(Drift {
+            node_id: node.node_id.clone(),
+            kind: DriftKind::Host,
+            wanted: field.into(),
+            found: format!("{} not so", reasons.len()),
+            reason: format!("its host is no longer what was ordered: {}{more}", reasons[0]),
         });
     }
 }
@@ -181,7 +216,7 @@ mod tests {
 
     fn kinds(node: NodeStatus, record: NodeRecord) -> Vec<DriftKind> {
         let wanted = Inventory::from([("a".to_owned(), record)]);
-        drift(&[node], &wanted).into_iter().map(|drift| drift.kind).collect()
+        drift(&[node], &wanted, &Hosts::new()).into_iter().map(|drift| drift.kind).collect()
     }
 
     #[test]
@@ -224,5 +259,33 @@ mod tests {
         assert_eq!(kinds(node("a"), record(NodeState::Retired)), [DriftKind::UnexpectedNode]);
         let other = NodeStatus { state: Lifecycle::Failed, ..node("a") };
         assert_eq!(kinds(other, record(NodeState::Tuning)), [], "a plan is at it");
+    }
+
+    #[test]
+    fn a_host_that_is_no_longer_what_was_ordered_is_told_by_field() {
+        let one = |field: &str, reason: &str| Shortfall {
+            field: field.into(),
+            reason: reason.into(),
+            by_init: false,
+        };
+        let gone = vec![
+            one("node_type", "swap"),
+            one("cpu_isolation", "core 1 is shared"),
+            one("node_type", "ksm"),
+        ];
+        let hosts = Hosts::from([("a".to_owned(), gone)]);
+        let wanted = Inventory::from([("a".to_owned(), record(NodeState::Active))]);
+        let found = drift(&[node("a")], &wanted, &hosts);
+        let said: Vec<(DriftKind, &str)> =
+            found.iter().map(|drift| (drift.kind, drift.wanted.as_str())).collect();
+        assert_eq!(said, [(DriftKind::Host, "cpu_isolation"), (DriftKind::Host, "node_type")]);
+        assert!(found[0].reason.contains("core 1 is shared"), "{}", found[0].reason);
+        assert!(found[1].reason.contains("swap; and 1 more"), "{}", found[1].reason);
+        let busy = Inventory::from([("a".to_owned(), record(NodeState::Warming))]);
+        assert_eq!(drift(&[node("a")], &busy, &hosts), [], "a plan is at it");
+        let gone = NodeStatus { attachment: Attachment::Unreachable, ..node("a") };
+        let kinds: Vec<DriftKind> =
+            drift(&[gone], &wanted, &hosts).into_iter().map(|drift| drift.kind).collect();
+        assert_eq!(kinds, [DriftKind::MissingNode], "nobody can say how its host is");
     }
 }

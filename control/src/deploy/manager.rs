@@ -15,6 +15,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::fields::FieldProblem;
 use super::lifecycle::NodeState;
 use super::operations::{self, End, Operation, OperationKind, steps};
 use super::plan::{Inventory, Plan};
@@ -85,6 +86,18 @@ pub enum ManagerError {
         state: NodeState,
         /// What it would have to be.
         reason: &'static str,
+    },
+    /// Hosts of nodes are not what their settings order.
+    #[error(
+        "the hosts of {nodes} are not what is ordered: `nautilus host init` would change {by_init} of {}, an          operator the others; nothing was changed", lacking.len()
+    )]
+    Unfit {
+        /// Ids, separated by commas.
+        nodes: String,
+        /// Everything that is lacking, by the field that orders it.
+        lacking: Vec<FieldProblem>,
+        /// How much of it `nautilus host init` would change.
+        by_init: usize,
     },
     /// It cannot be planned.
     #[error(transparent)]
@@ -204,6 +217,7 @@ impl EdgeNodeManager<'_> {
                 }
             };
         };
+        self.check_hosts(config, &made)?;
         let (put, delete) = (Some(config.clone()), config.replaces.clone());
         let pending = Pending { put, delete, ..Pending::default() };
         self.submit(OperationKind::Deploy, subject, made, pending)

@@ -8,12 +8,17 @@
 //!                                                               store: plan, progress, node records
 //! ```
 //!
+//! What a spec orders of a node's host (`host.rs`) is asked of the node's supervisor before a plan is taken, where it
+//! answers, and again by the steps of the plan.
+//!
 //! The planner decides everything and touches nothing; the reconciler decides nothing but whether a step
 //! went well.
 
 pub mod actuator;
+pub mod claims;
 pub mod drift;
 pub mod fields;
+pub mod host;
 pub mod lifecycle;
 pub mod manager;
 pub mod operations;

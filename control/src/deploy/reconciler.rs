@@ -23,7 +23,7 @@ pub use super::records::{Phase, PhaseRecord, StepRecord, StepState};
 use crate::store::{Compare, Condition, Outcome, Revision, Store, StoreError, Transaction};
 
 /// Steps done side by side. Too low: ten nodes take turns; too high: a thread each.
-const PARALLEL_MAX: usize = 32;
+pub(super) const PARALLEL_MAX: usize = 32;
 
 /// Why a plan could not be taken or carried on. A step that fails is no error: it turns the plan back.
 #[derive(Debug, thiserror::Error)]
@@ -285,7 +285,7 @@ impl<'a> Reconciler<'a> {
         self.mark(step, is_back, StepState::Started, Some(&record))?;
         let spec = target.as_ref().map_or(&record.spec, |target| &target.spec);
         let name = format!("{}/{}", plan.plan_id, step_key(is_back, &step.id));
-        if let Err(reason) = self.act(&name, step, spec) {
+        if let Err(reason) = self.act(&name, step, spec, is_back) {
             record.state = NodeState::Failed;
             self.fail(step, is_back, &record, &reason)?;
             return Ok(StepState::Failed);
@@ -299,8 +299,15 @@ impl<'a> Reconciler<'a> {
     }
 
     /// Has the actuator do it, with as many tries as are allowed.
-    fn act(&self, name: &str, step: &Step, spec: &super::spec::EdgeNodeSpec) -> Result<(), String> {
-        let order = Order { name, node_id: &step.node_id, action: step.action, spec };
+    fn act(
+        &self,
+        name: &str,
+        step: &Step,
+        spec: &super::spec::EdgeNodeSpec,
+        is_rollback: bool,
+    ) -> Result<(), String> {
+        let (node_id, action) = (step.node_id.as_str(), step.action);
+        let order = Order { name, node_id, action, spec, is_rollback };
         let once = || -> Result<(), ActuatorError> {
             if step.action != Action::Judge {
                 return self.actuator.perform(&order);

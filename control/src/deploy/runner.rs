@@ -10,18 +10,19 @@
 //! What cannot be carried on now (a full disk) is tried again every second, and said until then.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::os::linux::net::SocketAddrExt;
-use std::os::unix::net::{SocketAddr, UnixListener};
-use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use nautilus_host::order::Shortfall;
 
 use super::actuator::NodeActuator;
+use super::claims::{ClaimError, Claims};
+use super::lifecycle::NodeState;
 use super::manager::{EdgeNodeManager, ManagerError, Taken};
-use super::plan::Plan;
+use super::plan::{Inventory, Plan};
 use super::reconciler::Reconciler;
 use super::settings::DeploySettings;
-use super::spec::EdgeDeploymentConfig;
+use super::spec::{EdgeDeploymentConfig, EdgeNodeSpec};
 use super::supervisors::Supervisors;
 use crate::catalogue::{Catalogue, CatalogueError};
 use crate::config::NodeSpec;
@@ -35,6 +36,10 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// Dry runs whose plans can be asked for by id. Too low: the plan that somebody looked at is gone.
 const DRY_RUNS_MAX: usize = 64;
 
+/// Age at which a host is looked at anew for those who ask for drift. Too low: a page that is open all day has
+/// each host read every second; too high: isolation that is gone is told late.
+const HOST_AGE: Duration = Duration::from_secs(5);
+
 /// Why deployments could not be started.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -44,12 +49,9 @@ pub enum StartError {
     /// The site's regions cannot be read.
     #[error("control.catalogue: {0}")]
     Catalogue(#[from] CatalogueError),
-    /// Another control deploys to this node.
-    #[error(
-        "{}: another control on this host deploys to this node: stop it, or take the node out of one \
-         configuration", .0.display()
-    )]
-    NodeTaken(PathBuf),
+    /// Another control deploys to one of the nodes.
+    #[error(transparent)]
+    Node(ClaimError),
     /// The kernel said no.
     #[error("deployments: {0}")]
     Io(#[from] std::io::Error),
@@ -60,6 +62,14 @@ struct DryRun {
     plan_id: String,
     /// None where plans of two configurations look the same.
     config: Option<EdgeDeploymentConfig>,
+}
+
+/// What a node's host was last seen to lack.
+struct Host {
+    /// Of what.
+    spec: EdgeNodeSpec,
+    seen: Instant,
+    lacking: Vec<Shortfall>,
 }
 
 /// Deployments of one control.
@@ -74,8 +84,7 @@ pub struct Deployments {
     wake: mpsc::Sender<()>,
     trouble: Mutex<String>,
     dry_runs: Mutex<Vec<DryRun>>,
-    /// Held for as long as this lives: nobody else deploys to these nodes.
-    _claims: Vec<UnixListener>,
+    hosts: Mutex<BTreeMap<String, Host>>,
 }
 
 impl Deployments {
@@ -92,18 +101,21 @@ impl Deployments {
             Some(file) => Catalogue::load(file)?,
             None => Catalogue::built_in().clone(),
         };
-        let mut claims = Vec::new();
+        let claims = Claims::default();
         let mut run_dirs = BTreeMap::new();
         for node in nodes {
             let Some(id) = &node.id else { continue };
-            claims.push(claim(&node.run_dir)?);
+            // One that is not there yet is claimed before its first order.
+            if let Err(taken @ ClaimError::Taken(_)) = claims.hold(&node.run_dir) {
+                return Err(StartError::Node(taken));
+            }
             run_dirs.insert(id.clone(), node.run_dir.clone());
         }
         let known = run_dirs.keys().cloned().collect();
         let (wake, woken) = mpsc::channel();
         let own = Arc::new(Self {
             store,
-            actuator: Arc::new(Supervisors { run_dirs }),
+            actuator: Arc::new(Supervisors { run_dirs, claims }),
             catalogue,
             settings: settings.clone(),
             known,
@@ -111,7 +123,7 @@ impl Deployments {
             wake,
             trouble: Mutex::new(String::new()),
             dry_runs: Mutex::new(Vec::new()),
-            _claims: claims,
+            hosts: Mutex::default(),
         });
         let runner = Arc::clone(&own);
         let builder = std::thread::Builder::new().name("deployments".into());
@@ -160,7 +172,9 @@ impl Deployments {
         is_forced: bool,
     ) -> Result<Option<Plan>, ManagerError> {
         let circumstances = self.settings.circumstances(is_forced);
-        let Some(plan) = self.manager().plan(config, &circumstances)? else { return Ok(None) };
+        let manager = self.manager();
+        let Some(plan) = manager.plan(config, &circumstances)? else { return Ok(None) };
+        manager.check_hosts(config, &plan)?;
         let mut dry_runs = lock(&self.dry_runs);
         let place = dry_runs.iter().position(|known| known.plan_id == plan.plan_id);
         let before = place.map(|place| dry_runs.remove(place));
@@ -204,6 +218,27 @@ impl Deployments {
         })
     }
 
+    /// What the hosts of nodes that serve lack of what was ordered, as seen at most [`HOST_AGE`] ago. One that
+    /// does not answer is as it was last seen.
+    pub fn hosts(&self, wanted: &Inventory) -> BTreeMap<String, Vec<Shortfall>> {
+        let mut hosts = lock(&self.hosts);
+        let active = wanted.values().filter(|record| record.state == NodeState::Active);
+        let active: Vec<&EdgeNodeSpec> = active.map(|record| &record.spec).collect();
+        hosts.retain(|id, host| {
+            active.iter().any(|spec| spec.node_id == *id && host.spec == **spec)
+        });
+        let is_old = |spec: &EdgeNodeSpec| {
+            hosts.get(&spec.node_id).is_none_or(|host| host.seen.elapsed() > HOST_AGE)
+        };
+        let old: Vec<(usize, &EdgeNodeSpec)> =
+            active.iter().copied().enumerate().filter(|(_, spec)| is_old(spec)).collect();
+        for (index, lacking) in self.manager().look_at(&old) {
+            let (spec, seen) = (active[index].clone(), Instant::now());
+            hosts.insert(spec.node_id.clone(), Host { spec, seen, lacking });
+        }
+        hosts.iter().map(|(id, host)| (id.clone(), host.lacking.clone())).collect()
+    }
+
     fn manager(&self) -> EdgeNodeManager<'_> {
         let reconciler = Reconciler::new(&*self.store, &*self.actuator);
         EdgeNodeManager { reconciler, catalogue: &self.catalogue }
@@ -238,21 +273,6 @@ impl Deployments {
             while woken.try_recv().is_ok() {}
         }
     }
-}
-
-/// Takes a node for this process: a name that the kernel gives to one at a time in a network namespace,
-/// and takes back when that one dies.
-fn claim(run_dir: &Path) -> Result<UnixListener, StartError> {
-    let path = std::path::absolute(run_dir)?;
-    let path = path.canonicalize().unwrap_or(path);
-    let digest =
-        aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, path.as_os_str().as_encoded_bytes());
-    let name = format!("nautilus-control-{}", crate::audit::hex(&digest.as_ref()[..16]));
-    let address = SocketAddr::from_abstract_name(name.as_bytes())?;
-    UnixListener::bind_addr(&address).map_err(|error| match error.kind() {
-        std::io::ErrorKind::AddrInUse => StartError::NodeTaken(run_dir.into()),
-        _ => error.into(),
-    })
 }
 
 fn lock<T>(place: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -2,13 +2,16 @@
 //!
 //! | action | what is done |
 //! | --- | --- |
-//! | provision | the supervisor is asked for its regions: it runs, parked or serving, and is the right node |
+//! | provision | the supervisor is asked for its regions: it runs, parked or serving, and is the right node; its host is what the settings order |
 //! | drain | new TCP clients are refused, those that are there served to their end, at most [`DRAIN_MS`]; UDP goes on |
-//! | tune | the release is swapped in place, the node file read anew; refused where the settings ask for what only an operator can change: the port's kind, isolation, NUMA |
-//! | warm | a parked node is started and takes no clients yet; then a worker serves, a standby stands by, the interfaces are up |
+//! | tune | the release is swapped in place, the node file read anew; refused where the host is not what the settings order, or the port is of the other kind |
+//! | warm | a parked node is started and takes no clients yet; then a worker serves, a standby stands by, the interfaces are up; it runs on the cores, and its memory lies, where the settings order it |
 //! | judge | the answers of the period, from the `xdp_to_tx` histogram; where they are too few the node measures itself |
 //! | admit | the same as warm, and clients are let in |
 //! | retire | the node is parked: only its supervisor stays |
+//!
+//! The host is judged by the supervisor, which reads it from the kernel (`host.rs`); nothing is changed on it. Orders are
+//! given to nodes that this control has claimed (`claims.rs`).
 //!
 //! Each verb is fine where the node is so already, so an order that is given again changes nothing.
 
@@ -16,17 +19,21 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use nautilus_host::order::Shortfall;
 use nautilus_shm::attach::{Code, HOST_RELEASE, PROBE_MS_MAX, Probed};
 use nautilus_shm::cells::{InterfaceState, XdpMode};
 use nautilus_shm::control_region::HistogramId;
 use nautilus_shm::life::NodePhase;
 
 use super::actuator::{ActuatorError, NodeActuator, Order};
+use super::claims::{ClaimError, Claims};
+use super::host;
 use super::plan::Action;
+use super::spec::EdgeNodeSpec;
 use super::tier::{Measurement, SAMPLES_MIN};
 use crate::attach::{
-    Attached, ReachError, attach, drain_node, park_node, probe_node, resume_node, start_node,
-    swap_node,
+    Attached, ReachError, attach, check_host, drain_node, park_node, probe_node, resume_node,
+    start_node, swap_node,
 };
 use crate::link::{HEARTBEAT_MAX_NS, silence_ns};
 use crate::snapshot::Snapshot;
@@ -42,10 +49,12 @@ const SETTLE: Duration = Duration::from_secs(10);
 const LOOK: Duration = Duration::from_millis(50);
 
 /// Nodes by the run directories of their supervisors.
-#[derive(Clone, Debug)]
+#[derive(Debug, Default)]
 pub struct Supervisors {
     /// By node id.
     pub run_dirs: BTreeMap<String, PathBuf>,
+    /// Those that are this control's.
+    pub claims: Claims,
 }
 
 impl Supervisors {
@@ -62,12 +71,28 @@ impl Supervisors {
         verb: impl FnOnce(&Path) -> Result<T, ReachError>,
     ) -> Result<T, ActuatorError> {
         let _ = self.attach(node_id)?;
-        verb(self.run_dir(node_id)?).map_err(|error| match error {
-            ReachError::Refused { code: Code::Impossible | Code::Refused, .. } => {
-                ActuatorError::Refused(error.to_string())
+        let run_dir = self.run_dir(node_id)?;
+        match self.claims.hold(run_dir) {
+            Ok(()) => {}
+            Err(ClaimError::Reach(error)) => return Err(told(error)),
+            Err(error @ ClaimError::Taken(_)) => {
+                return Err(ActuatorError::Refused(error.to_string()));
             }
-            other => ActuatorError::NotNow(other.to_string()),
-        })
+            Err(error) => return Err(ActuatorError::NotNow(error.to_string())),
+        }
+        verb(run_dir).map_err(told)
+    }
+
+    /// That the host is what is ordered; a node that goes back served where it is.
+    fn fits(&self, order: &Order<'_>) -> Result<(), ActuatorError> {
+        if order.is_rollback {
+            return Ok(());
+        }
+        let lacking = self.lacks(order.node_id, order.spec)?;
+        if lacking.is_empty() {
+            return Ok(());
+        }
+        Err(ActuatorError::Refused(host::in_words(order.spec, &lacking)))
     }
 
     fn attach(&self, node_id: &str) -> Result<Attached, ActuatorError> {
@@ -98,11 +123,6 @@ impl Supervisors {
     /// Gives the node its release and has it read its node file anew.
     fn tune(&self, order: &Order<'_>) -> Result<(), ActuatorError> {
         let (spec, node_id) = (order.spec, order.node_id);
-        if spec.cpu_isolation || spec.numa_optimization {
-            let reason = "isolation and NUMA are the host's: `nautilus host init` by an operator";
-            let reason = format!("{node_id}: {reason}");
-            return Err(ActuatorError::NotSupported { action: order.action, reason });
-        }
         let release = spec.release.as_deref().unwrap_or(HOST_RELEASE);
         let runs = Snapshot::take(&self.attach(node_id)?.region).release.name;
         let is_other = runs != spec.release.as_deref().unwrap_or("");
@@ -127,13 +147,16 @@ impl Supervisors {
     }
 
     /// Starts a parked node, which takes clients when it is admitted.
-    fn warm(&self, node_id: &str) -> Result<(), ActuatorError> {
+    fn warm(&self, order: &Order<'_>) -> Result<(), ActuatorError> {
+        let node_id = order.node_id;
         let phase = self.attach(node_id)?.region.supervisor().phase();
         if phase != NodePhase::Running {
             self.tell(node_id, start_node)?;
             self.tell(node_id, |run_dir| drain_node(run_dir, 0))?;
         }
-        self.settles(node_id)
+        self.settles(node_id)?;
+        // Where its workers run and its memory lies shows only now.
+        patiently(|| self.fits(order))
     }
 
     /// Waits a while until it serves as it should.
@@ -174,6 +197,15 @@ impl Supervisors {
     }
 }
 
+fn told(error: ReachError) -> ActuatorError {
+    match error {
+        ReachError::Refused { code: Code::Impossible | Code::Refused, .. } => {
+            ActuatorError::Refused(error.to_string())
+        }
+        other => ActuatorError::NotNow(other.to_string()),
+    }
+}
+
 /// Tries until it is done, refused, or has taken too long.
 fn patiently(act: impl Fn() -> Result<(), ActuatorError>) -> Result<(), ActuatorError> {
     let begun = Instant::now();
@@ -191,14 +223,29 @@ impl NodeActuator for Supervisors {
     fn perform(&self, order: &Order<'_>) -> Result<(), ActuatorError> {
         let node_id = order.node_id;
         match order.action {
-            Action::Provision => self.provision(node_id),
-            Action::Warm => self.warm(node_id),
+            Action::Provision => self.provision(node_id).and_then(|()| self.fits(order)),
+            Action::Warm => self.warm(order),
             Action::Judge => self.settles(node_id),
             Action::Admit => self.admit(node_id),
             // Its supervisor may have died of it, and is started again.
-            Action::Tune => patiently(|| self.tune(order)),
+            Action::Tune => {
+                patiently(|| self.fits(order)).and_then(|()| patiently(|| self.tune(order)))
+            }
             Action::Drain => self.drain(node_id),
             Action::Retire => self.tell(node_id, park_node).map(|_| ()),
+        }
+    }
+
+    fn lacks(&self, node_id: &str, spec: &EdgeNodeSpec) -> Result<Vec<Shortfall>, ActuatorError> {
+        let _ = self.attach(node_id)?;
+        match check_host(self.run_dir(node_id)?, &host::order(spec)) {
+            // An older release judges nothing. What is ordered by name is then not known to be so.
+            Err(ReachError::Refused { code: Code::BadRequest, .. }) if host::names_host(spec) => {
+                let why = "its supervisor is of a release that cannot judge its host: upgrade it";
+                Err(ActuatorError::Refused(format!("{node_id}: {why}")))
+            }
+            Err(ReachError::Refused { code: Code::BadRequest, .. }) => Ok(Vec::new()),
+            other => other.map_err(told),
         }
     }
 

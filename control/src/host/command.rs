@@ -165,7 +165,7 @@ impl Target {
             Some(Ok(_)) => return Err((USAGE, "--cores names no core".into())),
             Some(Err(why)) => return Err((USAGE, format!("--cores: {why}"))),
         };
-        Ok((machine, Choice { interfaces: self.interfaces.clone(), workers }))
+        Ok((machine, Choice { interfaces: self.interfaces.clone(), workers, allowed: None }))
     }
 
     /// The state file, opened for this machine.

@@ -8,6 +8,6 @@ pub mod recording;
 pub mod report;
 
 pub use nautilus_host::{
-    address, apply, facts, judge, knob, machine, netlink, plan, promises, reading, state, survey,
-    table, tier, value,
+    address, apply, facts, judge, knob, machine, netlink, order, plan, promises, reading, state,
+    survey, table, tier, value,
 };

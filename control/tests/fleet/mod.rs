@@ -15,9 +15,13 @@ use nautilus_control::deploy::tier::Measurement;
 use nautilus_control::deploy::{
     DeploymentStrategy, EdgeDeploymentConfig, EdgeNodeSpec, EdgeNodeType,
 };
+use nautilus_host::order::Shortfall;
 
 /// A release whose tail is too long.
 pub const BAD_RELEASE: &str = "bad";
+
+/// Memory of each node's host.
+pub const HOST_GB: u64 = 512;
 
 /// A node of the file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -59,6 +63,13 @@ impl NodeActuator for Fleet {
         drop(place);
         (self.point)();
         Ok(())
+    }
+
+    fn lacks(&self, node_id: &str, spec: &EdgeNodeSpec) -> Result<Vec<Shortfall>, ActuatorError> {
+        let is_lacking = spec.memory_gb > HOST_GB;
+        let reason = format!("{node_id} has {HOST_GB} GiB");
+        let lacking = Shortfall { field: "memory_gb".into(), reason, by_init: false };
+        Ok(is_lacking.then_some(lacking).into_iter().collect())
     }
 
     fn measure(&self, node_id: &str, _: Duration) -> Result<Measurement, ActuatorError> {

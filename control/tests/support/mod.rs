@@ -2,14 +2,15 @@
 //! over a real region and a real socket.
 
 use std::fs::File;
-use std::io::IoSlice;
+use std::io::{IoSlice, Write};
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::sync::Arc;
 
 use nautilus_shm::attach::{
-    Code, Probed, REQUEST_BYTES, ReplyHeader, Request, SUPERVISOR_SOCKET, Verb, cache_name,
+    CLAIM_FILE, Code, HostAnswer, Probed, REQUEST_BYTES, ReplyHeader, Request, SUPERVISOR_SOCKET,
+    Verb, cache_name,
 };
 use nautilus_shm::cache_cell::{CacheIdentity, CacheState};
 use nautilus_shm::cells::{
@@ -116,8 +117,8 @@ pub fn keep_beating(region: &Arc<ControlRegion>) {
     });
 }
 
-/// Listens in `run_dir` and answers every request with `reply` and a read-only descriptor of the
-/// region, until the test process ends.
+/// Listens in `run_dir` and answers requests with `reply` and a read-only descriptor of the region, until the test
+/// process ends. Who claims the node is given its claim; its host lacks nothing.
 pub fn hand_out(
     run_dir: &Path,
     region: Arc<ControlRegion>,
@@ -128,6 +129,7 @@ pub fn hand_out(
     bind(listener.as_raw_fd(), &UnixAddr::new(&run_dir.join(SUPERVISOR_SOCKET)).unwrap()).unwrap();
     listen(&listener, Backlog::new(8).unwrap()).unwrap();
     let listener = UnixListener::from(listener);
+    let claimed = run_dir.to_owned();
     std::thread::spawn(move || {
         loop {
             let (connection, _) = listener.accept().unwrap();
@@ -135,24 +137,25 @@ pub fn hand_out(
             if recv(connection.as_raw_fd(), &mut request, MsgFlags::empty()) != Ok(REQUEST_BYTES) {
                 continue;
             }
+            // Of a longer request this is the head.
             let asked = Request::decode(&request).unwrap();
             if asked.verb == Verb::Probe {
                 let (samples, ns) = (2_000, 20_000);
                 let payload = Probed { samples, p50_ns: ns, p99_ns: ns, p999_ns: ns }.encode();
-                let (code, pid) = (Code::Ok, std::process::id());
-                let payload_bytes = payload.len() as u32;
-                let header = ReplyHeader { code, generation: 1, pid, fds: 0, payload_bytes };
-                let _ = send(
-                    connection.as_raw_fd(),
-                    &[&header.encode()[..], &payload].concat(),
-                    MsgFlags::MSG_NOSIGNAL,
-                );
+                let packet = reply_of(0, &payload);
+                let _ = send(connection.as_raw_fd(), &packet, MsgFlags::MSG_NOSIGNAL);
                 continue;
             }
-            let control: File = region.reopen_read_only().unwrap().into();
-            let fds: [RawFd; 1] = [control.as_raw_fd()];
+            let (packet, file): (Vec<u8>, File) = match asked.verb {
+                Verb::Claim => (reply_of(1, &[]), claim(&claimed)),
+                Verb::HostCheck => {
+                    let lacks_nothing = HostAnswer { digest: 0, changes: 0, left: 0 };
+                    (reply_of(1, &lacks_nothing.encode()), memory(b"[]"))
+                }
+                _ => (reply(), region.reopen_read_only().unwrap().into()),
+            };
+            let fds: [RawFd; 1] = [file.as_raw_fd()];
             let rights = [ControlMessage::ScmRights(&fds)];
-            let packet = reply();
             let slices = [IoSlice::new(&packet)];
             let fd = connection.as_raw_fd();
             let _ = sendmsg::<UnixAddr>(fd, &slices, &rights, MsgFlags::MSG_NOSIGNAL, None);
@@ -160,13 +163,29 @@ pub fn hand_out(
     });
 }
 
+/// A node's claim as its supervisor opens it.
+fn claim(run_dir: &Path) -> File {
+    let path = run_dir.join(CLAIM_FILE);
+    let _ = File::options().append(true).create(true).open(&path).unwrap();
+    File::open(path).unwrap()
+}
+
+/// Bytes in a file without a name.
+fn memory(bytes: &[u8]) -> File {
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(bytes).unwrap();
+    file
+}
+
 /// The reply of a supervisor that hands out the control region and names `names` caches.
 pub fn reply(fds: u32, names: &[&str]) -> Vec<u8> {
     let payload: Vec<u8> = names.iter().flat_map(|name| cache_name(name)).collect();
+    reply_of(fds, &payload)
+}
+
+fn reply_of(fds: u32, payload: &[u8]) -> Vec<u8> {
     let payload_bytes = payload.len() as u32;
     let header =
         ReplyHeader { code: Code::Ok, generation: 1, pid: std::process::id(), fds, payload_bytes };
-    let mut packet = header.encode().to_vec();
-    packet.extend(payload);
-    packet
+    [&header.encode()[..], payload].concat()
 }

@@ -8,10 +8,14 @@ use super::value::{Cores, core_list};
 pub struct Facts {
     /// Cores that are on.
     pub online: Cores,
+    /// Cores that the scheduler leaves alone, by boot parameter or by an isolated cpuset.
+    pub isolated: Cores,
     /// Cores the workers are to run on.
     pub workers: Cores,
     /// How the workers' cores were chosen.
     pub workers_by: &'static str,
+    /// Cores that workers can be pinned to, where that was tried.
+    pub allowed: Option<Cores>,
     /// Memory nodes, with their cores.
     pub nodes: Vec<(u32, Cores)>,
     /// Interfaces, with their receive queues and interrupts.
@@ -38,6 +42,8 @@ pub struct Choice {
     pub interfaces: Vec<String>,
     /// Worker cores; none for those that are isolated, else all but the first.
     pub workers: Option<Cores>,
+    /// Cores that workers can be pinned to, where whoever asks has tried it; none: those of the asking process.
+    pub allowed: Option<Cores>,
 }
 
 impl Facts {
@@ -53,7 +59,7 @@ impl Facts {
             .collect();
         let (workers, workers_by) = match &choice.workers {
             Some(chosen) => (chosen.clone(), "chosen"),
-            None if !isolated.is_empty() => (isolated, "isolated"),
+            None if !isolated.is_empty() => (isolated.clone(), "isolated"),
             None if online.len() > 1 => {
                 (online.iter().skip(1).copied().collect(), "all but the first")
             }
@@ -70,8 +76,10 @@ impl Facts {
         let is_nic = |irq: &u32| nics.iter().any(|nic| nic.irqs.contains(irq));
         Self {
             nodes: nodes.collect(),
+            allowed: choice.allowed.clone(),
             irqs: irqs.into_iter().filter(|irq| !is_nic(irq) && !is_fixed(irq)).collect(),
             online,
+            isolated,
             workers,
             workers_by,
             nics,

@@ -5,7 +5,9 @@ use serde::Serialize;
 use super::facts::Facts;
 use super::knob::{Kind, Want};
 use super::reading::Reading;
-use super::value::{Value, core_list_text, core_mask_text, number, parse, shortened, text};
+use super::value::{
+    Cores, Value, core_list, core_list_text, core_mask_text, number, parse, shortened, text,
+};
 
 /// The judgement of one reading.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -135,13 +137,13 @@ fn number_judged(now: i64, reading: &Reading, want: Want, facts: &Facts) -> Judg
 }
 
 fn cores_judged(
-    cores: &super::value::Cores,
+    cores: &Cores,
     raw: &[u8],
     reading: &Reading,
     want: Want,
     facts: &Facts,
 ) -> Judgement {
-    let written = |cores: &super::value::Cores| match reading.knob.kind {
+    let written = |cores: &Cores| match reading.knob.kind {
         Kind::CoreMask => core_mask_text(cores, &text(raw).unwrap_or_default()),
         _ => core_list_text(cores),
     };
@@ -155,7 +157,15 @@ fn cores_judged(
         return unknown("no core is known");
     }
     match want {
-        Want::CoversWorkers => holds_or(facts.workers.is_subset(cores), true, None),
+        Want::CoversWorkers => {
+            // Another way to the same end; where it is not there, it covers nobody.
+            let beside = match &reading.companion {
+                Some(Ok(text)) => core_list(text).unwrap_or_default(),
+                _ => Cores::new(),
+            };
+            let covers = facts.workers.iter().all(|c| cores.contains(c) || beside.contains(c));
+            holds_or(covers, true, None)
+        }
         Want::AvoidsWorkers => {
             let rest = facts.online.difference(&facts.workers).copied().collect();
             if cores.is_disjoint(&facts.workers) {
@@ -226,6 +236,11 @@ mod tests {
         assert_eq!(judged("nic_irq_affinity", "0-3", None, Want::OneCore), lost(false, "3"));
         assert_eq!(judged("nic_node", "1", None, Want::WorkersNode), Judgement::Holds);
         assert!(matches!(judged("nic_node", "0", None, Want::WorkersNode), Judgement::Lost { .. }));
+        let covers = |raw, beside| judged("cores_isolated", raw, beside, Want::CoversWorkers);
+        let none = || Judgement::Lost { is_low: true, set: None };
+        assert_eq!(covers("2-3", None), Judgement::Holds);
+        assert_eq!(covers("2", Some("3")), Judgement::Holds, "a partition beside");
+        assert_eq!((covers("", Some("3")), covers("2", None)), (none(), none()));
         assert_eq!(judged("nic_channels", "8", None, Want::AtMostWorkers), lost(false, "2"));
     }
 

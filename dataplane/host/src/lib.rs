@@ -4,9 +4,10 @@
 //! ```text
 //!   table/ (knobs) --.
 //!   Machine ---------+--> Survey --> judge --> (report, in control)     nautilus host check
-//!   (running, or     |                 '-----> Plan --.
-//!    recorded)       '<-- apply <-- State file <------+                 nautilus host init, fini;
-//!                                                                       the supervisor's host-apply, host-restore
+//!   (running, or     |                 |-----> Plan --.
+//!    recorded)       |<-- apply <-- State file <------+                 nautilus host init, fini;
+//!                    |                                                  the supervisor's host-apply, host-restore
+//!   an Order --------'---------------> what is lacking                  the supervisor's host-check
 //! ```
 
 #![forbid(unsafe_code)]
@@ -18,6 +19,7 @@ pub mod judge;
 pub mod knob;
 pub mod machine;
 pub mod netlink;
+pub mod order;
 pub mod plan;
 pub mod promises;
 pub mod reading;

@@ -9,7 +9,11 @@ use super::machine::Machine;
 use super::promises::{self, Finding};
 use super::reading::{self, Reading};
 use super::table;
+use super::value::core_list_text;
 use crate::tier::Tier;
+
+/// The knob that [`Choice::allowed`] answers.
+const CORES_ALLOWED: &str = "cores_allowed";
 
 /// What was read.
 #[derive(Debug)]
@@ -43,7 +47,16 @@ impl Survey {
         let begin = Instant::now();
         let promises = promises::check(machine);
         let facts = Facts::of(machine, choice);
-        let read = |knob| (knob, reading::read(machine, &facts, knob));
+        let read = |knob: &'static Knob| {
+            let mut readings = reading::read(machine, &facts, knob);
+            // The asking process keeps off the workers' cores: its own mask says nothing about them.
+            if let (CORES_ALLOWED, Some(allowed)) = (knob.name, &facts.allowed) {
+                for reading in &mut readings {
+                    reading.raw = Ok(core_list_text(allowed).into_bytes());
+                }
+            }
+            (knob, readings)
+        };
         let knobs = table::all().into_iter().map(read).collect();
         Self { promises, knobs, facts, took: begin.elapsed() }
     }
@@ -77,13 +90,13 @@ impl Survey {
 }
 
 /// What it costs. A word is neither low nor high: whichever side costs something is meant.
-fn cost(knob: &Knob, is_low: bool) -> &'static str {
+pub(crate) fn cost(knob: &Knob, is_low: bool) -> &'static str {
     let (near, far) =
         if is_low { (knob.too_low, knob.too_high) } else { (knob.too_high, knob.too_low) };
     if near.starts_with("nothing is lost") { far } else { near }
 }
 
-fn nothing_to_read(knob: &Knob) -> String {
+pub(crate) fn nothing_to_read(knob: &Knob) -> String {
     let place = table::place_text(knob.place);
     let of = [
         ("{queue}", "interface with queues"),

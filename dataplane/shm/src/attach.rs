@@ -30,6 +30,8 @@
 //! | connect | root, own, `control.user`      | its [`CacheName`]           | a connection to the front, for that cache |
 //! | halt, release | root, own, `control.user` | UTF-8 text for an operator | none                                      |
 //! | host-apply, host-restore | as `remove`   | a [`HostAnswer`]            | its text                                  |
+//! | host-check | root, own, `control.user`   | a [`HostAnswer`]            | what the host lacks, as JSON              |
+//! | claim  | root, own, `control.user`       | none                        | [`CLAIM_FILE`], to be locked              |
 //!
 //! A refusal's payload may be UTF-8 text that says why. A request of `create` carries the section of the
 //! cache behind its first eight bytes, as in a node file and at most [`SECTION_BYTES_MAX`]; `remove` carries a
@@ -54,7 +56,8 @@ pub use cache::{
 };
 pub use explain::{EXPLAIN_FRAME_BYTES_MAX, EXPLAIN_FRAME_BYTES_MIN, ExplainRequest};
 pub use host::{
-    HOST_ANSWER_BYTES, HOST_REQUEST_BYTES, HOST_STAGES, HOST_TIERS, HostAnswer, HostRequest,
+    HOST_ANSWER_BYTES, HOST_CORES_MAX, HOST_MEMORY_GB_MAX, HOST_ORDER_BYTES, HOST_REQUEST_BYTES,
+    HOST_STAGES, HOST_TIERS, HostAnswer, HostOrder, HostRequest,
 };
 pub use node::{
     DRAIN_MS_MAX, HOST_RELEASE, PROBE_MS_MAX, PROBED_BYTES, Probed, drain_request, probe_request,
@@ -63,6 +66,10 @@ pub use node::{
 
 /// Name of the socket inside a node's run directory.
 pub const SUPERVISOR_SOCKET: &str = "supervisor.sock";
+
+/// Name of the file inside a node's run directory that the one control which deploys to the node holds locked
+/// (flock). Nobody but the supervisor's user can open it; whoever may ask for it gets it by [`Verb::Claim`].
+pub const CLAIM_FILE: &str = "control.lock";
 
 /// "NEAT" in the bytes of the wire: first word of every packet, both ways.
 pub const MAGIC: u32 = u32::from_le_bytes(*b"NEAT");
@@ -135,6 +142,8 @@ pub enum Verb {
     Probe = 13,
     /// A connection to the front, by which one cache, named in a [`CacheRequest`], is changed.
     Connect = 14,
+    /// [`CLAIM_FILE`], which one control holds locked for as long as it deploys to this node.
+    Claim = 15,
     /// Turns the kill switch on ([`crate::kill_switch`]), for the reason behind the verb.
     Halt = 20,
     /// Turns it off again.
@@ -143,6 +152,8 @@ pub enum Verb {
     HostApply = 24,
     /// Undoes what [`Self::HostApply`] changed.
     HostRestore = 25,
+    /// Says what of a [`HostOrder`] the node's host lacks. Changes nothing.
+    HostCheck = 26,
 }
 
 impl Verb {
@@ -163,10 +174,12 @@ impl Verb {
             12 => Some(Self::Swap),
             13 => Some(Self::Probe),
             14 => Some(Self::Connect),
+            15 => Some(Self::Claim),
             20 => Some(Self::Halt),
             21 => Some(Self::Release),
             24 => Some(Self::HostApply),
             25 => Some(Self::HostRestore),
+            26 => Some(Self::HostCheck),
             _ => None,
         }
     }

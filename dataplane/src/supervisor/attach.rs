@@ -209,7 +209,11 @@ impl Readers {
                     Ok(Reply::Give(answer))
                         if matches!(
                             ask,
-                            Ask::Status | Ask::Hits(_) | Ask::Explain(_) | Ask::Connect(_)
+                            Ask::Status
+                                | Ask::Hits(_)
+                                | Ask::Explain(_)
+                                | Ask::Connect(_)
+                                | Ask::Claim
                         ) =>
                     {
                         (Code::Ok, answer, Outcome::Told)
@@ -380,6 +384,7 @@ mod tests {
             assert_eq!(access.allows(uid, &Ask::Create("id = 1")), node, "uid {uid}");
             assert_eq!(access.allows(uid, &Ask::Remove(cache_name("quotes"))), node, "uid {uid}");
             assert_eq!(access.allows(uid, &Ask::Connect(cache_name("quotes"))), node, "uid {uid}");
+            assert_eq!(access.allows(uid, &Ask::Claim), node, "uid {uid}");
             assert_eq!(access.allows(uid, &quotes), of_quotes, "uid {uid}");
             let hits = Ask::Hits(cache_name("quotes"));
             assert_eq!(access.allows(uid, &hits), of_quotes, "uid {uid}");

@@ -1,9 +1,10 @@
-//! Stages of the host doctor, carried out for whoever may ask, and undone.
+//! Stages of the host doctor, carried out for whoever may ask, and undone; and what the host lacks of an order.
 //!
 //! ```text
 //!   control: host-apply {tier, stages, digest 0} --> plan, its digest      nothing is changed
 //!            host-apply {the same, digest}       --> plan again: the same digest? --> applied, journalled
 //!            host-restore                        --> last change first, byte for byte
+//!            host-check   {what a node orders}   --> what the host lacks of it      nothing is changed
 //! ```
 //!
 //! Only numbers of closed lists arrive. What they stand for, the values and where these are written is
@@ -20,15 +21,19 @@ use nautilus_host::apply;
 use nautilus_host::facts::Choice;
 use nautilus_host::knob::{Stage, TIERS, name_of};
 use nautilus_host::machine::Machine;
+use nautilus_host::order::{self, Node, Order, Worker, lacking, memory_by_node};
 use nautilus_host::plan::Plan;
 use nautilus_host::state::State;
 use nautilus_host::survey::Survey;
 use nautilus_host::tier::Tier;
-use nautilus_shm::attach::{Code, HostAnswer, HostRequest, Verb};
+use nautilus_host::value::{Cores, core_list};
+use nautilus_shm::attach::{Code, HostAnswer, HostOrder, HostRequest, Verb};
+use nix::sched::CpuSet;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
 use super::attach::{Answer, Readers, Reply};
-use crate::config::{HostSettings, Resolved};
+use super::host::{allowed_cores, run_on};
+use crate::config::{HostSettings, PortKind, Resolved};
 
 /// What came of a request.
 #[derive(Debug)]
@@ -56,9 +61,13 @@ pub struct HostChanges {
 struct Task {
     settings: HostSettings,
     choice: Choice,
-    request: HostRequest,
-    stages: Vec<Stage>,
-    tier: Tier,
+    what: What,
+}
+
+/// What a thread is to do.
+enum What {
+    Change { request: HostRequest, stages: Vec<Stage>, tier: Tier },
+    Check { order: Order, bypasses: bool, workers: Vec<u32> },
 }
 
 impl HostChanges {
@@ -87,12 +96,36 @@ impl HostChanges {
         let Some(tier) = TIERS.get(request.tier as usize).copied() else {
             return impossible("there is no such tier".into());
         };
-        let interfaces = resolved.config.interface.iter().map(|wanted| wanted.name.clone());
-        let choice = Choice {
-            interfaces: interfaces.collect(),
-            workers: Some(resolved.cores.iter().copied().collect()),
+        self.begin(Task::of(resolved, What::Change { request: *request, stages, tier }), peer)
+    }
+
+    /// Begins to look for what an order lacks; `workers` are the processes that serve.
+    pub fn check(
+        &mut self,
+        order: &HostOrder,
+        workers: Vec<u32>,
+        resolved: &Resolved,
+        peer: BorrowedFd<'_>,
+    ) -> io::Result<Reply> {
+        if self.work.is_some() {
+            return Ok(Reply::Say(Code::NotReady, "the host is being looked at; ask again".into()));
+        }
+        let Some(tier) = TIERS.get(order.tier as usize).copied() else {
+            return Ok(Reply::Say(Code::Impossible, "there is no such tier".into()));
         };
-        let task = Task { settings, choice, request: *request, stages, tier };
+        let order = Order {
+            tier,
+            kernel_bypass: order.kernel_bypass,
+            cpu_isolation: order.cpu_isolation,
+            numa_optimization: order.numa_optimization,
+            cpu_cores: order.cpu_cores,
+            memory_gb: order.memory_gb,
+        };
+        let bypasses = resolved.config.port.kind == PortKind::Xdp;
+        self.begin(Task::of(resolved, What::Check { order, bypasses, workers }), peer)
+    }
+
+    fn begin(&mut self, task: Task, peer: BorrowedFd<'_>) -> io::Result<Reply> {
         let (say, done) = channel();
         std::thread::Builder::new().name("host-stage".into()).spawn(move || {
             // Nobody waits any more when the node has stopped.
@@ -128,44 +161,74 @@ impl HostChanges {
 }
 
 impl Task {
-    fn run(&self) -> Result<Done, String> {
-        let root = &self.settings.root;
+    fn of(resolved: &Resolved, what: What) -> Self {
+        let interfaces = resolved.config.interface.iter().map(|wanted| wanted.name.clone());
+        let choice = Choice {
+            interfaces: interfaces.collect(),
+            workers: Some(resolved.cores.iter().copied().collect()),
+            allowed: None,
+        };
+        Self { settings: resolved.config.host.clone(), choice, what }
+    }
+
+    fn run(mut self) -> Result<Done, String> {
+        let root = self.settings.root.clone();
         let (machine, name) = if root == Path::new("/") {
+            self.choice.allowed = Some(pinnable());
             (Machine::running(), "/".to_owned())
         } else {
             let whole = root.canonicalize().map_err(|error| format!("host.root: {error}"))?;
-            (Machine::recorded(root), whole.display().to_string())
+            (Machine::recorded(&root), whole.display().to_string())
         };
-        match self.request.verb {
-            Verb::HostApply => self.apply(&machine, &name),
-            _ => self.restore(&machine, &name),
+        match &self.what {
+            What::Change { request, stages, tier } if request.verb == Verb::HostApply => {
+                self.apply(&machine, &name, (request, stages, *tier))
+            }
+            What::Change { request, .. } => self.restore(&machine, &name, request.force),
+            What::Check { order, bypasses, workers } => {
+                let workers = workers.iter().map(|pid| worker(*pid)).collect();
+                let node = Node { bypasses: *bypasses, workers };
+                self.judge(&machine, order, &node)
+            }
         }
     }
 
-    fn apply(&self, machine: &Machine, root: &str) -> Result<Done, String> {
-        let mut plan = Plan::of(&Survey::of(machine, &self.choice), machine, self.tier);
-        plan.keep(&self.stages);
+    fn judge(&self, machine: &Machine, order: &Order, node: &Node) -> Result<Done, String> {
+        let lacking = lacking(order, &Survey::of(machine, &self.choice), machine, node);
+        let changes = lacking.iter().filter(|one| one.by_init).count() as u32;
+        let answer = HostAnswer { digest: 0, changes, left: lacking.len() as u32 };
+        let text = order::to_text(&lacking);
+        Ok(Done { answer, text, event: None })
+    }
+
+    fn apply(
+        &self,
+        machine: &Machine,
+        root: &str,
+        (request, stages, tier): (&HostRequest, &[Stage], Tier),
+    ) -> Result<Done, String> {
+        let mut plan = Plan::of(&Survey::of(machine, &self.choice), machine, tier);
+        plan.keep(stages);
         let (digest, left) = (plan.digest(), plan.left.len() as u32);
-        if self.request.digest == 0 {
+        if request.digest == 0 {
             let answer = HostAnswer { digest, changes: plan.steps.len() as u32, left };
-            return Ok(Done { answer, text: plan.to_text(self.tier), event: None });
+            return Ok(Done { answer, text: plan.to_text(tier), event: None });
         }
-        if self.request.digest != digest {
+        if request.digest != digest {
             return Err(
                 "the host is not as it was when the plan was shown; look at it again".into()
             );
         }
         let mut state = self.state(machine, root)?;
-        let force = self.request.force;
-        let results = apply::init(machine, &mut state, &plan, force, &mut |_| {});
+        let results = apply::init(machine, &mut state, &plan, request.force, &mut |_| {});
         let results = results.map_err(|error| error.to_string())?;
         forget_if_settled(state)?;
         Ok(done(&results, "changed"))
     }
 
-    fn restore(&self, machine: &Machine, root: &str) -> Result<Done, String> {
+    fn restore(&self, machine: &Machine, root: &str, force: bool) -> Result<Done, String> {
         let mut state = self.state(machine, root)?;
-        let results = apply::fini(machine, &mut state, self.request.force, &mut |_| {});
+        let results = apply::fini(machine, &mut state, force, &mut |_| {});
         let results = results.map_err(|error| error.to_string())?;
         forget_if_settled(state)?;
         Ok(done(&results, "as before"))
@@ -175,6 +238,26 @@ impl Task {
         let opened = State::of_machine(machine, &self.settings.state, root);
         opened.map(|(state, _)| state).map_err(|error| error.to_string())
     }
+}
+
+/// Cores that the kernel lets a worker be pinned to. The supervisor keeps off the workers' cores itself, so the
+/// calling thread, which ends soon, asks for every one and looks at what it got.
+fn pinnable() -> Cores {
+    run_on(&(0..CpuSet::count() as u32).collect::<Vec<_>>());
+    allowed_cores().into_iter().collect()
+}
+
+/// A worker as the kernel has it.
+fn worker(pid: u32) -> Worker {
+    let read = |file: &str| {
+        let path = format!("/proc/{pid}/{file}");
+        std::fs::read_to_string(&path).map_err(|error| format!("{path}: {error}"))
+    };
+    let cores = read("status").and_then(|text| {
+        let list = text.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
+        core_list(list.unwrap_or_default().trim())
+    });
+    Worker { pid, cores, memory: read("numa_maps").map(|text| memory_by_node(&text)) }
 }
 
 fn forget_if_settled(state: State) -> Result<(), String> {

@@ -3,6 +3,7 @@
 //! ```text
 //!   <run_dir>/                   made 0755: readers of another user must reach the socket
 //!   <run_dir>/lock               0600, held (flock) while a supervisor lives; its pid inside
+//!   <run_dir>/control.lock       0600: held by the control that deploys here, which gets it by its credentials
 //!   <run_dir>/supervisor.sock    0666: readers attach here, by their credentials
 //!   <run_dir>/worker-<pid>.sock  0600: where a worker gives everything back to the next supervisor
 //!   <run_dir>/remembered.toml    0600: what the next supervisor must know (`remembered.rs`)
@@ -23,7 +24,7 @@ use nix::sys::socket::{
     socket, sockopt,
 };
 
-use nautilus_shm::attach::SUPERVISOR_SOCKET;
+use nautilus_shm::attach::{CLAIM_FILE, SUPERVISOR_SOCKET};
 use nautilus_shm::table::DETACHED_AGE_NS;
 
 /// What the next supervisor must know.
@@ -134,6 +135,18 @@ impl RunDir {
         &self.path
     }
 
+    /// The file that one control at a time holds locked, opened anew: each that is asked for can be locked by
+    /// another. Made when it is first asked for; one that a control holds outlives a supervisor's death.
+    pub fn claim(&self) -> io::Result<OwnedFd> {
+        let path = self.path.join(CLAIM_FILE);
+        let made =
+            OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path)?;
+        // Whoever can open it can lock it, and keep the control out.
+        made.set_permissions(std::fs::Permissions::from_mode(0o600))?;
+        // To be locked, not to be written.
+        Ok(File::open(&path)?.into())
+    }
+
     /// Waits until whoever still maps the cache of a dead node takes it for dead: a new cache must not
     /// acknowledge a write while the old value can be read. The old heartbeat stands still since the lock
     /// is ours. Returns at once where no supervisor died that had begun to hand out memory: a clean stop
@@ -230,7 +243,7 @@ impl RunDir {
                 }
             }
         }
-        for name in [REMEMBERED, REMEMBERED_FRESH, "lock"] {
+        for name in [REMEMBERED, REMEMBERED_FRESH, CLAIM_FILE, "lock"] {
             self.remove(&self.path.join(name));
         }
         let _ = std::fs::remove_dir(&self.path);
@@ -285,6 +298,12 @@ mod tests {
         let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
         assert_eq!(mode(&dir.worker_socket(7)), 0o600);
         assert_eq!(mode(&path.join("lock")), 0o600);
+        let claims = [(); 2].map(|()| File::from(dir.claim().unwrap()));
+        assert_eq!(mode(&path.join(CLAIM_FILE)), 0o600);
+        claims[0].try_lock().unwrap();
+        assert!(claims[1].try_lock().is_err(), "one at a time");
+        assert!((&claims[1]).write(b"x").is_err(), "it is there to be locked");
+        drop(claims);
         assert_eq!((mode(&path), mode(path.parent().unwrap())), (0o755, 0o755));
         let orphans = dir.orphans().unwrap();
         assert_eq!(orphans.iter().map(|(pid, _)| *pid).collect::<Vec<_>>(), [7]);

@@ -18,6 +18,7 @@ use nautilus_control::tls::authority::{Authority, request};
 use nautilus_control::tls::client::{ClientIdentity, Connection, Trust, config};
 use nautilus_control::tls::identity::{Identity, Kind};
 use nautilus_control::tls::pem;
+use nautilus_shm::attach::{CLAIM_FILE, SUPERVISOR_SOCKET};
 use nautilus_tests::lab::node_file::{CACHE_ID, CACHE_PORT};
 use nautilus_tests::lab::{Folder, Lab, Node, RunId, Service, binary};
 use nautilus_tests::memcached::Client;
@@ -48,7 +49,7 @@ fn mutations() -> Vec<(String, String)> {
 struct Site {
     authority: Authority,
     folder: PathBuf,
-    _control: Service,
+    control: Service,
 }
 
 impl Site {
@@ -60,11 +61,14 @@ impl Site {
         let text = format!(
             "[control]\nlisten = \"{CONTROL}\"\nauthority = {:?}\nsocket = {:?}\n\
              [control.tls]\ncertificate = {pem:?}\nkey = \"file:{pem}\"\nca = {:?}\n\
-             [control.audit]\ndir = {:?}\n[[node]]\nrun_dir = {:?}\n",
+             [control.audit]\ndir = {:?}\n[control.store]\nfile = {:?}\n[[node]]\nid = {:?}\n\
+             run_dir = {:?}\n",
             path("ca"),
             path("control.sock"),
             path("ca/ca.pem"),
             path("audit"),
+            path("store.redb"),
+            node.member.name,
             node.run_dir,
             pem = path("control.pem"),
         );
@@ -74,7 +78,26 @@ impl Site {
         let log = folder.join("control.log");
         let namespace = Some(&node.member.namespace);
         let control = Service::start(run, namespace, binary("nautilus-control"), words, log);
-        Self { authority, folder, _control: control.unwrap() }
+        Self { authority, folder, control: control.unwrap() }
+    }
+
+    /// A control that is to deploy to the same node, from a store of its own: its exit code, and what it said.
+    fn second(&self, inside: &nautilus_tests::lab::NetNs) -> (Option<i32>, String) {
+        let own = |name: &str| self.folder.join(format!("second-{name}")).display().to_string();
+        let text = std::fs::read_to_string(self.folder.join("control.toml")).unwrap();
+        let text = text.replace(CONTROL, "127.0.0.1:0");
+        let text = ["control.sock", "audit", "store.redb"].into_iter().fold(text, |text, name| {
+            let first = format!("{:?}", self.folder.join(name));
+            text.replace(&first, &format!("{:?}", own(name)))
+        });
+        let file = own("control.toml");
+        std::fs::write(&file, text).unwrap();
+        // One that starts would never end.
+        let mut command = Command::new("timeout");
+        command.arg("20").arg(binary("nautilus-control"));
+        command.args(["--config", &file]).stdin(Stdio::null());
+        let output = inside.run(|| command.output()).unwrap();
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
     }
 
     fn certificate(&self, role: Role, name: &str) -> PathBuf {
@@ -223,12 +246,15 @@ fn nobody_else_can_write_anything() {
     let (viewer, admin) =
         (site.certificate(Role::Viewer, "stolen"), site.certificate(Role::Admin, "admin"));
     let inside = &node.member.namespace;
-    wait_until("the control answers", SOON, || {
+    let answers = || {
         let asked = |mut own: Connection| own.ask("GET", "/livez", b"").ok();
         inside.run(|| site.connect(&admin).ok().and_then(asked)).is_some()
-    })
-    .unwrap();
+    };
+    wait_until("the control answers", SOON, answers).unwrap();
 
+    // The control has claimed the node, so the claim's file is among what is tried.
+    let claim = node.run_dir.join(CLAIM_FILE);
+    assert_eq!(claim.metadata().unwrap().mode() & 0o777, 0o600);
     let targets = targets(node, &site);
     let before = fingerprint(&site, node);
     let said = try_as(STRANGER, inside, &targets);
@@ -261,6 +287,21 @@ fn nobody_else_can_write_anything() {
     assert_eq!(reached.len(), own.len(), "{reached:#?}");
     assert!(own.iter().zip(&reached).all(|(own, line)| line.contains(own)), "{reached:#?}");
     assert_eq!(fingerprint(&site, node), before, "files");
+    // Nor can anybody keep the control out of its node by being there first.
+    site.control.kill_and_hold();
+    let socket = node.run_dir.join(SUPERVISOR_SOCKET);
+    let first = Targets { paths: vec![claim.clone(), socket], ..Targets::default() };
+    let said = try_as(STRANGER, inside, &first);
+    print!("{said}");
+    let of_claim = format!("refused claim {}", claim.display());
+    assert!(said.lines().any(|line| line.starts_with(&of_claim)), "{said}");
+    assert!(said.contains("supervisor.sock claim: "), "{said}");
+    assert!(!said.contains("REACHED"), "{said}");
+    site.control.release();
+    wait_until("the control answers again", SOON, answers).unwrap();
+    let (code, said) = site.second(inside);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("another control on this host deploys to this node"), "{said}");
     lab.client().namespace.run(|| {
         assert_eq!(client().get(KEY).unwrap().unwrap().bytes, b"ours");
     });

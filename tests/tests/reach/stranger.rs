@@ -11,9 +11,9 @@ use std::time::Duration;
 
 use nautilus_dataplane::supervisor::sys::{recv_packet, send_packet};
 use nautilus_shm::attach::{
-    CacheRequest, Code, ExplainRequest, PACKET_BYTES_MAX, ReplyHeader, Request, Verb, cache_name,
-    create_request, drain_request, kill_switch_request, probe_request, remove_request,
-    swap_request,
+    CLAIM_FILE, CacheRequest, Code, ExplainRequest, HostOrder, HostRequest, PACKET_BYTES_MAX,
+    ReplyHeader, Request, Verb, cache_name, create_request, drain_request, kill_switch_request,
+    probe_request, remove_request, swap_request,
 };
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
 use serde::{Deserialize, Serialize};
@@ -57,6 +57,12 @@ fn open(path: &Path, flags: i32) -> Result<String, String> {
     // Neither made nor cut.
     options.write(true).read(flags & libc::O_RDWR != 0).custom_flags(libc::O_NONBLOCK);
     options.open(path).map(|_| "opened to be written".into()).map_err(|error| error.to_string())
+}
+
+/// Reading is enough to lock a file.
+fn lock(path: &Path) -> Result<String, String> {
+    let file = std::fs::File::open(path).map_err(|error| error.to_string())?;
+    file.try_lock().map(|()| "locked".into()).map_err(|error| error.to_string())
 }
 
 /// Tries everything.
@@ -122,6 +128,9 @@ fn try_path(path: &Path, targets: &Targets) {
         for flags in [libc::O_WRONLY, libc::O_RDWR] {
             said("file", &name, open(path, flags));
         }
+        if path.ends_with(CLAIM_FILE) {
+            said("claim", &name, lock(path));
+        }
         let gone = std::fs::rename(path, path.with_extension("stranger"));
         said("name", &name, gone.map(|()| "renamed".into()).map_err(|e| e.to_string()));
     }
@@ -138,7 +147,15 @@ fn try_packets(path: &Path, targets: &Targets) {
         frame: vec![0; 64].into(),
     };
     let section = "id = \"stranger\"\nport = 11999\nmax_memory_mb = 8\n";
-    let requests: [(&str, Vec<u8>); 14] = [
+    let order = HostOrder {
+        tier: 0,
+        kernel_bypass: true,
+        cpu_isolation: true,
+        numa_optimization: true,
+        cpu_cores: 1,
+        memory_gb: 1,
+    };
+    let requests: [(&str, Vec<u8>); 17] = [
         ("attach", Request { verb: Verb::Attach }.encode().into()),
         ("status", Request { verb: Verb::Status }.encode().into()),
         ("cache", CacheRequest { verb: Verb::Cache, name: cache }.encode().into()),
@@ -151,6 +168,9 @@ fn try_packets(path: &Path, targets: &Targets) {
         ("explain", explain.encode()),
         ("create", create_request(section)),
         ("remove", remove_request(&cache)),
+        ("claim", Request { verb: Verb::Claim }.encode().into()),
+        ("host-check", order.encode().into()),
+        ("host-restore", HostRequest::restore(true).encode().into()),
         ("halt", kill_switch_request(true, "stranger")),
         ("release", kill_switch_request(false, "stranger")),
     ];

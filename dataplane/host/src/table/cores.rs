@@ -22,7 +22,8 @@ pub const KNOBS: &[Knob] = &[
         name: "cores_isolated",
         stage: Stage::Isolation,
         place: Place::File("sys/devices/system/cpu/isolated"),
-        companion: Companion::None,
+        // Isolated partitions, which need no reboot, from Linux 6.7.
+        companion: Companion::File("sys/fs/cgroup/cpuset.cpus.isolated"),
         kind: Kind::CoreList,
         what: "cores the scheduler places nothing on by itself",
         why: "other work on a worker's core is latency",

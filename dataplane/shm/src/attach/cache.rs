@@ -1,8 +1,8 @@
 //! The requests for one cache, and telling the requests apart.
 
 use super::{
-    AttachError, CACHE_NAME_BYTES, CacheName, ExplainRequest, HostRequest, REASON_BYTES_MAX,
-    REQUEST_BYTES, Request, SECTION_BYTES_MAX, Verb, check, node::name_in, word,
+    AttachError, CACHE_NAME_BYTES, CacheName, ExplainRequest, HostOrder, HostRequest,
+    REASON_BYTES_MAX, REQUEST_BYTES, Request, SECTION_BYTES_MAX, Verb, check, node::name_in, word,
 };
 
 /// Bytes of a [`CacheRequest`].
@@ -82,6 +82,10 @@ pub enum Ask<'a> {
     Release(&'a str),
     /// [`Verb::HostApply`] or [`Verb::HostRestore`].
     Host(HostRequest),
+    /// [`Verb::HostCheck`].
+    HostCheck(HostOrder),
+    /// [`Verb::Claim`].
+    Claim,
 }
 
 impl<'a> Ask<'a> {
@@ -106,6 +110,8 @@ impl<'a> Ask<'a> {
             (Some(Verb::Resume), _) if rest.is_empty() => Ok(Self::Resume),
             (Some(Verb::Drain), _) if rest.len() == 4 => Ok(Self::Drain(word(rest, 0))),
             (Some(Verb::Probe), _) if rest.len() == 4 => Ok(Self::Probe(word(rest, 0))),
+            (Some(Verb::Claim), _) if rest.is_empty() => Ok(Self::Claim),
+            (Some(Verb::HostCheck), _) => HostOrder::decode_rest(rest).map(Self::HostCheck),
             (Some(verb @ (Verb::HostApply | Verb::HostRestore)), _) => {
                 HostRequest::decode_rest(verb, rest).map(Self::Host)
             }

@@ -9,6 +9,12 @@ pub const HOST_STAGES: u32 = 15;
 pub const HOST_TIERS: u8 = 4;
 /// Bytes behind the head of both requests.
 pub const HOST_REQUEST_BYTES: usize = 16;
+/// Bytes behind the head of [`Verb::HostCheck`].
+pub const HOST_ORDER_BYTES: usize = 12;
+/// Most cores, and most memory, that can be ordered.
+pub const HOST_CORES_MAX: u32 = 1_024;
+/// The same of memory, GiB.
+pub const HOST_MEMORY_GB_MAX: u32 = 65_536;
 /// Bytes of the answer before its text.
 pub const HOST_ANSWER_BYTES: usize = 16;
 
@@ -71,14 +77,75 @@ impl HostRequest {
     }
 }
 
+/// A request of [`Verb::HostCheck`]: what a node is to find on its host.
+///
+/// | offset | type | field |
+/// | --- | --- | --- |
+/// | 0 | | a [`Request`] |
+/// | 8 | u8 | tier |
+/// | 9 | u8 | bit 0: kernel bypass, 1: isolated cores, 2: one NUMA node |
+/// | 10 | u16 | zero |
+/// | 12 | u32 | cores |
+/// | 16 | u32 | memory, GiB |
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HostOrder {
+    /// Tier, below [`HOST_TIERS`].
+    pub tier: u8,
+    /// AF_XDP rather than kernel sockets.
+    pub kernel_bypass: bool,
+    /// Workers on cores that the scheduler leaves alone.
+    pub cpu_isolation: bool,
+    /// Memory, cores and NIC of one NUMA node.
+    pub numa_optimization: bool,
+    /// Cores, 1 to [`HOST_CORES_MAX`].
+    pub cpu_cores: u32,
+    /// Memory, 1 to [`HOST_MEMORY_GB_MAX`] GiB.
+    pub memory_gb: u32,
+}
+
+impl HostOrder {
+    /// The packet.
+    pub fn encode(&self) -> [u8; REQUEST_BYTES + HOST_ORDER_BYTES] {
+        let mut packet = [0; REQUEST_BYTES + HOST_ORDER_BYTES];
+        packet[..8].copy_from_slice(&Request { verb: Verb::HostCheck }.encode());
+        packet[8] = self.tier;
+        let flags = [self.kernel_bypass, self.cpu_isolation, self.numa_optimization];
+        packet[9] = (0..).zip(flags).map(|(bit, is_set)| u8::from(is_set) << bit).sum();
+        packet[12..16].copy_from_slice(&self.cpu_cores.to_le_bytes());
+        packet[16..].copy_from_slice(&self.memory_gb.to_le_bytes());
+        packet
+    }
+
+    /// Reads what follows the head.
+    pub(super) fn decode_rest(rest: &[u8]) -> Result<Self, AttachError> {
+        if rest.len() != HOST_ORDER_BYTES {
+            return Err(AttachError::Length(REQUEST_BYTES + rest.len()));
+        }
+        let (tier, flags) = (rest[0], rest[1]);
+        let (cpu_cores, memory_gb) = (word(rest, 4), word(rest, 8));
+        let bounded = tier < HOST_TIERS
+            && flags < 1 << 3
+            && rest[2..4] == [0, 0]
+            && (1..=HOST_CORES_MAX).contains(&cpu_cores)
+            && (1..=HOST_MEMORY_GB_MAX).contains(&memory_gb);
+        if !bounded {
+            return Err(AttachError::Value);
+        }
+        let is_set = |bit: u8| flags >> bit & 1 == 1;
+        let (kernel_bypass, cpu_isolation) = (is_set(0), is_set(1));
+        let numa_optimization = is_set(2);
+        Ok(Self { tier, kernel_bypass, cpu_isolation, numa_optimization, cpu_cores, memory_gb })
+    }
+}
+
 /// The head of an answer's payload; the text for an operator lies in the one descriptor that comes with it,
 /// because a plan may be longer than a packet.
 ///
 /// | offset | type | field |
 /// | --- | --- | --- |
-/// | 0 | u64 | digest of a plan; 0 where something was done |
-/// | 8 | u32 | changes planned, or made |
-/// | 12 | u32 | what is left as it is |
+/// | 0 | u64 | digest of a plan; 0 where something was done, or an order was judged |
+/// | 8 | u32 | changes planned, or made; of an order: changes that would bring what is lacking |
+/// | 12 | u32 | what is left as it is; of an order: what is lacking |
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HostAnswer {
     /// Names the plan.
@@ -136,6 +203,40 @@ mod tests {
         assert_eq!(Ask::decode(&packet), Err(AttachError::Value));
         assert!(Ask::decode(&good.encode()[..23]).is_err());
         assert!(Ask::decode(&[&good.encode()[..], b"/proc"].concat()).is_err());
+    }
+
+    #[test]
+    fn an_order_keeps_within_its_bounds() {
+        let good = HostOrder {
+            tier: 0,
+            kernel_bypass: true,
+            cpu_isolation: false,
+            numa_optimization: true,
+            cpu_cores: HOST_CORES_MAX,
+            memory_gb: HOST_MEMORY_GB_MAX,
+        };
+        for order in [
+            good,
+            HostOrder { kernel_bypass: false, cpu_isolation: true, cpu_cores: 1, ..good },
+            HostOrder { numa_optimization: false, tier: HOST_TIERS - 1, memory_gb: 1, ..good },
+        ] {
+            assert_eq!(Ask::decode(&order.encode()), Ok(Ask::HostCheck(order)));
+        }
+        for wrong in [
+            HostOrder { tier: HOST_TIERS, ..good },
+            HostOrder { cpu_cores: 0, ..good },
+            HostOrder { cpu_cores: HOST_CORES_MAX + 1, ..good },
+            HostOrder { memory_gb: 0, ..good },
+            HostOrder { memory_gb: HOST_MEMORY_GB_MAX + 1, ..good },
+        ] {
+            assert_eq!(Ask::decode(&wrong.encode()), Err(AttachError::Value), "{wrong:?}");
+        }
+        for (place, byte) in [(9, 8), (10, 1), (11, 1)] {
+            let mut packet = good.encode();
+            packet[place] = byte;
+            assert_eq!(Ask::decode(&packet), Err(AttachError::Value), "byte {place}");
+        }
+        assert!(Ask::decode(&good.encode()[..19]).is_err());
     }
 
     proptest! {

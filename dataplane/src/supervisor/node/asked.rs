@@ -43,7 +43,7 @@ impl Node {
         let (caches, changes) = (resources.caches.as_slice(), &mut self.cache_changes);
         let (explains, workers) = (&mut self.explains, &self.workers);
         let run_dir = self.run_dir.path();
-        let host_changes = &mut self.host_changes;
+        let (host_changes, claim) = (&mut self.host_changes, &self.run_dir);
         let (phase, swaps) = (self.life.phase(), !self.swap.is_idle());
         let drains = resources.control.supervisor().life().drain_until_ns() > 0;
         let mut of_node: Option<(OfNode, OwnedFd)> = None;
@@ -66,6 +66,14 @@ impl Node {
                 Ask::Drain(within_ms) => later(OfNode::Drain(*within_ms)),
                 Ask::Resume => later(OfNode::Resume),
                 Ask::Host(request) => host_changes.ask(request, resolved, peer),
+                Ask::HostCheck(order) => {
+                    let serving = workers.iter().filter_map(|one| Some(one.active.as_ref()?.pid));
+                    host_changes.check(order, serving.collect(), resolved, peer)
+                }
+                Ask::Claim => {
+                    let fds = vec![claim.claim()?];
+                    Ok(Reply::Give(Answer { payload: Vec::new(), fds }))
+                }
                 Ask::Swap(release) => later(OfNode::Swap((*release).into())),
                 Ask::Probe(period_ms) => later(OfNode::Probe(*period_ms)),
                 Ask::Explain(_) | Ask::Create(_) | Ask::Remove(_)
