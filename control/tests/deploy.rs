@@ -257,14 +257,17 @@ fn supervisors_are_not_taken_for_another_nodes_nor_for_alive() {
     let folder = tempfile::tempdir().unwrap();
     let node = region("node-7");
     hand_out(folder.path(), node.clone(), || reply(1, &[]));
-    let of =
-        |node_id: &str| Supervisors { run_dirs: [(node_id.into(), folder.path().into())].into() };
+    let of = |node_id: &str| Supervisors {
+        run_dirs: [(node_id.into(), folder.path().into())].into(),
+        ..Supervisors::default()
+    };
     let lab = nautilus_control::deploy::EdgeNodeSpec {
         node_type: EdgeNodeType::Lab,
         release: None,
         ..spec(0, "1")
     };
-    let order = |node_id, action| Order { name: "n", node_id, action, spec: &lab };
+    let order =
+        |node_id, action| Order { name: "n", node_id, action, spec: &lab, is_rollback: false };
     support::beat(&node);
     assert_eq!(of("node-7").perform(&order("node-7", Action::Provision)), Ok(()));
     for action in [Action::Provision, Action::Drain, Action::Tune, Action::Retire] {
