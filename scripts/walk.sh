@@ -23,7 +23,7 @@ commands=$(awk -v heading="## $heading" '
   inside { sub(/^sudo /, ""); print }' "$ROOT/README.md")
 [ -n "$commands" ] || die "the README has no commands under \"$heading\""
 
-tree=$(mktemp -d "${TMPDIR:-/var/tmp}/nautilus-walk.XXXXXX")
+tree=$(mktemp -d -p "${TMPDIR:-/var/tmp}")
 trap 'rm -rf --one-file-system "$tree"' EXIT
 say "making a tree"
 debootstrap --variant=minbase --include=ca-certificates,git bookworm "$tree" >"$tree.log" 2>&1 ||
@@ -34,18 +34,18 @@ cp -a /etc/apt/. "$tree/etc/apt/"
 cp -a /etc/resolv.conf /etc/hosts "$tree/etc/"
 cp -a /usr/local/share/ca-certificates/. "$tree/usr/local/share/ca-certificates/" 2>/dev/null || true
 cp -aL /etc/ssl/certs/ca-certificates.crt "$tree/etc/ssl/certs/"
-git clone -q "$ROOT" "$tree/root/nautilus"
+git clone -q "$ROOT" "$tree/srv/nautilus"
 mkdir -p "$tree/opt/rust"
 
 {
-  printf 'set -euo pipefail\ncd /root/nautilus\n'
+  printf 'set -euo pipefail\ncd /srv/nautilus\n'
   printf 'step() { local begun=$EPOCHREALTIME; eval "$1"; '
   printf 'awk -v a="$begun" -v b="$EPOCHREALTIME" -v c="$1" '
   printf "'BEGIN { printf \"walk %%8.1f s  %%s\\\\n\", b - a, c }' >&2; }\n"
   while IFS= read -r command; do
     printf 'step %q\n' "$command"
   done <<<"$commands"
-} >"$tree/root/walk"
+} >"$tree/srv/walk"
 
 begun=$SECONDS
 inside() {
@@ -54,8 +54,8 @@ inside() {
   mount --rbind /dev "$tree/dev"
   mount -t tmpfs tmpfs "$tree/run"
   mount -t proc proc "$tree/proc"
-  exec env -i HOME=/root TERM=dumb PATH=/opt/rust/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
-    chroot "$tree" bash /root/walk
+  exec env -i HOME=/srv TERM=dumb PATH=/opt/rust/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
+    chroot "$tree" bash /srv/walk
 }
 export tree
 export -f inside

@@ -9,22 +9,25 @@
 //! A plan that is turned back changes no deployment. What is pending is settled by whoever comes first after
 //! the plan's end: the run that ended it, or the next call after a death in between.
 
+mod error;
+
 use std::collections::BTreeSet;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::fields::FieldProblem;
 use super::lifecycle::NodeState;
 use super::operations::{self, End, Operation, OperationKind, steps};
 use super::plan::{Inventory, Plan};
-use super::planner::{Circumstances, PlanError, plan, plan_drain, plan_resume};
+use super::planner::{Circumstances, plan, plan_drain, plan_resume};
 use super::reconciler::{Phase, PhaseRecord, Progress, ReconcileError, Reconciler};
 use super::records::{decode, encode, read};
 use super::spec::{EdgeDeploymentConfig, SpecErrors};
 use crate::catalogue::Catalogue;
 use crate::store::{Compare, Revision, Transaction};
+
+pub use error::ManagerError;
 
 /// Where deployments that are wanted are kept.
 pub const DEPLOYMENTS: &str = "deploy/deployments/";
@@ -49,62 +52,6 @@ pub struct Taken {
     pub operation: Operation,
     /// Its plan; none where the same was asked before.
     pub plan: Option<Plan>,
-}
-
-/// Why something asked of the manager was not done.
-#[derive(Debug, thiserror::Error)]
-pub enum ManagerError {
-    /// Another deployment of this id exists.
-    #[error(
-        "deployment {0} exists and is another: give the new one an id of its own and say `replaces`"
-    )]
-    Conflict(String),
-    /// It replaces one that does not exist.
-    #[error("there is no deployment {0}")]
-    NoDeployment(String),
-    /// What it replaces is not what was looked at.
-    #[error("{0}")]
-    Changed(String),
-    /// No deployment has this node.
-    #[error("no deployment has a node {0}")]
-    NoNode(String),
-    /// No such operation is remembered.
-    #[error("there is no operation {0}")]
-    NoOperation(String),
-    /// It has come to its end.
-    #[error("operation {0} is over ({1})")]
-    Over(String, Phase),
-    /// It was drained by hand.
-    #[error("node {0} was drained by hand: resume or retire it first")]
-    Held(String),
-    /// A node that is in no state for it.
-    #[error("node {node_id} is {state}: {reason}")]
-    WrongState {
-        /// Which.
-        node_id: String,
-        /// What it is.
-        state: NodeState,
-        /// What it would have to be.
-        reason: &'static str,
-    },
-    /// Hosts of nodes are not what their settings order.
-    #[error(
-        "the hosts of {nodes} are not what is ordered: `nautilus host init` would change {by_init} of {}, an          operator the others; nothing was changed", lacking.len()
-    )]
-    Unfit {
-        /// Ids, separated by commas.
-        nodes: String,
-        /// Everything that is lacking, by the field that orders it.
-        lacking: Vec<FieldProblem>,
-        /// How much of it `nautilus host init` would change.
-        by_init: usize,
-    },
-    /// It cannot be planned.
-    #[error(transparent)]
-    Plan(#[from] PlanError),
-    /// It cannot be carried out now.
-    #[error(transparent)]
-    Reconcile(#[from] ReconcileError),
 }
 
 /// Deployments, from a document to nodes that serve.
