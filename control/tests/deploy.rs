@@ -3,7 +3,7 @@
 mod fleet;
 mod support;
 
-use std::sync::Mutex;
+use std::sync::{Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use fleet::{BAD_RELEASE, Fleet, closed, deployment, spec};
@@ -148,6 +148,49 @@ fn what_is_worth_a_try_is_tried_again_and_the_rest_turns_back() {
         assert_eq!(deploy(&first, &config), Phase::Done);
         assert_eq!(fleet.nodes()["node-0"].release.as_deref(), Some("2"));
     }
+}
+
+/// A fleet in which one node's order is carried out only after another node's, which nothing makes wait.
+struct Late<'a> {
+    fleet: &'a Fleet,
+    other_is_done: (Mutex<mpsc::Sender<()>>, Mutex<mpsc::Receiver<()>>),
+}
+
+impl NodeActuator for Late<'_> {
+    fn perform(&self, order: &Order<'_>) -> Result<(), ActuatorError> {
+        let (done, other) = &self.other_is_done;
+        if (order.node_id, order.action) == ("node-0", Action::Tune) {
+            let other = other.lock().unwrap().recv_timeout(Duration::from_secs(30));
+            other
+                .map_err(|_| ActuatorError::Refused("the other node waited for this one".into()))?;
+        }
+        self.fleet.perform(order)?;
+        if (order.node_id, order.action) == ("node-1", Action::Admit) {
+            done.lock().unwrap().send(()).unwrap();
+        }
+        Ok(())
+    }
+
+    fn lacks(&self, node_id: &str, spec: &EdgeNodeSpec) -> Result<Vec<Shortfall>, ActuatorError> {
+        self.fleet.lacks(node_id, spec)
+    }
+
+    fn measure(&self, node_id: &str, period: Duration) -> Result<Measurement, ActuatorError> {
+        self.fleet.measure(node_id, period)
+    }
+}
+
+#[test]
+fn a_slow_node_holds_up_none_that_need_not_wait_for_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, fleet) = (store(&folder), fleet(&folder));
+    let (done, other) = mpsc::channel();
+    let late = Late { fleet: &fleet, other_is_done: (Mutex::new(done), Mutex::new(other)) };
+    let reconciler = Reconciler::new(&store, &late);
+    let config = deployment(DeploymentStrategy::AllAtOnce, vec![spec(0, "1"), spec(1, "1")]);
+    let end = deploy(&reconciler, &config);
+    let reason = reconciler.progress().unwrap().unwrap().phase.reason;
+    assert_eq!(end, Phase::Done, "{reason}");
 }
 
 #[test]
