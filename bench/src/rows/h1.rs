@@ -111,7 +111,8 @@ impl Bench for H1 {
         anyhow::ensure!(roll.phase == "done", "rolled: {}: {}", roll.phase, roll.reason);
         let (judged, canary) = self.change("canary", "bad")?;
         anyhow::ensure!(canary.phase == "rolled_back", "canary: {}", canary.phase);
-        let back = canary.back.ok_or_else(|| anyhow::anyhow!("nothing said that it turned back"))?;
+        let back =
+            canary.back.ok_or_else(|| anyhow::anyhow!("nothing said that it turned back"))?;
         let seconds = |duration: Duration| Some(duration.as_secs_f64());
         let values = vec![
             Some((rolled.errors + judged.errors) as f64),
