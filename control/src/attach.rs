@@ -9,8 +9,8 @@ use nautilus_host::order::{self, Shortfall};
 use nautilus_shm::attach::{
     AttachError, CacheRequest, Code, ExplainRequest, FDS_MAX, HostAnswer, HostOrder, HostRequest,
     PACKET_BYTES_MAX, Probed, ReplyHeader, Request, SUPERVISOR_SOCKET, Verb, cache_ids, cache_name,
-    create_request, drain_request, kill_switch_request, probe_request, remove_request,
-    swap_request,
+    create_request, drain_request, exchange_request, kill_switch_request, probe_request,
+    remove_request, swap_request,
 };
 use nautilus_shm::control_region::ControlReader;
 use nautilus_shm::region::RegionError;
@@ -243,9 +243,32 @@ pub fn resume_node(run_dir: &Path) -> Result<String, ReachError> {
 }
 
 /// Has the node go on with the programs of a release, or with its node file read anew where the name is empty
-/// or that of the release that runs; returns when they serve.
+/// or that of the release that runs; returns when they have served for a while.
 pub fn swap_node(run_dir: &Path, release: &str) -> Result<String, ReachError> {
     tell(run_dir, &swap_request(release), CHANGE_MS)
+}
+
+/// The same, but returns as soon as they serve: the node goes on watching them, and [`settle_node`] says how that
+/// went. A node that is older than this verb swaps to the end.
+pub fn exchange_node(run_dir: &Path, release: &str) -> Result<String, ReachError> {
+    match tell(run_dir, &exchange_request(release), CHANGE_MS) {
+        Err(error) if is_not_understood(&error) => swap_node(run_dir, release),
+        other => other,
+    }
+}
+
+/// Returns when no swap is under way; refused with the reason where the last one was turned back. A node that is
+/// older than this verb has told that to whoever asked for the swap.
+pub fn settle_node(run_dir: &Path) -> Result<String, ReachError> {
+    match tell(run_dir, &Request { verb: Verb::Settle }.encode(), CHANGE_MS) {
+        Err(error) if is_not_understood(&error) => Ok(String::new()),
+        other => other,
+    }
+}
+
+/// Whether the node does not know what was asked for: its supervisor is older than this control.
+fn is_not_understood(error: &ReachError) -> bool {
+    matches!(error, ReachError::Refused { code: Code::BadRequest, .. })
 }
 
 /// Has the node measure itself for so many milliseconds.

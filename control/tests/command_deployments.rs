@@ -79,6 +79,29 @@ fn a_deployment_is_planned_followed_and_listed() {
 }
 
 #[test]
+fn a_deployment_that_turns_back_says_so_when_it_does() {
+    let nodes = Nodes::new(1);
+    nodes.region(0).supervisor().set_serving(false);
+    let site = nodes.site("");
+    let one = file(&nodes, "one");
+    let deploy = ["nodes", "deploy", &one, "--force", "--events"];
+    let (code, lines, said) = nautilus(&site, &deploy);
+    assert_eq!(code, Some(1), "{said}");
+    let events: Vec<Value> =
+        lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let place = |is_it: fn(&Value) -> bool| {
+        events.iter().position(is_it).unwrap_or_else(|| panic!("not in {lines}"))
+    };
+    let turned = place(|event| event["phase"] == "rolling_back");
+    let back = place(|event| event["is_rollback"] == true && event["state"] == "started");
+    let over = place(|event| event["phase"] == "rolled_back");
+    place(|event| event["step"] == "n-0.provision" && event["state"] == "failed");
+    assert!(turned < back && back < over, "{lines}");
+    assert_eq!(events[events.len() - 1]["is_over"], true, "{lines}");
+    assert!(events[turned]["reason"].as_str().unwrap().starts_with("n-0.provision: "), "{lines}");
+}
+
+#[test]
 fn all_that_is_wrong_with_a_file_is_said_by_field() {
     let nodes = Nodes::new(1);
     let site = nodes.site("");

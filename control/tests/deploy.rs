@@ -3,7 +3,8 @@
 mod fleet;
 mod support;
 
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use fleet::{BAD_RELEASE, Fleet, closed, deployment, spec};
@@ -19,8 +20,9 @@ use nautilus_control::deploy::{
 use nautilus_control::store::embedded::{Embedded, Options};
 use nautilus_control::store::{Compare, Condition, Revision, Store, Transaction, Watched};
 use nautilus_host::order::Shortfall;
+use nautilus_shm::attach::Verb;
 use nautilus_shm::control_region::HistogramId;
-use support::{hand_out, keep_beating, region, reply};
+use support::{hand_out, hand_out_by_verb, keep_beating, not_understood, region, reply};
 
 fn store(folder: &tempfile::TempDir) -> Embedded {
     Embedded::open(&folder.path().join("store.redb"), Options::default()).unwrap()
@@ -150,6 +152,49 @@ fn what_is_worth_a_try_is_tried_again_and_the_rest_turns_back() {
     }
 }
 
+/// A fleet in which one node's order is carried out only after another node's, which nothing makes wait.
+struct Late<'a> {
+    fleet: &'a Fleet,
+    other_is_done: (Mutex<mpsc::Sender<()>>, Mutex<mpsc::Receiver<()>>),
+}
+
+impl NodeActuator for Late<'_> {
+    fn perform(&self, order: &Order<'_>) -> Result<(), ActuatorError> {
+        let (done, other) = &self.other_is_done;
+        if (order.node_id, order.action) == ("node-0", Action::Tune) {
+            let other = other.lock().unwrap().recv_timeout(Duration::from_secs(30));
+            other
+                .map_err(|_| ActuatorError::Refused("the other node waited for this one".into()))?;
+        }
+        self.fleet.perform(order)?;
+        if (order.node_id, order.action) == ("node-1", Action::Admit) {
+            done.lock().unwrap().send(()).unwrap();
+        }
+        Ok(())
+    }
+
+    fn lacks(&self, node_id: &str, spec: &EdgeNodeSpec) -> Result<Vec<Shortfall>, ActuatorError> {
+        self.fleet.lacks(node_id, spec)
+    }
+
+    fn measure(&self, node_id: &str, period: Duration) -> Result<Measurement, ActuatorError> {
+        self.fleet.measure(node_id, period)
+    }
+}
+
+#[test]
+fn a_slow_node_holds_up_none_that_need_not_wait_for_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, fleet) = (store(&folder), fleet(&folder));
+    let (done, other) = mpsc::channel();
+    let late = Late { fleet: &fleet, other_is_done: (Mutex::new(done), Mutex::new(other)) };
+    let reconciler = Reconciler::new(&store, &late);
+    let config = deployment(DeploymentStrategy::AllAtOnce, vec![spec(0, "1"), spec(1, "1")]);
+    let end = deploy(&reconciler, &config);
+    let reason = reconciler.progress().unwrap().unwrap().phase.reason;
+    assert_eq!(end, Phase::Done, "{reason}");
+}
+
 #[test]
 fn one_plan_at_a_time_and_only_for_the_nodes_it_was_made_for() {
     let folder = tempfile::tempdir().unwrap();
@@ -218,16 +263,26 @@ fn supervisors_look_at_a_node_before_they_say_that_it_is_as_wanted() {
     let error = of(Action::Tune, &unlike).unwrap_err();
     assert!(error.to_string().contains("kernel_bypass is port.kind"), "{error}");
     assert!(!error.is_worth_a_try());
-    let recorded = node.clone();
+    let period = Duration::from_millis(500);
+    let is_over = AtomicBool::new(false);
     let measured = std::thread::scope(|scope| {
+        let (recorded, is_over) = (node.clone(), &is_over);
         scope.spawn(move || {
-            std::thread::sleep(Duration::from_millis(100));
-            recorded.histogram(0, HistogramId::XdpToTx).record_many(30_000, 5_000);
+            while !is_over.load(Ordering::Relaxed) {
+                recorded.histogram(0, HistogramId::XdpToTx).record_many(30_000, 5_000);
+                std::thread::sleep(Duration::from_millis(1));
+            }
         });
-        supervisors.measure("node-0", Duration::from_millis(300)).unwrap()
+        let measured = supervisors.measure("node-0", period);
+        is_over.store(true, Ordering::Relaxed);
+        measured.unwrap()
     });
-    assert_eq!(measured.samples, 5_000, "what came before is not counted");
-    assert!((29_000..31_000).contains(&measured.p99_ns), "{measured:?}");
+    assert!(measured.samples > 0 && measured.samples.is_multiple_of(5_000), "{measured:?}");
+    assert!((29_000..31_000).contains(&measured.p99_ns), "what came before is not counted");
+    // One that nobody asks measures itself, within the same time.
+    let measured = supervisors.measure("node-0", period).unwrap();
+    let probed_ms = u128::from(measured.samples - support::PROBED_MIN);
+    assert!(probed_ms > 0 && probed_ms < period.as_millis(), "{measured:?}");
     node.supervisor().set_serving(false);
     assert!(matches!(perform(Action::Provision), Err(ActuatorError::NotNow(_))));
 }
@@ -299,4 +354,31 @@ fn supervisors_are_not_taken_for_another_nodes_nor_for_alive() {
     });
     let error = measured.unwrap_err();
     assert!(error.is_worth_a_try() && error.to_string().contains("was replaced"), "{error}");
+}
+
+#[test]
+fn a_node_older_than_its_control_swaps_to_the_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = region("node-0");
+    let (ask, asked) = mpsc::channel();
+    hand_out_by_verb(folder.path(), node.clone(), move |verb| {
+        ask.send(verb).unwrap();
+        match verb {
+            Verb::Exchange | Verb::Settle => not_understood(),
+            _ => reply(1, &[]),
+        }
+    });
+    keep_beating(&node);
+    let supervisors = Supervisors {
+        run_dirs: [("node-0".into(), folder.path().into())].into(),
+        ..Supervisors::default()
+    };
+    let spec = EdgeNodeSpec { release: None, ..spec(0, "1") };
+    for action in [Action::Tune, Action::Admit] {
+        let (name, node_id, is_rollback) = ("n", "node-0", false);
+        let order = Order { name, node_id, action, spec: &spec, is_rollback };
+        assert_eq!(supervisors.perform(&order), Ok(()), "{action}");
+    }
+    let told: Vec<Verb> = asked.try_iter().filter(|verb| *verb != Verb::Attach).collect();
+    assert_eq!(told, [Verb::Exchange, Verb::Swap, Verb::Settle, Verb::Resume]);
 }

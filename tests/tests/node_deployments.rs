@@ -21,6 +21,8 @@ use nautilus_tests::lab::{Folder, Lab, RunId, active_worker, attach, binary};
 use nautilus_tests::memcached::Client;
 use nautilus_tests::steady::{Steady, nobody_noticed, over_tcp, over_udp};
 use nautilus_tests::wait::wait_until;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 const SOON: Duration = Duration::from_secs(30);
@@ -243,6 +245,29 @@ fn nodes_are_deployed_rolled_turned_back_retired_and_deployed_again() {
     });
     assert_eq!(end.phase, Phase::Done, "{}", end.reason);
     nobody_noticed("a supervisor's death in it", &steady);
+    assert!(site.all_run("r1"));
+
+    // A worker of the new release ends while its node is judged: that one goes back by itself.
+    let (steady, end) = site.under_load(|| {
+        std::thread::scope(|scope| {
+            let site = &site;
+            let rolled =
+                scope.spawn(|| site.deploy(&document("late", "rolling", "r2", &all, "four")));
+            let bad = site.releases.join("r2/nautilus-worker");
+            let program = |pid| std::fs::read_link(format!("/proc/{pid}/exe")).ok();
+            let is_bad = || {
+                let worker = active_worker(&attach(&site.lab.nodes()[0].run_dir).ok()?)?;
+                (program(worker.pid).as_ref() == Some(&bad)).then_some(worker.pid)
+            };
+            wait_until("the first node is exchanged", SOON, || is_bad().is_some()).unwrap();
+            kill(Pid::from_raw(is_bad().unwrap() as i32), Signal::SIGKILL).unwrap();
+            rolled.join().unwrap()
+        })
+    });
+    println!("{:?}: {}", end.phase, end.reason);
+    assert_eq!(end.phase, Phase::RolledBack);
+    assert!(end.reason.contains("went back"), "{}", end.reason);
+    nobody_noticed("a worker's death in it", &steady);
     assert!(site.all_run("r1"));
 
     // One goes, and comes again.

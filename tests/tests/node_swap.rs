@@ -1,14 +1,15 @@
 //! A node that goes on serving while its programs are exchanged: for a release that is good, for some that are
 //! not, and with deaths in the middle. Clients read and write meanwhile.
 
-use std::net::SocketAddr;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use nautilus_control::attach::{park_node, start_node, swap_node};
+use nautilus_control::attach::{exchange_node, park_node, settle_node, start_node, swap_node};
 use nautilus_shm::attach::HOST_RELEASE;
 use nautilus_tests::lab::node_file::CACHE_PORT;
 use nautilus_tests::lab::{Folder, Lab, RunId, active_worker, attach, binary};
@@ -260,4 +261,146 @@ fn deaths_in_the_middle_of_a_swap_leave_one_release_serving() {
     assert!(error.contains("went back"), "{error}");
     assert_eq!(rig.worker_program(), good);
     assert!(asker.get("kept").unwrap().is_some(), "no value is lost");
+}
+
+#[test]
+#[ignore = "privileged: makes network namespaces and a node"]
+fn what_is_exchanged_is_watched_on_and_taken_back_if_it_ends() {
+    let rig = Rig::start();
+    assert!(settle_node(&rig.run_dir).is_ok(), "nothing was asked for");
+    swap_node(&rig.run_dir, "r1").unwrap();
+    let (good, bad) = (rig.releases.worker("r1"), rig.releases.worker("r2"));
+    let (steady, error) = rig.under_load(|| {
+        println!("{}", exchange_node(&rig.run_dir, "r2").unwrap());
+        assert_eq!(rig.worker_program().as_ref(), Some(&bad), "answered when it serves");
+        assert_eq!(rig.release().as_deref(), Some("r1"), "and not yet when it has proven itself");
+        let pid = active_worker(&attach(&rig.run_dir).unwrap()).unwrap().pid;
+        kill(Pid::from_raw(pid as i32), Signal::SIGKILL).unwrap();
+        // One that asks meanwhile waits; one that is on its way back may be away for a moment.
+        wait_until("it is told", SOON, || {
+            settle_node(&rig.run_dir).is_err_and(|error| error.to_string().contains("went back"))
+        })
+        .unwrap();
+        settle_node(&rig.run_dir).unwrap_err().to_string()
+    });
+    println!("{error}");
+    assert!(error.contains("went back"), "said as often as it is asked: {error}");
+    nobody_noticed("a worker's death in the watch", &steady);
+    assert_eq!(rig.worker_program().as_ref(), Some(&good));
+    // What is asked for next is another matter.
+    assert!(exchange_node(&rig.run_dir, "r1").unwrap().contains("already"));
+    assert!(settle_node(&rig.run_dir).is_ok());
+    println!("{}", exchange_node(&rig.run_dir, "r2").unwrap());
+    println!("{}", settle_node(&rig.run_dir).unwrap());
+    assert_eq!(rig.release().as_deref(), Some("r2"));
+}
+
+/// How a client fared that connects, asks once and goes, again and again.
+#[derive(Debug, Default)]
+struct Fared {
+    answered: u32,
+    refused: u32,
+    /// Connected, and ended without an answer.
+    ended: Vec<String>,
+}
+
+/// How long a TCP client waits.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Asks for the version, and reads the whole answer.
+fn asks_version(stream: &mut TcpStream) -> Result<(), String> {
+    let mut answer = Vec::new();
+    let mut byte = [0; 1];
+    let mut ask = || {
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.write_all(b"version\r\n")?;
+        while !answer.ends_with(b"\r\n") {
+            stream.read_exact(&mut byte)?;
+            answer.extend(byte);
+        }
+        Ok::<_, std::io::Error>(())
+    };
+    ask().map_err(|error| error.to_string())?;
+    let is_right = answer.starts_with(b"VERSION ");
+    is_right.then_some(()).ok_or_else(|| format!("{:?}", String::from_utf8_lossy(&answer)))
+}
+
+fn connecting(server: SocketAddr, stop: &AtomicBool) -> Fared {
+    let mut fared = Fared::default();
+    while !stop.load(Ordering::Relaxed) {
+        match TcpStream::connect_timeout(&server, PATIENCE) {
+            Err(_) => fared.refused += 1,
+            Ok(mut stream) => match asks_version(&mut stream) {
+                Ok(()) => fared.answered += 1,
+                Err(error) => fared.ended.push(error),
+            },
+        }
+    }
+    fared
+}
+
+#[test]
+#[ignore = "privileged: makes network namespaces and a node"]
+fn nobody_who_connects_is_refused_while_fronts_change() {
+    let rig = Rig::start();
+    let front = || {
+        let supervisor = rig.supervisor_pid()?;
+        let children = format!("/proc/{supervisor}/task/{supervisor}/children");
+        let children = std::fs::read_to_string(children).ok()?;
+        let is_front = |pid: &u32| {
+            let name = std::fs::read_to_string(format!("/proc/{pid}/comm"));
+            name.is_ok_and(|name| name.trim() == "nautilus-front")
+        };
+        children.split_whitespace().filter_map(|pid| pid.parse().ok()).find(is_front)
+    };
+    let changes: [(&str, &(dyn Fn() + Sync)); 4] = [
+        ("a swap", &|| drop(swap_node(&rig.run_dir, "r1").unwrap())),
+        ("a release that is no good", &|| drop(swap_node(&rig.run_dir, "crashes").unwrap_err())),
+        ("a front's death", &|| {
+            let pid = front().expect("a front");
+            kill(Pid::from_raw(pid as i32), Signal::SIGKILL).unwrap();
+            wait_until("the next front", SOON, || front().is_some_and(|next| next != pid)).unwrap();
+        }),
+        ("a supervisor's death", &|| {
+            let before = rig.supervisor_pid();
+            rig.lab.nodes()[0].supervisor.kill();
+            let is_next = || rig.supervisor_pid() != before && rig.release().is_some();
+            wait_until("the next supervisor", SOON, is_next).unwrap();
+        }),
+    ];
+    for (what, change) in changes {
+        let stop = AtomicBool::new(false);
+        let namespace = &rig.lab.client().namespace;
+        let clients = std::thread::scope(|scope| {
+            let client = || namespace.run(|| connecting(rig.cache(), &stop));
+            let clients = [scope.spawn(client), scope.spawn(client)];
+            std::thread::sleep(Duration::from_millis(200));
+            let changed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(change));
+            std::thread::sleep(Duration::from_millis(200));
+            stop.store(true, Ordering::Relaxed);
+            let clients = clients.map(|client| client.join().unwrap());
+            changed.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            clients
+        });
+        println!("{what}: {clients:?}");
+        for fared in clients {
+            assert_eq!(fared.refused, 0, "{what}: {fared:?}");
+            assert!(fared.answered > 100, "{what}: {fared:?}");
+            // The one that a front had taken when it left.
+            assert!(fared.ended.len() <= 1, "{what}: {fared:?}");
+        }
+    }
+}
+
+#[test]
+#[ignore = "privileged: makes network namespaces and a node"]
+fn a_release_that_is_no_good_ends_no_connection() {
+    let rig = Rig::start();
+    swap_node(&rig.run_dir, "r1").unwrap();
+    let connect = || TcpStream::connect_timeout(&rig.cache(), PATIENCE);
+    let mut client = rig.lab.client().namespace.run(connect).unwrap();
+    asks_version(&mut client).unwrap();
+    let error = swap_node(&rig.run_dir, "crashes").unwrap_err().to_string();
+    assert!(error.contains("went back"), "{error}");
+    asks_version(&mut client).expect("its front never stopped");
 }

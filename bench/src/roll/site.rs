@@ -13,6 +13,7 @@ use nautilus_tests::lab::node_file::CACHE_PORT;
 use nautilus_tests::lab::{Lab, NetNs, Node, binary};
 use serde_json::{Value, json};
 
+use super::steps::Steps;
 use crate::ground::Ground;
 
 /// Nodes of the site.
@@ -47,6 +48,8 @@ pub struct Deployed {
     pub phase: String,
     /// Why it did not go forward.
     pub reason: String,
+    /// What it spent the time with.
+    pub steps: Steps,
 }
 
 impl Site {
@@ -105,7 +108,7 @@ impl Site {
         let file = self.ground.folder.write(&format!("{id}.json"), &document.to_string())?;
         let begun = Instant::now();
         let mut child = Command::new(binary("nautilus"))
-            .args(["nodes", "deploy", "--force", "--json", "--control"])
+            .args(["nodes", "deploy", "--force", "--events", "--control"])
             .arg(format!("unix:{}", self.lab.control_socket().display()))
             .arg(&file)
             .stdout(Stdio::piped())
@@ -113,12 +116,13 @@ impl Site {
             .spawn()
             .context("starting nautilus: scripts/bench.sh builds it")?;
         let stdout = child.stdout.take().context("no standard output")?;
-        let (mut turned, mut last) = (None, Value::Null);
+        let (mut turned, mut last, mut steps) = (None, Value::Null, Steps::default());
         for line in BufReader::new(stdout).lines() {
             let Ok(event) = serde_json::from_str::<Value>(&line?) else { continue };
             if event["phase"] == "rolling_back" {
                 turned.get_or_insert_with(Instant::now);
             }
+            steps.hear(&event);
             if event["phase"].is_string() {
                 last = event;
             }
@@ -131,6 +135,7 @@ impl Site {
             back: turned.map(|turned| ended - turned),
             phase: text("phase"),
             reason: text("reason"),
+            steps,
         };
         anyhow::ensure!(
             !deployed.phase.is_empty(),

@@ -78,6 +78,10 @@ impl H1 {
             stop.store(true, Ordering::Relaxed);
             (asking.join(), deployed)
         });
+        if let Ok(deployed) = &deployed {
+            let (whole, steps) = (deployed.whole.as_secs_f64(), &deployed.steps);
+            eprintln!("H1: {strategy} to {release} in {whole:.2} s; ms a step: {steps}");
+        }
         let report = report.map_err(|_| anyhow::anyhow!("the load broke"))??;
         right(&report)?;
         Ok((report, deployed?))
@@ -107,7 +111,8 @@ impl Bench for H1 {
         anyhow::ensure!(roll.phase == "done", "rolled: {}: {}", roll.phase, roll.reason);
         let (judged, canary) = self.change("canary", "bad")?;
         anyhow::ensure!(canary.phase == "rolled_back", "canary: {}", canary.phase);
-        let back = canary.back.unwrap_or(canary.whole);
+        let back =
+            canary.back.ok_or_else(|| anyhow::anyhow!("nothing said that it turned back"))?;
         let seconds = |duration: Duration| Some(duration.as_secs_f64());
         let values = vec![
             Some((rolled.errors + judged.errors) as f64),

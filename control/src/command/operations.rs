@@ -62,8 +62,11 @@ pub struct Begin {
     #[arg(long)]
     force: bool,
     /// Ends as soon as it is begun
-    #[arg(long)]
+    #[arg(long, conflicts_with = "events")]
     no_wait: bool,
+    /// Prints each event as a line of JSON while it is followed, as `operations watch --json` does
+    #[arg(long)]
+    events: bool,
     /// Seconds that the control may be away while it is followed
     #[arg(long, value_name = "N", default_value_t = watch::PATIENCE_S)]
     patience_s: u64,
@@ -102,7 +105,8 @@ impl Operations {
             }
             Verb::Abort { operation_id, no_wait, patience_s } => {
                 let call = Call::post("operations/{}/abort", &[&operation_id]);
-                let begin = Begin { dry_run: false, force: false, no_wait, patience_s };
+                let (dry_run, force, events) = (false, false, false);
+                let begin = Begin { dry_run, force, no_wait, events, patience_s };
                 begin.follow(connect, &call, "rolled_back", plan_text)
             }
         }
@@ -169,7 +173,7 @@ impl Begin {
             operation_id: &operation_id,
             patience: Duration::from_secs(self.patience_s),
             wanted,
-            as_lines: false,
+            as_lines: self.events,
         };
         watch.follow(connect, &client)
     }

@@ -2,9 +2,10 @@
 //!
 //! ```text
 //!   submit: plan, phase "forward"
-//!   run:    ready steps, side by side --> mark "started", node is provisioning, tuning, ...
-//!                                     --> actuator (idempotent)
-//!                                     --> mark "done" + what the node is now, in one transaction
+//!   run:    each step, as soon as those before it are done
+//!                      --> mark "started", node is provisioning, tuning, ...
+//!                      --> actuator (idempotent)
+//!                      --> mark "done" + what the node is now, in one transaction
 //!           one failed --> node "failed" + phase "rolling_back", in one transaction
 //!                      --> nodes begun on go back one by one, those that served first
 //! ```
@@ -12,7 +13,9 @@
 //! Killed anywhere, [`Reconciler::run`] goes on from the marks: a step marked started and not done is done
 //! again. The only writer of what it keeps ([`super::records`] has the keys); readers watch `deploy/`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::mpsc;
 use std::time::Duration;
 
 use super::actuator::{ActuatorError, NodeActuator, Order};
@@ -191,13 +194,13 @@ impl<'a> Reconciler<'a> {
         }
     }
 
-    /// The steps that wait for nothing, side by side; or the end.
+    /// Every step as soon as those before it are done, until all are, or one has turned the plan back.
     fn forward(&self, progress: &Progress) -> Result<(), ReconcileError> {
-        let is_done = |id: &String| progress.state(false, id) == Some(StepState::Done);
-        let open = progress.plan.steps.iter().filter(|step| !is_done(&step.id));
-        let ready: Vec<&Step> =
-            open.filter(|step| step.after.iter().all(is_done)).take(PARALLEL_MAX).collect();
-        if ready.is_empty() {
+        let plan = &progress.plan;
+        let is_done = |step: &&Step| progress.state(false, &step.id) == Some(StepState::Done);
+        let mut done: BTreeSet<&str> =
+            plan.steps.iter().filter(is_done).map(|step| step.id.as_str()).collect();
+        if done.len() == plan.steps.len() {
             return match self.end(&progress.phase, Phase::Done) {
                 // Somebody has turned it back meanwhile: the next look tells.
                 Err(ReconcileError::Superseded) if self.leads()? => Ok(()),
@@ -205,18 +208,53 @@ impl<'a> Reconciler<'a> {
             };
         }
         std::thread::scope(|scope| {
-            let plan = &progress.plan;
-            let begun: Vec<_> = ready
-                .into_iter()
-                .map(|step| scope.spawn(move || self.step(plan, step, false)))
-                .collect();
-            let results: Vec<_> = begun.into_iter().map(|thread| thread.join()).collect();
-            for result in results {
+            let (say, said) = mpsc::channel();
+            let mut begun = done.clone();
+            let (mut under_way, mut goes_forward, mut result) = (0, true, Ok(()));
+            loop {
+                let waits = |step: &&Step| {
+                    !begun.contains(step.id.as_str())
+                        && step.after.iter().all(|before| done.contains(before.as_str()))
+                };
+                let room = if goes_forward { PARALLEL_MAX - under_way } else { 0 };
+                let ready: Vec<&Step> = plan.steps.iter().filter(waits).take(room).collect();
+                for step in ready {
+                    begun.insert(&step.id);
+                    under_way += 1;
+                    let say = say.clone();
+                    scope.spawn(move || {
+                        let work = AssertUnwindSafe(|| self.step(plan, step, false));
+                        let _ = say.send((step, catch_unwind(work)));
+                    });
+                }
+                if under_way == 0 {
+                    return result;
+                }
+                // Each of them says something, and we hold a sender ourselves.
+                let Ok((step, ended)) = said.recv() else { return result };
+                under_way -= 1;
                 // A panic of a step is one of ours: nothing can be said about the node.
-                result.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+                match ended.unwrap_or_else(|panic| resume_unwind(panic)) {
+                    Ok(StepState::Done) => {
+                        done.insert(&step.id);
+                        goes_forward = goes_forward && self.goes_forward(&mut result);
+                    }
+                    Ok(_) => goes_forward = false,
+                    Err(error) => (goes_forward, result) = (false, result.and(Err(error))),
+                }
             }
-            Ok(())
         })
+    }
+
+    /// Whether nobody has turned the plan back; an error goes into `result`.
+    fn goes_forward(&self, result: &mut Result<(), ReconcileError>) -> bool {
+        match read::<PhaseRecord>(self.store, PHASE) {
+            Ok(found) => found.is_some_and(|(record, _)| record.phase == Phase::Forward),
+            Err(error) => {
+                *result = Err(error);
+                false
+            }
+        }
     }
 
     /// Takes back, one node after the other, those a step was begun on.

@@ -4,10 +4,10 @@
 //! | --- | --- |
 //! | provision | the supervisor is asked for its regions: it runs, parked or serving, and is the right node; its host is what the settings order |
 //! | drain | new TCP clients are refused, those that are there served to their end, at most [`DRAIN_MS`]; UDP goes on |
-//! | tune | the release is swapped in place, the node file read anew; refused where the host is not what the settings order, or the port is of the other kind |
+//! | tune | the release is swapped in place, the node file read anew, until the new programs serve; refused where the host is not what the settings order, or the port is of the other kind |
 //! | warm | a parked node is started and takes no clients yet; then a worker serves, a standby stands by, the interfaces are up; it runs on the cores, and its memory lies, where the settings order it |
-//! | judge | the answers of the period, from the `xdp_to_tx` histogram; where they are too few the node measures itself |
-//! | admit | the same as warm, and clients are let in |
+//! | judge | the answers of the period, from the `xdp_to_tx` histogram; where they will be too few the node measures itself for the rest of it. Meanwhile the node watches its new programs, and has to be content with them |
+//! | admit | it serves as after warm, is content with what is wanted of it, and clients are let in |
 //! | retire | the node is parked: only its supervisor stays |
 //!
 //! The host is judged by the supervisor, which reads it from the kernel (`host.rs`); nothing is changed on it. Orders are
@@ -20,9 +20,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nautilus_host::order::Shortfall;
-use nautilus_shm::attach::{Code, HOST_RELEASE, PROBE_MS_MAX, Probed};
+use nautilus_shm::attach::{Code, HOST_RELEASE};
 use nautilus_shm::cells::{InterfaceState, XdpMode};
-use nautilus_shm::control_region::HistogramId;
 use nautilus_shm::life::NodePhase;
 
 use super::actuator::{ActuatorError, NodeActuator, Order};
@@ -30,13 +29,15 @@ use super::claims::{ClaimError, Claims};
 use super::host;
 use super::plan::Action;
 use super::spec::EdgeNodeSpec;
-use super::tier::{Measurement, SAMPLES_MIN};
+use super::tier::Measurement;
 use crate::attach::{
-    Attached, ReachError, attach, check_host, drain_node, park_node, probe_node, resume_node,
-    start_node, swap_node,
+    Attached, ReachError, attach, check_host, drain_node, exchange_node, park_node, resume_node,
+    settle_node, start_node,
 };
 use crate::link::{HEARTBEAT_MAX_NS, silence_ns};
 use crate::snapshot::Snapshot;
+
+mod measured;
 
 /// How long clients may stay on a node that drains. Too low: their commands are cut off; too high: a rolling
 /// deployment waits that long at each node with a client that never leaves.
@@ -124,11 +125,10 @@ impl Supervisors {
     fn tune(&self, order: &Order<'_>) -> Result<(), ActuatorError> {
         let (spec, node_id) = (order.spec, order.node_id);
         let release = spec.release.as_deref().unwrap_or(HOST_RELEASE);
-        let runs = Snapshot::take(&self.attach(node_id)?.region).release.name;
-        let is_other = runs != spec.release.as_deref().unwrap_or("");
+        let is_other = self.release(node_id)? != spec.release.as_deref().unwrap_or("");
         // The same again has the node file read anew.
         let name = if is_other { release } else { "" };
-        self.tell(node_id, |run_dir| swap_node(run_dir, name))?;
+        self.tell(node_id, |run_dir| exchange_node(run_dir, name))?;
         let snapshot = Snapshot::take(&self.attach(node_id)?.region);
         let bypasses = |mode| matches!(mode, XdpMode::Native | XdpMode::Generic);
         let wanted = |interface: &InterfaceState| {
@@ -164,9 +164,28 @@ impl Supervisors {
         patiently(|| self.serves(node_id))
     }
 
-    fn admit(&self, node_id: &str) -> Result<(), ActuatorError> {
+    fn admit(&self, order: &Order<'_>) -> Result<(), ActuatorError> {
+        let node_id = order.node_id;
         self.settles(node_id)?;
+        self.is_content(node_id)?;
+        let (runs, wanted) = (self.release(node_id)?, order.spec.release.as_deref().unwrap_or(""));
+        if runs != wanted {
+            // It went back, and the supervisor that knew why is gone.
+            let said = format!("{node_id} runs release {runs:?}, not {wanted:?}");
+            return Err(ActuatorError::Refused(said));
+        }
         self.tell(node_id, resume_node).map(|_| ())
+    }
+
+    /// Waits until the node has watched for long enough what it was given, and says so if it went back.
+    fn is_content(&self, node_id: &str) -> Result<(), ActuatorError> {
+        // A supervisor on its way back is away for a moment.
+        patiently(|| self.tell(node_id, settle_node).map(|_| ()))
+    }
+
+    /// Name of the release that it runs; empty for the host's.
+    fn release(&self, node_id: &str) -> Result<String, ActuatorError> {
+        Ok(Snapshot::take(&self.attach(node_id)?.region).release.name)
     }
 
     fn drain(&self, node_id: &str) -> Result<(), ActuatorError> {
@@ -226,7 +245,7 @@ impl NodeActuator for Supervisors {
             Action::Provision => self.provision(node_id).and_then(|()| self.fits(order)),
             Action::Warm => self.warm(order),
             Action::Judge => self.settles(node_id),
-            Action::Admit => self.admit(node_id),
+            Action::Admit => self.admit(order),
             // Its supervisor may have died of it, and is started again.
             Action::Tune => {
                 patiently(|| self.fits(order)).and_then(|()| patiently(|| self.tune(order)))
@@ -250,33 +269,9 @@ impl NodeActuator for Supervisors {
     }
 
     fn measure(&self, node_id: &str, period: Duration) -> Result<Measurement, ActuatorError> {
-        let before = Snapshot::take(&self.attach(node_id)?.region);
-        std::thread::sleep(period);
-        // Attached anew: its supervisor may have made another region meanwhile.
-        let after = Snapshot::take(&self.attach(node_id)?.region);
-        if after.supervisor.generation != before.supervisor.generation {
-            let said = format!("{node_id}: its supervisor was replaced while it was measured");
-            return Err(ActuatorError::NotNow(said));
-        }
-        let id = HistogramId::XdpToTx;
-        let taken = after.histogram(id).since(&before.histogram(id));
-        if taken.count() >= SAMPLES_MIN {
-            return Ok(Measurement {
-                samples: taken.count(),
-                p50_ns: taken.quantile(0.5),
-                p99_ns: taken.quantile(0.99),
-                p999_ns: taken.quantile(0.999),
-            });
-        }
-        // Nobody asks it much: it asks itself.
-        let period_ms = u32::try_from(period.as_millis()).unwrap_or(u32::MAX).min(PROBE_MS_MAX);
-        match self.tell(node_id, |run_dir| probe_node(run_dir, period_ms)) {
-            Ok(Probed { samples, p50_ns, p99_ns, p999_ns }) => {
-                Ok(Measurement { samples, p50_ns, p99_ns, p999_ns })
-            }
-            Err(error) if error.is_worth_a_try() => Err(error),
-            // It has no way to measure itself. Too few answers are no verdict where a tier needs one.
-            Err(_) => Ok(Measurement { samples: taken.count(), ..Measurement::default() }),
-        }
+        let measured = self.measured(node_id, period);
+        // What was measured of a node that went back says nothing about what it was given.
+        self.is_content(node_id)?;
+        measured
     }
 }

@@ -117,12 +117,24 @@ pub fn keep_beating(region: &Arc<ControlRegion>) {
     });
 }
 
+/// Answers that a probe has timed, apart from one for each of its milliseconds.
+pub const PROBED_MIN: u64 = 2_000;
+
 /// Listens in `run_dir` and answers requests with `reply` and a read-only descriptor of the region, until the test
 /// process ends. Who claims the node is given its claim; its host lacks nothing.
 pub fn hand_out(
     run_dir: &Path,
     region: Arc<ControlRegion>,
     reply: impl Fn() -> Vec<u8> + Send + 'static,
+) {
+    hand_out_by_verb(run_dir, region, move |_| reply());
+}
+
+/// The same, with an answer by what is asked; a probe has its own.
+pub fn hand_out_by_verb(
+    run_dir: &Path,
+    region: Arc<ControlRegion>,
+    reply: impl Fn(Verb) -> Vec<u8> + Send + 'static,
 ) {
     let listener =
         socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None).unwrap();
@@ -133,14 +145,18 @@ pub fn hand_out(
     std::thread::spawn(move || {
         loop {
             let (connection, _) = listener.accept().unwrap();
-            let mut request = [0; REQUEST_BYTES];
-            if recv(connection.as_raw_fd(), &mut request, MsgFlags::empty()) != Ok(REQUEST_BYTES) {
+            let mut packet = [0; REQUEST_BYTES + 4];
+            let read = recv(connection.as_raw_fd(), &mut packet, MsgFlags::empty());
+            if read.unwrap_or(0) < REQUEST_BYTES {
                 continue;
             }
             // Of a longer request this is the head.
-            let asked = Request::decode(&request).unwrap();
+            let (request, rest) = packet.split_at(REQUEST_BYTES);
+            let asked = Request::decode(request).unwrap();
             if asked.verb == Verb::Probe {
-                let (samples, ns) = (2_000, 20_000);
+                // Enough to judge, and how long it was to take.
+                let period_ms = u32::from_le_bytes(rest.try_into().unwrap());
+                let (samples, ns) = (PROBED_MIN + u64::from(period_ms), 20_000);
                 let payload = Probed { samples, p50_ns: ns, p99_ns: ns, p999_ns: ns }.encode();
                 let packet = reply_of(0, &payload);
                 let _ = send(connection.as_raw_fd(), &packet, MsgFlags::MSG_NOSIGNAL);
@@ -152,7 +168,7 @@ pub fn hand_out(
                     let lacks_nothing = HostAnswer { digest: 0, changes: 0, left: 0 };
                     (reply_of(1, &lacks_nothing.encode()), memory(b"[]"))
                 }
-                _ => (reply(), region.reopen_read_only().unwrap().into()),
+                verb => (reply(verb), region.reopen_read_only().unwrap().into()),
             };
             let fds: [RawFd; 1] = [file.as_raw_fd()];
             let rights = [ControlMessage::ScmRights(&fds)];
@@ -175,6 +191,13 @@ fn memory(bytes: &[u8]) -> File {
     let mut file = tempfile::tempfile().unwrap();
     file.write_all(bytes).unwrap();
     file
+}
+
+/// The reply of a supervisor that does not know what it was asked.
+#[allow(dead_code, reason = "not every test has an older node")]
+pub fn not_understood() -> Vec<u8> {
+    let (code, pid) = (Code::BadRequest, std::process::id());
+    ReplyHeader { code, generation: 1, pid, fds: 0, payload_bytes: 0 }.encode().to_vec()
 }
 
 /// The reply of a supervisor that hands out the control region and names `names` caches.

@@ -25,7 +25,7 @@
 //! | explain | root, own, `control.user`      | TOML for an operator        | none                                      |
 //! | create | root, own, `control.user`       | UTF-8 text for an operator  | none                                      |
 //! | remove | root, own, `control.user`       | UTF-8 text for an operator  | none                                      |
-//! | start, park, drain, resume, swap | as `remove` | UTF-8 text for an operator  | none                            |
+//! | start, park, drain, resume, swap, exchange, settle | as `remove` | UTF-8 text for an operator | none            |
 //! | probe  | root, own, `control.user`       | a [`Probed`]                | none                                      |
 //! | connect | root, own, `control.user`      | its [`CacheName`]           | a connection to the front, for that cache |
 //! | halt, release | root, own, `control.user` | UTF-8 text for an operator | none                                      |
@@ -60,8 +60,8 @@ pub use host::{
     HOST_STAGES, HOST_TIERS, HostAnswer, HostOrder, HostRequest,
 };
 pub use node::{
-    DRAIN_MS_MAX, HOST_RELEASE, PROBE_MS_MAX, PROBED_BYTES, Probed, drain_request, probe_request,
-    swap_request,
+    DRAIN_MS_MAX, HOST_RELEASE, PROBE_MS_MAX, PROBED_BYTES, Probed, drain_request,
+    exchange_request, probe_request, swap_request,
 };
 
 /// Name of the socket inside a node's run directory.
@@ -136,7 +136,7 @@ pub enum Verb {
     /// Takes clients again.
     Resume = 11,
     /// Exchanges the running programs for those of a release, or has the node file read anew; answered when
-    /// the new ones serve.
+    /// the new ones have served for a while.
     Swap = 12,
     /// Measures the node with packets of its own.
     Probe = 13,
@@ -144,6 +144,11 @@ pub enum Verb {
     Connect = 14,
     /// [`CLAIM_FILE`], which one control holds locked for as long as it deploys to this node.
     Claim = 15,
+    /// As [`Self::Swap`], but answered as soon as the new ones serve. They are watched for as long, and may yet
+    /// be taken back, which [`Self::Settle`] tells.
+    Exchange = 16,
+    /// How the last swap went; answered when none is under way.
+    Settle = 17,
     /// Turns the kill switch on ([`crate::kill_switch`]), for the reason behind the verb.
     Halt = 20,
     /// Turns it off again.
@@ -175,6 +180,8 @@ impl Verb {
             13 => Some(Self::Probe),
             14 => Some(Self::Connect),
             15 => Some(Self::Claim),
+            16 => Some(Self::Exchange),
+            17 => Some(Self::Settle),
             20 => Some(Self::Halt),
             21 => Some(Self::Release),
             24 => Some(Self::HostApply),

@@ -41,6 +41,12 @@ struct Arguments {
     /// A connection that waits for the end of a swap.
     #[arg(long, hide = true, value_name = "NUMBER")]
     answer: Vec<i32>,
+    /// A connection that waits until everything is exchanged in it.
+    #[arg(long, hide = true, value_name = "NUMBER")]
+    answer_soon: Vec<i32>,
+    /// The connection to the front.
+    #[arg(long, hide = true, value_name = "NUMBER")]
+    front: Option<i32>,
     /// Print the default node file, every key documented, and exit.
     #[arg(long)]
     print_default: bool,
@@ -63,7 +69,10 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         return Ok(());
     }
     // Before anything else is opened.
-    let waiting = arguments.answer.into_iter().filter_map(inherited_connection).collect();
+    let inherited = |numbers: Vec<i32>| numbers.into_iter().filter_map(inherited_connection);
+    let waiting = inherited(arguments.answer).collect();
+    let waiting_soon = inherited(arguments.answer_soon).collect();
+    let front = arguments.front.and_then(inherited_connection);
     let Some(path) = arguments.config else { anyhow::bail!("--config is missing") };
     if arguments.check && arguments.elsewhere {
         let text = std::fs::read_to_string(&path)
@@ -123,6 +132,6 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         std::io::stdout().write_all(without_node(&request, (&resolved, &mirror)).as_bytes())?;
         return Ok(());
     }
-    let origin = Origin { release: arguments.release, waiting };
+    let origin = Origin { release: arguments.release, waiting, waiting_soon, front };
     Ok(Node::start(&path, origin)?.run()?)
 }

@@ -191,6 +191,7 @@ fn serve(socket: &OwnedFd, assignment: &FrontAssignment, mut fds: Fds) -> Result
     let mut guardian = Guardian::new(assignment.supervisor_pid);
     let mut published = Counts::default();
     server.drain_until(control.supervisor().life().drain_until_ns());
+    server.listen_to(socket.as_fd());
     server.run(|server, counts| {
         changes.look(server);
         if control.supervisor().life().front_leave() >= generation {
@@ -199,6 +200,7 @@ fn serve(socket: &OwnedFd, assignment: &FrontAssignment, mut fds: Fds) -> Result
         server.drain_until(control.supervisor().life().drain_until_ns());
         counts.publish(&published, &bank, |place| control.cache_metrics(FRONT_PROCESS, place));
         published = *counts;
+        changes.answer_look(server);
         guardian.is_anyone_left(control)
     })?;
     // Whoever waits need not wait for the end of this process.

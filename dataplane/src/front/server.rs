@@ -12,7 +12,7 @@
 //! One thread; it owns every connection. While commands are at the worker it looks at the answer ring,
 //! first spinning, then between short sleeps: the worker makes no system call to wake it.
 
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nautilus_ebpf::intf::Permissions;
 use nautilus_shm::clock::monotonic_ns;
@@ -64,7 +64,10 @@ mod ahead;
 mod draining;
 mod leaving;
 mod listeners;
+mod supervisor;
 mod sweep;
+
+use supervisor::SUPERVISOR;
 
 /// Where the place of the cache stands in the index of a listener's token.
 const CACHE_SHIFT: u32 = 16;
@@ -96,6 +99,8 @@ pub struct Server<'a> {
     leaving_ns: u64,
     /// When listeners were last looked at by ourselves.
     looked_ns: u64,
+    /// The way to the supervisor, and whether it has to be armed.
+    supervisor: Option<(BorrowedFd<'a>, bool)>,
 }
 
 impl<'a> Server<'a> {
@@ -127,6 +132,7 @@ impl<'a> Server<'a> {
             draining: false,
             leaving_ns: 0,
             looked_ns: 0,
+            supervisor: None,
         }
     }
 
@@ -207,6 +213,9 @@ impl<'a> Server<'a> {
 
     /// How long to sleep at most.
     fn rest_ns(&self) -> u64 {
+        if self.ticked_ns == 0 {
+            return 0;
+        }
         if self.caches.iter().any(|cache| cache.datagrams.pending) {
             return 0;
         }
@@ -246,6 +255,9 @@ impl<'a> Server<'a> {
                 {
                     self.accept(connection, token.index >> CACHE_SHIFT);
                 }
+            }
+            Event::Readable { token: SUPERVISOR, armed } => {
+                self.supervisor_speaks(armed);
             }
             Event::Readable { token, armed } => {
                 if !armed {

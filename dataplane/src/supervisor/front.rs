@@ -9,7 +9,7 @@
 //! Its death never touches a worker. A front that outlived another supervisor is known by the record lock
 //! that it holds on its region: the kernel names the holder.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nautilus_shm::clock::monotonic_ns;
 use nautilus_shm::control_region::FRONT_PROCESS;
@@ -46,9 +46,10 @@ pub struct Front {
 }
 
 impl Front {
-    /// None yet, or the one that outlived another supervisor.
-    pub fn adopt(resources: Option<&FrontResources>) -> Self {
-        Self { seat: resources.and_then(holder), ..Self::default() }
+    /// None yet, or the one that outlived another supervisor, with the connection that this one left us.
+    pub fn adopt(resources: Option<&FrontResources>, left: Option<OwnedFd>) -> Self {
+        let seat = resources.and_then(holder);
+        Self { seat: seat.map(|seat| seat.with_socket(left)), ..Self::default() }
     }
 
     /// Its process.
@@ -148,24 +149,42 @@ impl Front {
         }
     }
 
+    /// Has it look at the control region now. The number of this look; none where it cannot be told.
+    pub fn look(&self) -> Option<u64> {
+        let seat = self.seat.as_ref().filter(|seat| seat.phase == Phase::Serving)?;
+        seat.messages()?;
+        // A supervisor before us may have asked as well: no number comes twice.
+        let number = monotonic_ns();
+        send(seat.socket(), &ToFront::Look { number }, &[]).ok().map(|()| number)
+    }
+
+    /// Whether it has obeyed what the control region said at this look.
+    pub fn has_looked(&self, number: u64) -> bool {
+        self.seat.as_ref().is_some_and(|seat| seat.looked >= number)
+    }
+
     /// Whether it has made every change up to this one. One that will be started makes none: it is given
     /// everything.
     pub fn has_made(&self, change: u64) -> bool {
         self.seat.as_ref().is_none_or(|seat| seat.changes >= change)
     }
 
-    /// Has another one started that waits, and once it is ready the one that serves leave.
-    pub fn exchange(&mut self, context: &mut Context<'_>, reaper: &Reaper) {
+    /// Has another one started that waits.
+    pub fn prepare(&mut self, context: &mut Context<'_>, reaper: &Reaper) {
         let now_ns = monotonic_ns();
-        let Some(next) = &self.next else {
-            if now_ns >= self.start_after_ns {
-                match self.start(context, reaper, now_ns, true) {
-                    Ok(seat) => self.next = seat,
-                    Err(text) => self.next_failed(text, now_ns),
-                }
+        if self.next.is_none() && now_ns >= self.start_after_ns {
+            match self.start(context, reaper, now_ns, true) {
+                Ok(seat) => self.next = seat,
+                Err(text) => self.next_failed(text, now_ns),
             }
-            return;
-        };
+        }
+    }
+
+    /// The same, and once it is ready the one that serves leaves.
+    pub fn exchange(&mut self, context: &mut Context<'_>, reaper: &Reaper) {
+        self.prepare(context, reaper);
+        let now_ns = monotonic_ns();
+        let Some(next) = &self.next else { return };
         let Some(old) = self.seat.as_ref().filter(|_| next.phase != Phase::Starting) else {
             return;
         };
@@ -292,6 +311,7 @@ fn hear(seat: &mut Seat, context: &Context<'_>) {
                 seat.kill();
             }
         }
+        Ok((FromWorker::Looked { number }, ..)) => seat.looked = seat.looked.max(number),
         Ok((FromWorker::Failed { reason }, ..)) => notice(format!(" cannot go on: {reason}")),
         Ok((FromWorker::Holding { .. }, ..)) => {}
         // Its pidfd says the rest.

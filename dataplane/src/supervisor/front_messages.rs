@@ -1,5 +1,5 @@
 //! What a supervisor says to the front it has started. The front answers with
-//! [`FromWorker`](super::handover::FromWorker): `ready` with its notes, `serving`, `changed`, or `failed`.
+//! [`FromWorker`](super::handover::FromWorker): `ready` with its notes, `serving`, `changed`, `looked`, or `failed`.
 
 use std::os::fd::BorrowedFd;
 
@@ -51,6 +51,11 @@ pub enum ToFront {
         /// The cache.
         opened: CacheOpened,
     },
+    /// Look at what the control region says, now and not at the next tick; answered when it has been obeyed.
+    Look {
+        /// Number of this look; the answer carries it.
+        number: u64,
+    },
     /// Serve a cache no more.
     Forget {
         /// Number of this change; the answer carries it.
@@ -67,7 +72,7 @@ pub fn receive_as_front(socket: BorrowedFd<'_>) -> Result<(ToFront, Fds), Handov
     let (message, packet) = receive::<ToFront>(socket)?;
     let names: &[String] = match &message {
         ToFront::Assign { fds, .. } | ToFront::Add { fds, .. } => fds,
-        ToFront::Forget { .. } | ToFront::Serve => &[],
+        ToFront::Forget { .. } | ToFront::Look { .. } | ToFront::Serve => &[],
     };
     let fds = Fds::zip(names, packet.fds)?;
     Ok((message, fds))

@@ -37,7 +37,7 @@ pub const MESSAGE_BYTES_MAX: usize = 64 * 1024;
 pub const NODE_FILE_BYTES_MAX: usize = MESSAGE_BYTES_MAX / 2;
 
 /// Version of these messages. A supervisor takes nothing back from a worker of another one.
-pub const VERSION: u32 = 6;
+pub const VERSION: u32 = 7;
 
 /// One receive queue as it was opened.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -167,6 +167,11 @@ pub enum FromWorker {
         number: u64,
         /// Why it was not; empty when it was.
         refused: String,
+    },
+    /// A front's answer to `look`: it has counted its connections since.
+    Looked {
+        /// Which look.
+        number: u64,
     },
     /// Cannot go on; the process exits after this.
     Failed {
@@ -374,6 +379,7 @@ mod tests {
             FromWorker::Serving { generation: 3, since_ns: 9 },
             FromWorker::Failed { reason: "no".into() },
             FromWorker::Changed { number: 4, refused: "no memory".into() },
+            FromWorker::Looked { number: 5 },
         ] {
             send(worker.as_fd(), &message, &[]).unwrap();
             assert_eq!(receive_as_supervisor(supervisor.as_fd()).unwrap().0, message);

@@ -60,6 +60,8 @@ pub struct Seat {
     pub resources: u64,
     /// Number of the last change of the caches that it has made.
     pub changes: u64,
+    /// Number of a front's last look at the control region that it has answered.
+    pub looked: u64,
     /// When it was started, `CLOCK_MONOTONIC` ns.
     pub started_ns: u64,
     /// When it was told to serve; 0 before.
@@ -135,6 +137,7 @@ impl Seat {
             generation: 0,
             resources,
             changes: 0,
+            looked: 0,
             started_ns: now_ns,
             promoted_ns: 0,
             condemned: false,
@@ -162,6 +165,7 @@ impl Seat {
             generation,
             resources,
             changes: 0,
+            looked: 0,
             started_ns: 0,
             promoted_ns: 0,
             condemned: false,
@@ -171,6 +175,14 @@ impl Seat {
             hung_up: false,
             child: None,
         }
+    }
+
+    /// The same with a connection to it, if there is one.
+    pub fn with_socket(mut self, socket: Option<OwnedFd>) -> Self {
+        if let Some(socket) = socket {
+            (self.socket, self.hung_up) = (socket, false);
+        }
+        self
     }
 
     /// Polls readable when the process is dead.

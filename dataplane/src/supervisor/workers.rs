@@ -366,7 +366,7 @@ impl Workers {
                 let text = format!("worker {pid} cannot go on: {reason}");
                 context.publish(&Event::new(EventKind::Notice, (0, 0), text).of_worker(index));
             }
-            Ok((FromWorker::Holding { .. }, ..)) => {}
+            Ok((FromWorker::Holding { .. } | FromWorker::Looked { .. }, ..)) => {}
             // Its pidfd says the rest. A worker that talks nonsense or hangs up is of no use.
             Err(_) => seat.hang_up(),
         }

@@ -12,8 +12,8 @@ use std::time::Duration;
 use nautilus_dataplane::supervisor::sys::{recv_packet, send_packet};
 use nautilus_shm::attach::{
     CLAIM_FILE, CacheRequest, Code, ExplainRequest, HostOrder, HostRequest, PACKET_BYTES_MAX,
-    ReplyHeader, Request, Verb, cache_name, create_request, drain_request, kill_switch_request,
-    probe_request, remove_request, swap_request,
+    ReplyHeader, Request, Verb, cache_name, create_request, drain_request, exchange_request,
+    kill_switch_request, probe_request, remove_request, swap_request,
 };
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
 use serde::{Deserialize, Serialize};
@@ -155,7 +155,7 @@ fn try_packets(path: &Path, targets: &Targets) {
         cpu_cores: 1,
         memory_gb: 1,
     };
-    let requests: [(&str, Vec<u8>); 17] = [
+    let requests: [(&str, Vec<u8>); 19] = [
         ("attach", Request { verb: Verb::Attach }.encode().into()),
         ("status", Request { verb: Verb::Status }.encode().into()),
         ("cache", CacheRequest { verb: Verb::Cache, name: cache }.encode().into()),
@@ -164,6 +164,8 @@ fn try_packets(path: &Path, targets: &Targets) {
         ("park", Request { verb: Verb::Park }.encode().into()),
         ("drain", drain_request(1)),
         ("swap", swap_request("stranger")),
+        ("exchange", exchange_request("stranger")),
+        ("settle", Request { verb: Verb::Settle }.encode().into()),
         ("probe", probe_request(1)),
         ("explain", explain.encode()),
         ("create", create_request(section)),

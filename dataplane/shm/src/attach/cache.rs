@@ -72,6 +72,10 @@ pub enum Ask<'a> {
     Resume,
     /// [`Verb::Swap`] for the release of this name; an empty one is the one that runs.
     Swap(&'a str),
+    /// [`Verb::Exchange`], as [`Self::Swap`].
+    Exchange(&'a str),
+    /// [`Verb::Settle`].
+    Settle,
     /// [`Verb::Probe`] for so many milliseconds.
     Probe(u32),
     /// [`Verb::Connect`] of this name.
@@ -116,6 +120,8 @@ impl<'a> Ask<'a> {
                 HostRequest::decode_rest(verb, rest).map(Self::Host)
             }
             (Some(Verb::Swap), Ok(_)) => name_in(rest).map(Self::Swap),
+            (Some(Verb::Exchange), Ok(_)) => name_in(rest).map(Self::Exchange),
+            (Some(Verb::Settle), _) if rest.is_empty() => Ok(Self::Settle),
             (Some(Verb::Connect), Ok(name)) => Ok(Self::Connect(name)),
             (Some(Verb::Create), _) if (1..=SECTION_BYTES_MAX).contains(&rest.len()) => {
                 match std::str::from_utf8(rest) {

@@ -31,6 +31,11 @@ pub fn swap_request(release: &str) -> Vec<u8> {
     [&Request { verb: Verb::Swap }.encode()[..], &cache_name(release)].concat()
 }
 
+/// The packet of [`Verb::Exchange`], made as that of [`Verb::Swap`].
+pub fn exchange_request(release: &str) -> Vec<u8> {
+    [&Request { verb: Verb::Exchange }.encode()[..], &cache_name(release)].concat()
+}
+
 /// The name in a padded field: zeros end it, and nothing follows them.
 pub(super) fn name_in(field: &[u8]) -> Result<&str, AttachError> {
     let end = field.iter().position(|&byte| byte == 0).unwrap_or(field.len());
@@ -88,11 +93,14 @@ mod tests {
             assert_eq!(Ask::decode(&Request { verb }.encode()), Ok(ask));
         }
         assert_eq!(Ask::decode(&Request { verb: Verb::Resume }.encode()), Ok(Ask::Resume));
+        assert_eq!(Ask::decode(&Request { verb: Verb::Settle }.encode()), Ok(Ask::Settle));
         assert_eq!(Ask::decode(&drain_request(1500)), Ok(Ask::Drain(1500)));
         assert_eq!(Ask::decode(&probe_request(7)), Ok(Ask::Probe(7)));
         assert_eq!(Ask::decode(&swap_request("r-2")), Ok(Ask::Swap("r-2")));
         assert_eq!(Ask::decode(&swap_request("")), Ok(Ask::Swap("")));
-        for whole in [drain_request(1), probe_request(1), swap_request("r")] {
+        assert_eq!(Ask::decode(&exchange_request("r-2")), Ok(Ask::Exchange("r-2")));
+        for whole in [drain_request(1), probe_request(1), swap_request("r"), exchange_request("r")]
+        {
             assert!(Ask::decode(&whole[..whole.len() - 1]).is_err());
         }
         let mut hidden = swap_request("r");

@@ -80,6 +80,7 @@ impl Server<'_> {
     }
 
     pub(super) fn arm(&mut self) {
+        self.arm_supervisor();
         for (is_listener, token) in std::mem::take(&mut self.unarmed) {
             let Some(cache) = self.caches.at(token.index >> CACHE_SHIFT) else { continue };
             if cache.target.generation & GENERATION_MASK != token.generation {

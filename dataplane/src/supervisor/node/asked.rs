@@ -14,6 +14,7 @@ use nix::sys::socket::{getsockopt, sockopt};
 use nautilus_shm::life::NodePhase;
 
 use super::Node;
+use super::swap::Until;
 use crate::config::Resolved;
 use crate::supervisor::attach::{
     Access, Answer, Outcome, Reply, attach_answer, cache_answer, connect_answer, hits_answer,
@@ -30,7 +31,8 @@ enum OfNode {
     Park,
     Drain(u32),
     Resume,
-    Swap(String),
+    Swap(String, Until),
+    Settle,
     Probe(u32),
 }
 
@@ -74,7 +76,9 @@ impl Node {
                     let fds = vec![claim.claim()?];
                     Ok(Reply::Give(Answer { payload: Vec::new(), fds }))
                 }
-                Ask::Swap(release) => later(OfNode::Swap((*release).into())),
+                Ask::Swap(release) => later(OfNode::Swap((*release).into(), Until::Settled)),
+                Ask::Exchange(release) => later(OfNode::Swap((*release).into(), Until::Exchanged)),
+                Ask::Settle => later(OfNode::Settle),
                 Ask::Probe(period_ms) => later(OfNode::Probe(*period_ms)),
                 Ask::Explain(_) | Ask::Create(_) | Ask::Remove(_)
                     if phase != NodePhase::Running || swaps =>
@@ -110,7 +114,8 @@ impl Node {
             Some((OfNode::Park, peer)) => self.park_asked(peer),
             Some((OfNode::Drain(within_ms), peer)) => self.drain_asked(within_ms, peer),
             Some((OfNode::Resume, peer)) => self.resume_asked(peer),
-            Some((OfNode::Swap(release), peer)) => self.swap_asked(&release, peer),
+            Some((OfNode::Swap(release, until), peer)) => self.swap_asked(&release, until, peer),
+            Some((OfNode::Settle, peer)) => self.settle_asked(peer),
             Some((OfNode::Probe(period_ms), peer)) => self.probe_asked(period_ms, peer),
             None => {}
         }

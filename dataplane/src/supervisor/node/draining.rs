@@ -21,7 +21,7 @@ use nautilus_shm::metrics::table as metrics;
 use super::Node;
 use crate::supervisor::journal::{Event, milliseconds};
 
-/// After this long a front has seen the moment: it looks ten times a second.
+/// After this long a front that cannot be told has seen the moment: it looks ten times a second.
 const SEEN_NS: u64 = 250_000_000;
 
 /// How long after the moment connections may be left before the front is replaced.
@@ -32,6 +32,8 @@ const PATIENCE_NS: u64 = 1_500_000_000;
 pub(super) struct Draining {
     waiting: Vec<OwnedFd>,
     since_ns: u64,
+    /// The front was told; it answers when the clients that are left have been counted.
+    look: Option<u64>,
 }
 
 impl Node {
@@ -51,7 +53,8 @@ impl Node {
         let known_ns = life.drain_until_ns();
         let until_ns = now_ns + u64::from(within_ms) * 1_000_000;
         if known_ns == 0 || self.draining.since_ns == 0 {
-            self.draining.since_ns = now_ns;
+            // One that drained under the supervisor before has done so for as long as we are here.
+            self.draining.since_ns = if known_ns == 0 { now_ns } else { self.started_ns };
         }
         if known_ns == 0 {
             let text = format!(
@@ -62,6 +65,7 @@ impl Node {
         }
         // A later request moves the moment, which is never 0.
         life.set_drain_until(until_ns.max(1));
+        self.draining.look = self.front.look();
         self.draining.waiting.push(peer);
     }
 
@@ -80,6 +84,8 @@ impl Node {
                 return self.tell(&[peer], Code::Impossible, &text);
             }
         }
+        // Who connects from now on is taken at once.
+        let _ = self.front.look();
         let text = if drained { "takes clients again" } else { "takes clients already" };
         let text = format!("node {id} {text}");
         if drained {
@@ -103,7 +109,8 @@ impl Node {
         }
         let now_ns = monotonic_ns();
         let has_front = self.front.seat().is_some();
-        if has_front && now_ns.saturating_sub(self.draining.since_ns) < SEEN_NS {
+        let has_looked = self.draining.look.is_some_and(|look| self.front.has_looked(look));
+        if has_front && !has_looked && now_ns.saturating_sub(self.draining.since_ns) < SEEN_NS {
             return;
         }
         let bank = self.resources.control.snapshot(FRONT_PROCESS);

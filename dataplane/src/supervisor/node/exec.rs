@@ -1,7 +1,7 @@
 //! One supervisor becomes another: the same process, another program.
 
 use std::ffi::CString;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -21,6 +21,10 @@ pub struct Origin {
     pub release: Option<String>,
     /// Connections that wait for the end of a swap.
     pub waiting: Vec<OwnedFd>,
+    /// Those that wait until everything is exchanged.
+    pub waiting_soon: Vec<OwnedFd>,
+    /// The connection to the front.
+    pub front: Option<OwnedFd>,
 }
 
 /// What a supervisor that was started by the host goes on with: that of the release that is to run, which it
@@ -57,9 +61,14 @@ pub(super) fn runs(pid: u32, program: &Path) -> bool {
     running.is_some() && running == file(program)
 }
 
-/// Becomes another supervisor: the same process, whose open files all close but the connections that wait.
-/// Returns why not.
-pub(super) fn execute(program: &Path, config: &Path, release: &str, waiting: &[OwnedFd]) -> String {
+/// Becomes another supervisor: the same process, whose open files all close but those that are left to it, each
+/// behind a word of its command line. Returns why not.
+pub(super) fn execute(
+    program: &Path,
+    config: &Path,
+    release: &str,
+    left: &[(&str, BorrowedFd<'_>)],
+) -> String {
     close_all_on_exec();
     let text = |bytes: &[u8]| CString::new(bytes).ok();
     let mut words: Vec<Vec<u8>> = vec![
@@ -69,9 +78,9 @@ pub(super) fn execute(program: &Path, config: &Path, release: &str, waiting: &[O
         b"--release".to_vec(),
         release.as_bytes().to_vec(),
     ];
-    for fd in waiting {
+    for (word, fd) in left {
         if fcntl(fd, FcntlArg::F_SETFD(FdFlag::empty())).is_ok() {
-            words.extend([b"--answer".to_vec(), fd.as_raw_fd().to_string().into_bytes()]);
+            words.extend([word.as_bytes().to_vec(), fd.as_raw_fd().to_string().into_bytes()]);
         }
     }
     let words: Option<Vec<CString>> = words.iter().map(|word| text(word)).collect();
@@ -85,7 +94,7 @@ pub(super) fn execute(program: &Path, config: &Path, release: &str, waiting: &[O
         Err(errno) => errno,
         Ok(never) => match never {},
     };
-    for fd in waiting {
+    for (_, fd) in left {
         let _ = fcntl(fd, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC));
     }
     format!("{}: {errno}", program.display())

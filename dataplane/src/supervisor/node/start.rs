@@ -42,7 +42,7 @@ use crate::supervisor::workers::{Workers, last_generation};
 impl Node {
     /// Starts the node of `path`, or takes it over from a worker that outlived its supervisor.
     /// `origin` is what the supervisor before said.
-    pub fn start(path: &Path, origin: Origin) -> Result<Self, NodeError> {
+    pub fn start(path: &Path, mut origin: Origin) -> Result<Self, NodeError> {
         // Before the dump, so that nothing between the two is missed.
         let changes = NetlinkSocket::for_changes()?;
         let (resolved, node_text, mirror) = check(path)?;
@@ -130,7 +130,7 @@ impl Node {
         let listener = run_dir.listen(&run_dir.path().join(SUPERVISOR_SOCKET), 0o666)?;
         let readers = Readers::new(listener, Access::of(&resolved, &resources.caches), generation);
         let interfaces = Interfaces::new(&resolved, &mirror);
-        let front = Front::adopt(resources.front.as_ref());
+        let front = Front::adopt(resources.front.as_ref(), origin.front.take());
         let capture = CaptureKeeper::adopt(&resources);
         if !unfinished.is_empty() {
             // It may serve some of them, and cannot be told.

@@ -6,7 +6,7 @@
 //!   new supervisor   takes the node back from the worker, which never stopped
 //!                    standby of its own -> old worker drains -> promoted        one worker after the other
 //!                    front of its own, which waits -> old front leaves -> serves
-//!                    all of them serve for a second: settled, answered
+//!                    all of them serve: `exchange` is answered; for a second: settled, `swap` is answered
 //!   no good          while the old worker serves, or after another of the old release was promoted again:
 //!                    execve of the supervisor before, which does the same the other way round
 //! ```
@@ -14,29 +14,30 @@
 //! A supervisor that dies in the middle is followed by the one of the host, which goes on by what is remembered
 //! (`remembered.rs`). The steering program is not exchanged: it is attached when a node is started.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, TryRecvError, channel};
+use std::sync::mpsc::{Receiver, TryRecvError};
 
 use nautilus_shm::attach::{Code, HOST_RELEASE};
 use nautilus_shm::clock::monotonic_ns;
 use nautilus_shm::event_log::EventKind;
-use nautilus_shm::life::{NodePhase, Release};
+use nautilus_shm::life::Release;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use super::Node;
 use super::exec::{Origin, execute, runs};
-use super::{Node, check};
-use crate::config::change_in_place;
 use crate::kill_point::kill_point;
 use crate::supervisor::host::run_on;
 use crate::supervisor::journal::{Event, milliseconds};
-use crate::supervisor::releases::{ReleaseError, contract, described_contract, find, known_name};
 use crate::supervisor::remembered::{Remembered, SwapUnderWay};
 use crate::supervisor::seat::{Phase, Seat};
 use crate::supervisor::workers::Workers;
 
+mod asked;
+mod front;
+
 /// How long new workers and front have to serve before the swap counts as done. Too low: one that crashes a
-/// moment later is kept; too high: whoever asked waits.
+/// moment later is kept; too high: whoever asked waits. On the way back nothing is watched that was there before.
 const SETTLE_NS: u64 = 1_000_000_000;
 
 /// Standbys of a release that may end before they are ready.
@@ -52,11 +53,24 @@ const AGAIN_NS: u64 = 500_000_000;
 /// How long standbys may take to end before the exchange, in ms.
 const END_MS: u16 = 1000;
 
+/// What somebody waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Until {
+    /// Everything is exchanged and serves.
+    Exchanged,
+    /// It has served for a while.
+    Settled,
+}
+
 /// A swap, and who waits for its end.
 #[derive(Debug)]
 pub(super) struct Swap {
     step: Step,
     waiting: Vec<OwnedFd>,
+    /// Those that wait until everything is exchanged, or for a failure.
+    waiting_soon: Vec<OwnedFd>,
+    /// Why the last one that was asked of this supervisor, or the one before it, failed.
+    failure: Option<String>,
     since_ns: u64,
     /// Workers that serve by another program, or by another node file.
     stale: Vec<u32>,
@@ -82,13 +96,26 @@ impl Swap {
     /// Of a supervisor that has just begun. `stale` are workers that it found.
     pub fn new(remembered: &Remembered, origin: Origin, stale: Vec<u32>) -> Self {
         let step = if remembered.swap.is_some() { Step::Handing } else { Step::Idle };
-        let (waiting, since_ns) = (origin.waiting, monotonic_ns());
-        Self { step, waiting, since_ns, stale, new_ns: 0, gap_ns: 0, again_ns: 0 }
+        let Origin { waiting, waiting_soon, .. } = origin;
+        let (failure, since_ns, new_ns, gap_ns, again_ns) = (None, monotonic_ns(), 0, 0, 0);
+        Self { step, waiting, waiting_soon, failure, since_ns, stale, new_ns, gap_ns, again_ns }
     }
 
     /// Whether none is under way.
     pub fn is_idle(&self) -> bool {
         matches!(self.step, Step::Idle)
+    }
+
+    /// Whether a thread is waited for, which wakes nobody.
+    pub fn is_looking(&self) -> bool {
+        matches!(self.step, Step::Looking(..))
+    }
+
+    fn wait(&mut self, until: Until, peer: OwnedFd) {
+        match until {
+            Until::Exchanged => self.waiting_soon.push(peer),
+            Until::Settled => self.waiting.push(peer),
+        }
     }
 }
 
@@ -98,113 +125,6 @@ pub(super) fn named(release: Option<&str>) -> String {
 }
 
 impl Node {
-    /// Somebody wants another release, or the node file read anew.
-    pub(super) fn swap_asked(&mut self, name: &str, peer: OwnedFd) {
-        let running = self.remembered.release.clone();
-        let wanted = match name {
-            "" => Ok(running.clone()),
-            name => known_name(name).map(|known| known.map(str::to_owned)),
-        };
-        let wanted = match wanted {
-            Ok(wanted) => wanted,
-            Err(error) => return self.tell(&[peer], Code::Impossible, &error.to_string()),
-        };
-        let under_way = match (&self.swap.step, &self.remembered.swap) {
-            (Step::Idle, _) => None,
-            (Step::Looking(to, ..), _) => Some(to.clone()),
-            (_, Some(swap)) if swap.failed.is_none() => Some(swap.to.clone()),
-            _ => Some(Some("(back)".into())),
-        };
-        if let Some(to) = under_way {
-            if to == wanted {
-                self.swap.waiting.push(peer);
-            } else {
-                let text = "another swap is under way; ask again then";
-                self.tell(&[peer], Code::NotReady, text);
-            }
-            return;
-        }
-        // The host is looked at, by us and by the release, as it was when this supervisor was started.
-        run_on(&self.cores);
-        let begun = self.begin_swap(wanted.clone());
-        run_on(&self.own_cores());
-        match begun {
-            Ok(Some(step)) => {
-                self.swap.step = step;
-                self.swap.since_ns = monotonic_ns();
-                self.swap.waiting = vec![peer];
-            }
-            Ok(None) => {
-                let text = format!("node {} runs {} already", self.id(), named(wanted.as_deref()));
-                self.tell(&[peer], Code::Ok, &text);
-            }
-            Err((code, problem)) => self.tell(&[peer], code, &problem),
-        }
-    }
-
-    /// Looks at what is asked for; none where there is nothing to do.
-    fn begin_swap(&self, to: Option<String>) -> Result<Option<Step>, (Code, String)> {
-        let impossible = |text: String| (Code::Impossible, text);
-        let is_parked = self.life.phase() == NodePhase::Parked;
-        let serves = self.is_running() && self.all_serve(|_| true);
-        if !(serves || is_parked) || self.cache_changes.is_busy() {
-            let text = "the node is changing otherwise, or does not serve; ask again then";
-            return Err((Code::NotReady, text.into()));
-        }
-        let is_same = to == self.remembered.release;
-        let (resolved, text, _) =
-            check(&self.path).map_err(|error| impossible(error.to_string()))?;
-        if is_same && (text == self.node_text || is_parked) {
-            return Ok(None);
-        }
-        let config = &resolved.config;
-        if !is_parked {
-            change_in_place(&self.resolved.config, config)
-                .map_err(|key| impossible(format!("{key}: {CANNOT_CHANGE}")))?;
-        }
-        if !is_same && config.worker.program.value().is_some() {
-            let text = "worker.program: the node file names one, so no release has another";
-            return Err(impossible(text.into()));
-        }
-        let program = match &to {
-            Some(name) => find(config.supervisor.releases.as_deref(), name)
-                .map_err(|error| impossible(error.to_string()))?,
-            None => self.host_program().map_err(impossible)?,
-        };
-        let (done, found) = channel();
-        let (name, asked, path) = (named(to.as_deref()), program.clone(), self.path.clone());
-        let look = move || {
-            let described = described_contract(&name, &asked, &path);
-            let ours = contract();
-            let _ = done.send(match described {
-                Ok(theirs) if theirs == ours || is_parked => Ok(()),
-                Ok(theirs) => Err(ReleaseError::Contract { name, theirs, ours }.to_string()),
-                Err(error) => Err(error.to_string()),
-            });
-        };
-        let thread = std::thread::Builder::new().name("release".into()).spawn(look);
-        thread.map_err(|error| impossible(format!("no thread to look at it: {error}")))?;
-        Ok(Some(Step::Looking(to, program, found)))
-    }
-
-    fn host_program(&self) -> Result<PathBuf, String> {
-        match &self.remembered.host_program {
-            Some(program) => Ok(program.clone()),
-            None => std::env::current_exe().map_err(|error| error.to_string()),
-        }
-    }
-
-    /// The supervisor of a release that has run.
-    fn supervisor_of(&self, release: Option<&str>) -> Result<PathBuf, String> {
-        match release {
-            None => self.host_program(),
-            Some(name) => {
-                let releases = self.resolved.config.supervisor.releases.as_deref();
-                find(releases, name).map_err(|error| error.to_string())
-            }
-        }
-    }
-
     /// Goes on with a swap.
     pub(super) fn keep_swap(&mut self) {
         match std::mem::replace(&mut self.swap.step, Step::Idle) {
@@ -266,7 +186,12 @@ impl Node {
         self.copy_counters();
         run_on(&self.cores);
         let release = to.unwrap_or_else(|| HOST_RELEASE.into());
-        execute(program, &self.path, &release, &self.swap.waiting)
+        let waiting = self.swap.waiting.iter().map(|fd| ("--answer", fd.as_fd()));
+        let soon = self.swap.waiting_soon.iter().map(|fd| ("--answer-soon", fd.as_fd()));
+        let front = self.front.seat().filter(|seat| seat.messages().is_some());
+        let front = front.map(|seat| ("--front", seat.socket()));
+        let left: Vec<_> = waiting.chain(soon).chain(front).collect();
+        execute(program, &self.path, &release, &left)
     }
 
     /// Exchanges what is old, one after the other, and says when everything is new.
@@ -302,16 +227,26 @@ impl Node {
             }
             return;
         }
+        let keeps_front = is_back && self.has_front_of_before();
+        if !keeps_front {
+            // It becomes ready beside the workers, and waits for them.
+            self.prepare_front();
+        }
         if self.exchange_a_worker() {
             return;
         }
-        if !self.all_serve(|_| true) || !self.exchange_front() {
+        if !self.all_serve(|_| true) || !(keeps_front || self.exchange_front()) {
             self.swap.new_ns = 0;
             return;
         }
         if self.swap.new_ns == 0 {
             self.swap.new_ns = now_ns;
-        } else if now_ns - self.swap.new_ns > SETTLE_NS {
+        }
+        if !is_back {
+            self.tell_exchanged(&swap);
+        }
+        let is_watched = !(keeps_front && self.all_serve(|seat| !seat.is_child()));
+        if !is_watched || now_ns - self.swap.new_ns > SETTLE_NS {
             if let Some(seat) = self.capture.seat().filter(|seat| !seat.is_child()) {
                 // What it has not written waits in the ring for the next one.
                 seat.kill();
@@ -348,23 +283,16 @@ impl Node {
         true
     }
 
-    /// The same for the front; whether it is new and serves.
-    fn exchange_front(&mut self) -> bool {
-        if self.resources.front.is_none() {
-            return true;
+    /// Tells those who wait for it that everything is exchanged.
+    fn tell_exchanged(&mut self, swap: &SwapUnderWay) {
+        if self.swap.waiting_soon.is_empty() {
+            return;
         }
-        let program = self.resolved.front_program.clone();
-        let is_new = |seat: &Seat| seat.is_child() && runs(seat.pid, &program);
-        match self.front.seat() {
-            Some(seat) if is_new(seat) => seat.phase == Phase::Serving,
-            Some(_) => {
-                let (_, front, reaper, mut context) = self.split();
-                front.exchange(&mut context, reaper);
-                false
-            }
-            // Started by itself.
-            None => false,
-        }
+        let took = milliseconds(monotonic_ns().saturating_sub(self.swap.since_ns));
+        let release = named(swap.to.as_deref());
+        let text = format!("node {}: {release} serves, after {took}, and is watched", self.id());
+        let waiting = std::mem::take(&mut self.swap.waiting_soon);
+        self.tell(&waiting, Code::Ok, &text);
     }
 
     fn settle_swap(&mut self, swap: SwapUnderWay) {
@@ -398,7 +326,9 @@ impl Node {
             self.publish(&Event::new(EventKind::Notice, (0, 0), &text));
         }
         self.swap.again_ns = monotonic_ns() + AGAIN_NS;
+        let soon = std::mem::take(&mut self.swap.waiting_soon);
         let waiting = std::mem::take(&mut self.swap.waiting);
+        self.tell(&soon, Code::NotReady, &text);
         self.tell(&waiting, Code::NotReady, &text);
     }
 
@@ -467,7 +397,10 @@ impl Node {
         };
         let text = format!("node {}: {text}", self.id());
         self.publish(&Event::new(EventKind::Notice, (0, 0), &text));
+        self.swap.failure = (code != Code::Ok).then(|| text.clone());
+        let soon = std::mem::take(&mut self.swap.waiting_soon);
         let waiting = std::mem::take(&mut self.swap.waiting);
+        self.tell(&soon, code, &text);
         self.tell(&waiting, code, &text);
     }
 
@@ -480,6 +413,3 @@ impl Node {
         self.resources.control.supervisor().life().set_release(&release);
     }
 }
-
-/// What is said of a key that a running node cannot follow.
-const CANNOT_CHANGE: &str = "cannot change while the node runs; park the node and start it";

@@ -8,6 +8,10 @@ use super::{Node, NodeError, TICK_MS};
 use crate::supervisor::seat::Seat;
 use crate::supervisor::workers::Workers;
 
+/// Longest sleep while a thread is waited for. Too low: the supervisor takes time from it; too high: whoever asked
+/// waits for a tick on top.
+const THREAD_MS: u16 = 5;
+
 /// Descriptors of the supervisor itself in [`Node::poll`].
 const OWN_FDS: usize = 3;
 
@@ -96,7 +100,12 @@ impl Node {
         let mut polled: Vec<PollFd<'_>> =
             fds.iter().map(|fd| PollFd::new(fd.unwrap_or(absent), PollFlags::POLLIN)).collect();
         let binds = self.workers.iter().any(Workers::awaits_binding);
-        let tick_ms = if binds { 1 } else { TICK_MS };
+        let tick_ms = match (binds, self.swap.is_looking() || self.probing.is_some()) {
+            (true, _) => 1,
+            // What a thread has found wakes nobody.
+            (false, true) => THREAD_MS,
+            (false, false) => TICK_MS,
+        };
         match poll(&mut polled, PollTimeout::from(tick_ms)) {
             Ok(_) | Err(nix::Error::EINTR) => {}
             Err(errno) => return Err(NodeError::System("poll", errno)),
