@@ -2,16 +2,15 @@
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use nautilus_tests::lab::node_file::CACHE_PORT;
-use nautilus_tests::lab::{Lab, NetNs, Node, binary};
-use serde_json::{Value, json};
+use nautilus_tests::lab::releases::{add_release, deployment, open_to_all};
+use nautilus_tests::lab::{Lab, NetNs, Node, bin_dir, binary};
+use serde_json::Value;
 
 use super::steps::Steps;
 use crate::ground::Ground;
@@ -19,14 +18,7 @@ use crate::ground::Ground;
 /// Nodes of the site.
 pub const NODES: usize = 10;
 
-/// Nodes that change side by side.
-const UNAVAILABLE_MAX: u64 = 2;
-
 const CACHE_MEMORY_MB: u32 = 16;
-
-/// Programs of a release.
-const PROGRAMS: [&str; 4] =
-    ["nautilus-supervisor", "nautilus-worker", "nautilus-front", "nautilus-capture"];
 
 /// The nodes and their control.
 pub struct Site {
@@ -59,7 +51,7 @@ impl Site {
         let releases = ground.folder.make("releases")?;
         open_to_all(&releases)?;
         for name in ["r1", "r2", "bad"] {
-            add_release(&releases, name)?;
+            add_release(&releases, name, &bin_dir())?;
         }
         // Its workers end at once.
         let worker = releases.join("bad/nautilus-worker");
@@ -93,18 +85,9 @@ impl Site {
     pub fn deploy(&mut self, strategy: &str, release: &str) -> anyhow::Result<Deployed> {
         self.count += 1;
         let id = format!("h1-{}", self.count);
-        let nodes: Vec<Value> = (1..=NODES).map(|number| node(number, release)).collect();
-        let mut document = json!({
-            "deployment_id": id,
-            "deployment_type": strategy,
-            "nodes": nodes,
-        });
-        if strategy != "all_at_once" {
-            document["max_unavailable"] = json!(UNAVAILABLE_MAX);
-        }
-        if let Some(before) = &self.deployed {
-            document["replaces"] = json!(before);
-        }
+        let names: Vec<String> = (1..=NODES).map(|number| format!("node{number}")).collect();
+        let names = names.iter().map(String::as_str);
+        let document = deployment(&id, strategy, names, release, self.deployed.as_deref());
         let file = self.ground.folder.write(&format!("{id}.json"), &document.to_string())?;
         let begun = Instant::now();
         let mut child = Command::new(binary("nautilus"))
@@ -147,33 +130,4 @@ impl Site {
         }
         Ok(deployed)
     }
-}
-
-fn node(number: usize, release: &str) -> Value {
-    json!({
-        "node_id": format!("node{number}"), "region": "equinix_ny4", "node_type": "lab",
-        "cpu_cores": 1, "memory_gb": 1, "target_latency_us": 1_000_000,
-        "max_orders_per_second": 1, "kernel_bypass": true, "cpu_isolation": false,
-        "numa_optimization": false, "release": release,
-    })
-}
-
-fn open_to_all(path: &Path) -> anyhow::Result<()> {
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755))
-        .with_context(|| path.display().to_string())
-}
-
-/// A folder with the programs of this build.
-fn add_release(releases: &Path, name: &str) -> anyhow::Result<()> {
-    let release: PathBuf = releases.join(name);
-    std::fs::create_dir(&release)?;
-    open_to_all(&release)?;
-    for program in PROGRAMS {
-        let (from, to) = (binary(program), release.join(program));
-        if std::fs::hard_link(&from, &to).is_err() {
-            std::fs::copy(&from, &to).with_context(|| from.display().to_string())?;
-        }
-        open_to_all(&to)?;
-    }
-    Ok(())
 }
