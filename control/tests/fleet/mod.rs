@@ -54,11 +54,12 @@ impl NodeActuator for Fleet {
     fn perform(&self, order: &Order<'_>) -> Result<(), ActuatorError> {
         (self.point)();
         let release = order.spec.release.as_deref().unwrap_or("none");
-        let line = format!("{} {} {release}", order.node_id, order.action);
+        let line = format!("{} {} {release}\n", order.node_id, order.action);
         let mut place = self.file.lock().unwrap();
         let (file, nodes) = &mut *place;
-        apply(nodes, &line);
-        writeln!(file, "{line}").unwrap();
+        apply(nodes, line.trim_end());
+        // One write: a step beside this one may die at any moment, and a line is there or is not.
+        file.write_all(line.as_bytes()).unwrap();
         file.sync_data().unwrap();
         drop(place);
         (self.point)();
