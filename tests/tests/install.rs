@@ -221,9 +221,9 @@ fn a_first_installation_and_an_uninstall_that_die_are_finished_by_the_next() {
 }
 
 /// Worst exposure by `systemd-analyze security`, of 10. Lower is better; more means that a line of the sandbox
-/// went.
+/// went. A supervisor's 0.3 above its other needs is CAP_SYS_PTRACE, with which it reads where a worker's memory lies.
 const EXPOSURE_MAX: [(&str, f64); 2] =
-    [("nautilus-control.service", 1.5), ("nautilus-supervisor@ny4-1.service", 3.8)];
+    [("nautilus-control.service", 1.5), ("nautilus-supervisor@ny4-1.service", 4.0)];
 
 #[test]
 fn the_units_are_clean_and_closed() {
