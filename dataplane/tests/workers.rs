@@ -229,6 +229,9 @@ fn bbo(venue: &str, symbol: u8) -> String {
     format!("md:{venue}:ZAA{}:bbo", char::from(b'A' + symbol))
 }
 
+/// Messages of a replay.
+const MESSAGES: u64 = 4000;
+
 /// A replay of the seeded generator that goes on with heartbeats until it is dropped.
 struct Replay(std::process::Child);
 
@@ -237,7 +240,8 @@ impl Replay {
         let port = port.to_string();
         let child = std::process::Command::new("ip")
             .args(["netns", "exec", &node.client_ns, env!("CARGO_BIN_EXE_nautilus-replay")])
-            .args(["--generate", "--seed", "7", "--symbols", "4", "--messages", "4000"])
+            .args(["--generate", "--seed", "7", "--symbols", "4"])
+            .args(["--messages", &MESSAGES.to_string()])
             .args(["--pace", "20000/s", "--no-end", "--heartbeat-ms", "50", "--max-seconds", "60"])
             .args(["--interface", "c0", "--port", &port])
             .spawn();
@@ -291,9 +295,13 @@ fn a_feed_is_applied_by_its_owner_whatever_queue_it_comes_to() {
     let mut replays = Vec::new();
     // The kernel chooses the queue of each flow; a replay is a new one, and a new session.
     let sent = (0..20).find_map(|_| {
+        // To the last message: what comes after its owner's death would be read again.
+        let all = sum(&region, table::FEED_MESSAGES) + venues.len() as u64 * MESSAGES;
         replays = replay();
+        wait_until("every message is applied", PATIENCE, || {
+            sum(&region, table::FEED_MESSAGES) >= all
+        });
         wait_until("every venue is read by every flow", PATIENCE, all_read);
-        std::thread::sleep(Duration::from_millis(50));
         Some(sum(&region, table::SENT_ON)).filter(|sent| *sent > 50)
     });
     println!("sent on {sent:?}, taken on {}", sum(&region, table::TAKEN_ON));
