@@ -66,6 +66,26 @@ fn ten_nodes_are_deployed_in_seconds_and_rolled() {
 }
 
 #[test]
+fn a_plan_whose_steps_wait_for_each_other_is_turned_back_and_not_for_ever() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, fleet) = (store(&folder), fleet(&folder));
+    let reconciler = Reconciler::new(&store, &fleet);
+    let nodes = (0..2).map(|number| spec(number, "1")).collect();
+    let config = deployment(DeploymentStrategy::AllAtOnce, nodes);
+    let inventory = reconciler.inventory().unwrap();
+    let mut made = plan(&[config], &inventory, &closed()).unwrap();
+    // One node's steps go on until the one that waits for its own successor.
+    let last = made.steps.iter().rposition(|step| step.node_id == "node-1").unwrap();
+    let (judge, admit) = (made.steps[last - 1].id.clone(), made.steps[last].id.clone());
+    made.steps[last - 1].after.push(admit);
+    reconciler.submit(&made).unwrap();
+    let ended = reconciler.run().unwrap().unwrap();
+    assert_eq!(ended.phase, Phase::RolledBack, "{ended:?}");
+    assert_eq!(ended.reason, format!("{judge}: it waits for a step that never ends"));
+    assert!(fleet.nodes().values().all(|node| !node.serves), "{:?}", fleet.nodes());
+}
+
+#[test]
 fn a_bad_canary_takes_only_itself_out_and_the_reason_is_kept() {
     let folder = tempfile::tempdir().unwrap();
     let (store, fleet) = (store(&folder), fleet(&folder));

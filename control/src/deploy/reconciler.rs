@@ -228,6 +228,15 @@ impl<'a> Reconciler<'a> {
                     });
                 }
                 if under_way == 0 {
+                    // What is left waits for what never comes: a plan that no planner makes, but a store may hold.
+                    let mut left = plan.steps.iter().filter(|step| !begun.contains(&*step.id));
+                    if goes_forward
+                        && result.is_ok()
+                        && let Some(step) = left.next()
+                    {
+                        let reason = format!("{}: it waits for a step that never ends", step.id);
+                        self.turn_back(Transaction::new(), &reason)?;
+                    }
                     return result;
                 }
                 // Each of them says something, and we hold a sender ourselves.
