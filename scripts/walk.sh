@@ -24,12 +24,14 @@ commands=$(awk -v heading="## $heading" '
 [ -n "$commands" ] || die "the README has no commands under \"$heading\""
 
 tree=$(mktemp -d -p "${TMPDIR:-/var/tmp}")
+chmod 755 "$tree"
 trap 'rm -rf --one-file-system "$tree"' EXIT
 say "making a tree"
 debootstrap --variant=minbase --include=ca-certificates,git bookworm "$tree" >"$tree.log" 2>&1 ||
   die "debootstrap failed: $tree.log"
 rm -f "$tree.log"
 # Where packages and certificates come from is this machine's affair.
+rm -f "$tree/etc/apt/sources.list"
 cp -a /etc/apt/. "$tree/etc/apt/"
 cp -a /etc/resolv.conf /etc/hosts "$tree/etc/"
 cp -a /usr/local/share/ca-certificates/. "$tree/usr/local/share/ca-certificates/" 2>/dev/null || true
