@@ -17,13 +17,16 @@ use crate::allocations::MARK;
 use crate::clock::{GENERATOR_CORE, pin};
 use crate::generator::window::Window;
 use crate::run::{Bench, Half};
-use crate::stage::{self, Stage};
+use crate::stage::{self, Side, Stage};
 use crate::syscalls::Syscalls;
 use crate::traffic::{Echo, Get, Load};
 
 const ECHO_PORT: u16 = 7_007;
 const CACHE_PORT: u16 = 11_211;
 const KEYS: u64 = 10_000;
+
+/// Times the keys are stored at most. Too low: a machine that is busy for seconds voids the row.
+const LOADS_MAX: u32 = 5;
 
 /// The row.
 pub struct B3 {
@@ -38,6 +41,24 @@ struct Cost {
     syscalls: f64,
     wakeups: f64,
     held_share: f64,
+}
+
+/// Stores every key; where something is lost on the way, or it takes too long, all of it is stored again: a key
+/// that is missing would be a wrong answer later.
+fn load(side: &mut Side) -> anyhow::Result<()> {
+    let mut load = Load { keys: KEYS };
+    let count = load.datagrams();
+    let window = Window { outstanding: 16, duration_ns: 10_000_000_000, count, mirrored: false };
+    let mut flow = side.flow;
+    flow.server.set_port(CACHE_PORT);
+    for _ in 0..LOADS_MAX {
+        let outcome = window.run(&mut side.wire, &flow, &mut load)?;
+        if outcome.wrong == 0 && outcome.lost == 0 && outcome.sent == count {
+            return Ok(());
+        }
+        eprintln!("B3: loaded again: {outcome:?}");
+    }
+    anyhow::bail!("{KEYS} keys cannot be stored: requests are lost each time")
 }
 
 impl B3 {
@@ -56,17 +77,7 @@ impl B3 {
             })?;
             stage.only(number);
             stage.wait_ready(number, &mut Echo { bytes: 64 }, false)?;
-            let mut load = Load { keys: KEYS };
-            let window = Window {
-                outstanding: 16,
-                duration_ns: 5_000_000_000,
-                count: load.datagrams(),
-                mirrored: false,
-            };
-            let side = stage.side(number);
-            let mut flow = side.flow;
-            flow.server.set_port(CACHE_PORT);
-            window.run(&mut side.wire, &flow, &mut load)?.check("loading")?;
+            load(stage.side(number))?;
             run_dirs.push(run_dir);
         }
         let run_dirs = run_dirs.try_into().map_err(|_| anyhow::anyhow!("two nodes"))?;
