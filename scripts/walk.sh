@@ -51,6 +51,8 @@ mkdir -p "$tree/opt/rust"
 
 begun=$SECONDS
 inside() {
+  # Namespaces are entered by programs that remount /, so it has to be a mount of its own.
+  mount --bind "$tree" "$tree"
   mount --bind "$(rustc --print sysroot)" "$tree/opt/rust"
   mount --rbind /sys "$tree/sys"
   mount --rbind /dev "$tree/dev"
