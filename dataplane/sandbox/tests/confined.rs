@@ -69,16 +69,22 @@ fn answer(number: i64) -> Option<Errno> {
 /// Stands for `bpf` with the command `BPF_OBJ_GET_INFO_BY_FD`.
 const GET_INFO: i64 = -1;
 
-/// What the child says to these calls, and how it ends.
-fn asked(kind: Kind, numbers: &[i64]) -> (String, std::process::ExitStatus) {
-    let numbers: Vec<String> = numbers.iter().map(i64::to_string).collect();
-    let mut child = child(kind, &format!("calls {}", numbers.join(" ")));
+/// What a child says once it is confined and does its task, and how it ends.
+fn done(kind: Kind, task: &str) -> (String, std::process::ExitStatus) {
+    let mut child = child(kind, task);
     line(&mut child, "MISSING ");
     drop(child.stdin.take());
     let mut rest = String::new();
     child.stdout.as_mut().unwrap().read_to_string(&mut rest).unwrap();
     let status = child.wait().unwrap();
     remove_folder(&child);
+    (rest, status)
+}
+
+/// What the child says to these calls, and how it ends.
+fn asked(kind: Kind, numbers: &[i64]) -> (String, std::process::ExitStatus) {
+    let numbers: Vec<String> = numbers.iter().map(i64::to_string).collect();
+    let (rest, status) = done(kind, &format!("calls {}", numbers.join(" ")));
     let said = rest.lines().find_map(|line| line.split_once("LETS "));
     (said.map_or(String::new(), |(_, said)| said.to_owned()), status)
 }
@@ -187,13 +193,7 @@ fn each_kind_keeps_what_it_needs_and_nothing_else() {
 #[test]
 fn an_intruder_who_executes_something_is_ended() {
     for kind in Kind::ALL {
-        let mut child = child(kind, "execute");
-        line(&mut child, "MISSING ");
-        drop(child.stdin.take());
-        let mut rest = String::new();
-        child.stdout.as_mut().unwrap().read_to_string(&mut rest).unwrap();
-        let status = child.wait().unwrap();
-        remove_folder(&child);
+        let (rest, status) = done(kind, "execute");
         assert_eq!(status.signal(), Some(Signal::SIGSYS as i32), "{kind:?}: {status}: {rest}");
     }
 }
