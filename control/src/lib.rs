@@ -8,6 +8,7 @@ pub mod attach;
 pub mod audit;
 pub mod cache;
 pub mod caches;
+pub mod calendar;
 pub mod catalogue;
 pub mod client;
 pub mod command;

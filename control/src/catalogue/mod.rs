@@ -1,4 +1,5 @@
-//! The regions nodes can stand in: a data file in the program, which a site's own file adds to.
+//! The regions nodes can stand in, and when their venues trade: data files in the program, which a site's own
+//! file adds to.
 //!
 //! Read by whoever checks a region id, judges a latency against physics or asks which sessions concern a
 //! node. Nothing writes it while the program runs.
@@ -13,18 +14,20 @@ use serde::Deserialize;
 
 pub use region::{RegionKind, TradingRegion};
 
+use crate::calendar::{self, Calendars};
 use crate::id;
 
-/// The file in the program.
+/// The file in the program; calendars have one of their own.
 const REGIONS: &str = include_str!("regions.toml");
 
-/// Regions and the groups of them.
+/// Regions, the groups of them, and the calendars of venues.
 #[derive(Clone, Debug, Default)]
 pub struct Catalogue {
     regions: Vec<TradingRegion>,
     groups: BTreeMap<String, Vec<String>>,
     /// Ids and aliases, spelt alike, to the place of the region.
     places: BTreeMap<String, usize>,
+    calendars: Calendars,
 }
 
 /// Why a file of regions was refused.
@@ -65,6 +68,8 @@ struct File {
     region: Vec<TradingRegion>,
     #[serde(default)]
     group: Vec<Group>,
+    #[serde(default)]
+    calendar: Vec<calendar::Section>,
 }
 
 #[derive(Deserialize)]
@@ -75,17 +80,19 @@ struct Group {
 }
 
 impl Catalogue {
-    /// The regions in the program.
+    /// What is in the program.
     pub fn built_in() -> &'static Self {
         static BUILT_IN: OnceLock<Catalogue> = OnceLock::new();
         BUILT_IN.get_or_init(|| {
-            let parsed = Self::default().with(Path::new("regions.toml"), REGIONS);
-            // A test reads the same text.
+            let regions = Self::default().with(Path::new("regions.toml"), REGIONS);
+            let calendars = Path::new("calendars.toml");
+            let parsed = regions.and_then(|own| own.with(calendars, calendar::BUILT_IN));
+            // A test reads the same texts.
             parsed.unwrap_or_default()
         })
     }
 
-    /// The regions in the program and those of a site's file, which replaces by id and adds.
+    /// What is in the program and in a site's file, which replaces by id or venue, and adds.
     pub fn load(path: &Path) -> Result<Self, CatalogueError> {
         let text = std::fs::read_to_string(path)
             .map_err(|source| CatalogueError::Read { path: path.into(), source })?;
@@ -139,12 +146,18 @@ impl Catalogue {
             }
             self.groups.insert(group.id, members);
         }
+        self.calendars.add(file.calendar).map_err(|(key, reason)| value(key, reason))?;
         Ok(self)
     }
 
     /// Every region, in the order of the files.
     pub fn regions(&self) -> &[TradingRegion] {
         &self.regions
+    }
+
+    /// The calendars of venues.
+    pub fn calendars(&self) -> &Calendars {
+        &self.calendars
     }
 
     /// The region of this id or alias, in any of its spellings: `nyse_mahwah`, `NyseMahwah`, `NYSE_MAHWAH`.

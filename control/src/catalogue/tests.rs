@@ -22,6 +22,10 @@ fn the_built_in_file_is_read_whole() {
         assert!(catalogue.regions().iter().any(|region| region.provider == provider));
     }
     assert_eq!(Catalogue::built_in().regions(), catalogue.regions());
+    let with_calendars = catalogue.clone().with(Path::new("calendars.toml"), calendar::BUILT_IN);
+    assert!(
+        with_calendars.unwrap().calendars().venues().eq(Catalogue::built_in().calendars().venues())
+    );
     for name in ["ny4", "ny5", "NY4", "equinix_ny4", "EquinixNy4", "EQUINIX_NY4"] {
         assert_eq!(catalogue.region(name).unwrap().id, "equinix_ny4", "{name}");
     }
