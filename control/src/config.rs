@@ -312,6 +312,14 @@ mod tests {
                 format!("[control.deploy]\njudge_s = 3601\n{node}"),
                 "control.deploy.judge_s: 3601 is not in 0..=3600",
             ),
+            (
+                format!("[control.deploy]\nsession_margin_s = 86401\n{node}"),
+                "control.deploy.session_margin_s: 86401 is not in 0..=86400",
+            ),
+            (
+                format!("[control.deploy]\nsession_margin = 1\n{node}"),
+                "unknown key control.deploy.session_margin",
+            ),
             (format!("{TLS}key = \"hunter2\"\n{node}"), "control.tls.key: name the key by file:"),
             (format!("{TLS}key = \"file:/k\"\n{node}"), "control.audit: with TLS there must be"),
             (

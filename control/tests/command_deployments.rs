@@ -10,7 +10,7 @@ mod support;
 
 use std::process::{Command, Output, Stdio};
 
-use nodes::Nodes;
+use nodes::{ALWAYS_OPEN, Nodes};
 use serde_json::Value;
 use site::Site;
 
@@ -44,7 +44,7 @@ fn file(nodes: &Nodes, id: &str) -> String {
 #[test]
 fn a_deployment_is_planned_followed_and_listed() {
     let nodes = Nodes::new(2);
-    let site = nodes.site("");
+    let site = nodes.site(&nodes.catalogue(ALWAYS_OPEN));
     let one = file(&nodes, "one");
     let (code, plan, said) = nautilus(&site, &["nodes", "deploy", &one, "--dry-run", "--force"]);
     assert_eq!(code, Some(0), "{said}");
@@ -52,11 +52,13 @@ fn a_deployment_is_planned_followed_and_listed() {
         plan.starts_with("plan plan-") && plan.contains(", 10 steps\nSTEP  NODE  ACTION"),
         "{plan}"
     );
+    assert!(plan.contains("\nsession of equinix_ny4: open, bats is open until 2100-"), "{plan}");
     let (_, none, _) = nautilus(&site, &["operations", "list", "--json"]);
     let none: Value = serde_json::from_str(&none).unwrap();
     assert_eq!(none["operations"].as_array().unwrap().len(), 0, "only tried");
     let (code, _, said) = nautilus(&site, &["nodes", "deploy", &one]);
     assert!(code == Some(1) && said.contains("(409)") && said.contains("request "), "{said}");
+    assert!(said.contains("equinix_ny4 (open: bats is open until 2100-"), "{said}");
 
     let plan_id = plan.split([' ', ',']).nth(1).unwrap();
     let by_plan = ["nodes", "deploy", "--plan-id", plan_id, "--force"];

@@ -18,7 +18,7 @@ use ask::Ask;
 use nautilus_control::roles::Role;
 use nautilus_control::tls::authority::Authority;
 use nautilus_control::tls::identity::Kind;
-use nodes::Nodes;
+use nodes::{ALWAYS_OPEN, Nodes};
 use site::DAY;
 
 const VERSION: &str = "4.32.5";
@@ -45,7 +45,8 @@ fn requests_made_from_the_document_get_answers_that_it_names() {
         }
     };
     let nodes = Nodes::new(2);
-    let site = nodes.site("");
+    // The same answers on every day.
+    let site = nodes.site(&nodes.catalogue(ALWAYS_OPEN));
     // Of the same authority, but not in the list of what it issued: it would revoke itself.
     let aside = nodes.folder.path().join("aside");
     std::fs::create_dir_all(aside.join("issued")).unwrap();

@@ -1,5 +1,6 @@
 //! `nodes/deploy`, what is done to one node, and the deployments that are wanted.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Extension;
@@ -20,8 +21,10 @@ use super::{Managers, body};
 use crate::access::AuditNote;
 use crate::deploy::fields::{FieldProblem, Fields};
 use crate::deploy::plan::Plan;
+use crate::deploy::planner::{Circumstances, sessions_of};
 use crate::deploy::runner::Deployments;
-use crate::deploy::{EdgeDeploymentConfig, ManagerError, OperationKind, Taken};
+use crate::deploy::sessions::RegionSession;
+use crate::deploy::{EdgeDeploymentConfig, EdgeNodeManager, ManagerError, OperationKind, Taken};
 use crate::problem::Problem;
 use crate::store::Revision;
 
@@ -35,6 +38,8 @@ pub struct DryRunDocument {
     pub plan: Option<Plan>,
     /// The same for people.
     pub text: String,
+    /// Whether markets are trading, of each region in which nodes would change; by its id.
+    pub sessions: BTreeMap<String, RegionSession>,
 }
 
 /// The plan of a dry run.
@@ -156,7 +161,9 @@ async fn deploy(
         let seen = seen.as_ref().map(|seen| seen as &dyn Fn(Revision) -> bool);
         if is_dry {
             deployments.look(|manager| manager.check_replaced(&config, seen))?;
-            return Ok(Err(dry_run(deployments.dry_run(&config, is_forced)?)));
+            let circumstances = deployments.circumstances(is_forced);
+            let plan = deployments.dry_run(&config, &circumstances)?;
+            return Ok(Err(dry_run(plan, &circumstances)));
         }
         let taken = deployments.deploy(&config, plan_id.as_deref(), is_forced, seen)?;
         let taken = taken.ok_or_else(|| {
@@ -284,12 +291,14 @@ async fn node(
     let deployments = required(&managers)?;
     let (is_dry, is_forced) = (parameters.flag("dry_run")?, parameters.flag("force")?);
     blocking(move || {
-        let circumstances = deployments.settings().circumstances(is_forced);
         if is_dry {
+            let circumstances = deployments.circumstances(is_forced);
             let plan = deployments.look(|m| m.plan_node(kind, &node_id, &circumstances))?;
-            return Ok(dry_run(Some(plan)));
+            return Ok(dry_run(Some(plan), &circumstances));
         }
-        let taken = deployments.ask(|m| m.take(kind, &node_id, &circumstances))?;
+        let take =
+            |m: &EdgeNodeManager<'_>| m.take(kind, &node_id, &deployments.circumstances(is_forced));
+        let taken = deployments.ask(take)?;
         Ok(answer(OperationDocument::of(&taken.operation, &deployments)?, &taken))
     })
     .await
@@ -373,11 +382,16 @@ fn tag_of(Revision(revision): Revision) -> String {
     format!("\"r{revision}\"")
 }
 
-fn dry_run(plan: Option<Plan>) -> Response {
+fn dry_run(plan: Option<Plan>, circumstances: &Circumstances) -> Response {
     let plan = plan.filter(|plan| !plan.is_empty());
-    let text = plan.as_ref().map_or_else(|| "nothing to do\n".into(), Plan::to_string);
+    let mut text = plan.as_ref().map_or_else(|| "nothing to do\n".into(), Plan::to_string);
     let plan_id = plan.as_ref().map(|plan| plan.plan_id.clone());
-    axum::Json(DryRunDocument { plan_id, plan, text }).into_response()
+    let sessions = plan.as_ref().map(|plan| sessions_of(&plan.nodes, circumstances));
+    let sessions = sessions.unwrap_or_default();
+    for (region, RegionSession { state, reason }) in &sessions {
+        text += &format!("session of {region}: {state}, {reason}\n");
+    }
+    axum::Json(DryRunDocument { plan_id, plan, text, sessions }).into_response()
 }
 
 /// 202 with its place while it is under way, 200 after.

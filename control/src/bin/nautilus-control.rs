@@ -11,7 +11,7 @@ use clap::Parser;
 use nautilus_control::api::Managers;
 use nautilus_control::cache::{EdgeCacheManager, Items};
 use nautilus_control::config::{Config, ConfigError, DEFAULT_PATH};
-use nautilus_control::deploy::runner::Deployments;
+use nautilus_control::deploy::runner::{Deployments, system_clock};
 use nautilus_control::notify::ServiceManager;
 use nautilus_control::security::folder_of;
 use nautilus_control::serve::Server;
@@ -82,7 +82,7 @@ fn serve(config: Config) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let count = config.nodes.len();
-        let deployments = Deployments::open(&config.deploy, &config.nodes, say)?;
+        let deployments = Deployments::open(&config.deploy, &config.nodes, system_clock, say)?;
         let watcher = Watcher::start(config.nodes).context("starting the watcher")?;
         let items = Arc::new(Items::new(watcher.clone()));
         let store = deployments.as_ref().map(|deployments| deployments.store());

@@ -207,12 +207,18 @@ pub fn plan_text(document: &Value) -> String {
         let judge_ms = step["judge_ms"].as_f64().filter(|ms| *ms > 0.0);
         step["judge_s"] = judge_ms.map_or(Value::Null, |ms| (ms / 1e3).into());
     }
-    let plan_id = plan["plan_id"].as_str().unwrap_or("-");
-    let plan_id: String = plan_id.chars().filter(|c| !c.is_control()).collect();
-    match steps.is_empty() {
-        true => format!("plan {plan_id}: nothing has to be done\n"),
-        false => format!("plan {plan_id}, {} steps\n{}", steps.len(), list(&steps, STEPS)),
+    let plain = |text: &str| text.chars().filter(|c| !c.is_control()).collect::<String>();
+    let plan_id = plain(plan["plan_id"].as_str().unwrap_or("-"));
+    if steps.is_empty() {
+        return format!("plan {plan_id}: nothing has to be done\n");
     }
+    let mut text = format!("plan {plan_id}, {} steps\n{}", steps.len(), list(&steps, STEPS));
+    for (region, session) in document["sessions"].as_object().into_iter().flatten() {
+        let said = |key: &str| plain(session[key].as_str().unwrap_or("-"));
+        let (region, state, reason) = (plain(region), said("state"), said("reason"));
+        text += &format!("session of {region}: {state}, {reason}\n");
+    }
+    text
 }
 
 #[cfg(test)]
@@ -235,6 +241,11 @@ mod tests {
              1     a     provision  -         -\n\
              2     a     judge      10        a.provision\n"
         );
+        let reason = "xnys is closed until 2026-11-30T14:30:00Z";
+        let mut with_sessions = document.clone();
+        with_sessions["sessions"]["ny4"] = json!({"state": "closed", "reason": reason});
+        let line = format!("session of ny4: closed, {reason}\n");
+        assert_eq!(plan_text(&with_sessions), plan_text(&document) + &line);
         let empty = json!({"plan_id": "x", "steps": []});
         assert_eq!(plan_text(&empty), "plan x: nothing has to be done\n");
         assert_eq!(plan_text(&json!({"node_id": "a"})), "node_id  a\n");

@@ -27,6 +27,7 @@ pub mod planner;
 pub mod reconciler;
 mod records;
 pub mod runner;
+pub mod sessions;
 pub mod settings;
 pub mod spec;
 pub mod supervisors;

@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 
 use super::lifecycle::NodeState;
 use super::plan::{Action, Inventory, NodeChange, NodeRecord, Plan, Step, Wanted};
+use super::sessions::RegionSession;
 use super::spec::{DeploymentStrategy, EdgeDeploymentConfig, EdgeNodeSpec};
 use crate::spelling::spelled_enum;
 
@@ -33,7 +34,7 @@ spelled_enum! {
 #[derive(Clone, Debug)]
 pub struct Circumstances {
     /// By region id; a region that is missing is unknown.
-    pub sessions: BTreeMap<String, SessionState>,
+    pub sessions: BTreeMap<String, RegionSession>,
     /// Plan although a session is open.
     pub is_forced: bool,
     /// How long a node is measured before clients are let in. Too low: a tail that shows once a minute is
@@ -74,9 +75,12 @@ pub enum PlanError {
         nodes: String,
     },
     /// A market session is open where a node would change.
-    #[error("a market session is open, or may be, in {regions}: wait for its end, or force it")]
+    #[error(
+        "a market session is open, or may be, in {regions}: wait for its end and the margin after it \
+         (control.deploy.session_margin_s), or force it"
+    )]
     Session {
-        /// Region ids and their states, separated by commas.
+        /// Region ids, their states and the reasons, separated by semicolons.
         regions: String,
     },
 }
@@ -156,6 +160,27 @@ fn one_node(
     draft.concern(node_id, Some(Wanted { deployment_id, spec }));
     draft.check_sessions()?;
     Ok(draft.finish())
+}
+
+/// The sessions of the regions in which nodes change, by the region's id.
+pub fn sessions_of(
+    nodes: &BTreeMap<String, NodeChange>,
+    circumstances: &Circumstances,
+) -> BTreeMap<String, RegionSession> {
+    let mut sessions = BTreeMap::new();
+    for change in nodes.values() {
+        let before = change.before.as_ref().map(|record| &record.spec);
+        let wanted = change.wanted.as_ref().map(|wanted| &wanted.spec);
+        for spec in before.into_iter().chain(wanted) {
+            let session = circumstances.sessions.get(&spec.region).cloned();
+            let session = session.unwrap_or_else(|| RegionSession {
+                state: SessionState::Unknown,
+                reason: "the catalogue has no such region".into(),
+            });
+            sessions.insert(spec.region.clone(), session);
+        }
+    }
+    sessions
 }
 
 struct Draft<'a> {
@@ -296,24 +321,15 @@ impl Draft<'_> {
         if self.circumstances.is_forced {
             return Ok(());
         }
-        let mut open: BTreeMap<&str, SessionState> = BTreeMap::new();
-        for change in self.nodes.values() {
-            let before = change.before.as_ref().map(|record| &record.spec);
-            let wanted = change.wanted.as_ref().map(|wanted| &wanted.spec);
-            for spec in before.into_iter().chain(wanted) {
-                let session = self.circumstances.sessions.get(&spec.region);
-                let session = session.copied().unwrap_or(SessionState::Unknown);
-                if session != SessionState::Closed {
-                    open.insert(&spec.region, session);
-                }
-            }
-        }
-        if open.is_empty() {
+        let sessions = sessions_of(&self.nodes, self.circumstances).into_iter();
+        let open = sessions.filter(|(_, session)| session.state != SessionState::Closed);
+        let regions: Vec<String> = open
+            .map(|(id, RegionSession { state, reason })| format!("{id} ({state}: {reason})"))
+            .collect();
+        if regions.is_empty() {
             return Ok(());
         }
-        let regions: Vec<String> =
-            open.iter().map(|(id, state)| format!("{id} ({state})")).collect();
-        Err(PlanError::Session { regions: regions.join(", ") })
+        Err(PlanError::Session { regions: regions.join("; ") })
     }
 
     fn finish(self) -> Plan {

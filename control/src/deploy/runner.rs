@@ -11,7 +11,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use nautilus_host::order::Shortfall;
 
@@ -20,6 +20,7 @@ use super::claims::{ClaimError, Claims};
 use super::lifecycle::NodeState;
 use super::manager::{EdgeNodeManager, ManagerError, Taken};
 use super::plan::{Inventory, Plan};
+use super::planner::Circumstances;
 use super::reconciler::Reconciler;
 use super::settings::DeploySettings;
 use super::spec::{EdgeDeploymentConfig, EdgeNodeSpec};
@@ -57,6 +58,9 @@ pub enum StartError {
     Io(#[from] std::io::Error),
 }
 
+/// Tells the time, ns since 1970 UTC.
+pub type Clock = fn() -> u64;
+
 /// A plan that somebody has looked at.
 struct DryRun {
     plan_id: String,
@@ -78,6 +82,7 @@ pub struct Deployments {
     actuator: Arc<dyn NodeActuator>,
     catalogue: Catalogue,
     settings: DeploySettings,
+    clock: Clock,
     /// Nodes that can be reached.
     known: BTreeSet<String>,
     turn: Mutex<()>,
@@ -88,11 +93,12 @@ pub struct Deployments {
 }
 
 impl Deployments {
-    /// Opens the store and goes on with what was under way; none where no store is configured. `say`
-    /// prints a line for the operator.
+    /// Opens the store and goes on with what was under way; none where no store is configured. `clock` tells whether a
+    /// session is open, [`system_clock`] but for tests; `say` prints a line for the operator.
     pub fn open(
         settings: &DeploySettings,
         nodes: &[NodeSpec],
+        clock: Clock,
         say: fn(&str),
     ) -> Result<Option<Arc<Self>>, StartError> {
         let Some(file) = &settings.store else { return Ok(None) };
@@ -118,6 +124,7 @@ impl Deployments {
             actuator: Arc::new(Supervisors { run_dirs, claims }),
             catalogue,
             settings: settings.clone(),
+            clock,
             known,
             turn: Mutex::new(()),
             wake,
@@ -136,9 +143,9 @@ impl Deployments {
         Arc::clone(&self.store)
     }
 
-    /// Settings of plans.
-    pub fn settings(&self) -> &DeploySettings {
-        &self.settings
+    /// What a plan is made with that is made now.
+    pub fn circumstances(&self, is_forced: bool) -> Circumstances {
+        self.settings.circumstances(&self.catalogue, (self.clock)(), is_forced)
     }
 
     /// Whether a node of this id is configured.
@@ -169,11 +176,10 @@ impl Deployments {
     pub fn dry_run(
         &self,
         config: &EdgeDeploymentConfig,
-        is_forced: bool,
+        circumstances: &Circumstances,
     ) -> Result<Option<Plan>, ManagerError> {
-        let circumstances = self.settings.circumstances(is_forced);
         let manager = self.manager();
-        let Some(plan) = manager.plan(config, &circumstances)? else { return Ok(None) };
+        let Some(plan) = manager.plan(config, circumstances)? else { return Ok(None) };
         manager.check_hosts(config, &plan)?;
         let mut dry_runs = lock(&self.dry_runs);
         let place = dry_runs.iter().position(|known| known.plan_id == plan.plan_id);
@@ -202,8 +208,9 @@ impl Deployments {
         is_forced: bool,
         seen: Option<&dyn Fn(Revision) -> bool>,
     ) -> Result<Option<Taken>, ManagerError> {
-        let circumstances = self.settings.circumstances(is_forced);
         self.ask(|manager| {
+            // Whoever was asked before may have taken a while.
+            let circumstances = self.circumstances(is_forced);
             if let Some(plan_id) = plan_id {
                 let known = manager.operations()?;
                 let is_taken = known
@@ -273,6 +280,12 @@ impl Deployments {
             while woken.try_recv().is_ok() {}
         }
     }
+}
+
+/// The time of this host.
+pub fn system_clock() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
 
 fn lock<T>(place: &Mutex<T>) -> MutexGuard<'_, T> {

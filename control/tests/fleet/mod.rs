@@ -156,6 +156,6 @@ pub fn deployment(strategy: DeploymentStrategy, nodes: Vec<EdgeNodeSpec>) -> Edg
 }
 
 pub fn closed() -> Circumstances {
-    let sessions = [("equinix_ny4".into(), SessionState::Closed)].into();
+    let sessions = [("equinix_ny4".into(), SessionState::Closed.into())].into();
     Circumstances { sessions, ..Circumstances::default() }
 }

@@ -11,6 +11,17 @@ use crate::ask::Ask;
 use crate::site::{Site, until};
 use crate::support::{hand_out, keep_beating, region, reply};
 
+/// A calendar of a venue in `equinix_ny4` whose session goes on whatever the day.
+pub const ALWAYS_OPEN: &str = r#"
+[[calendar]]
+venues = ["bats"]
+time_zone = "Etc/UTC"
+first = "2020-01-01"
+last = "2099-12-31"
+weekdays = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
+hours = [{ open = "00:00", close = "24:00" }]
+"#;
+
 /// Nodes `n-0`, `n-1`, ...: regions of this process that somebody hands out.
 pub struct Nodes {
     pub folder: tempfile::TempDir,
@@ -51,6 +62,13 @@ impl Nodes {
             );
         }
         text
+    }
+
+    /// Sections of a configuration with a file of regions and calendars of this text.
+    pub fn catalogue(&self, text: &str) -> String {
+        let file = self.folder.path().join("regions.toml");
+        std::fs::write(&file, text).unwrap();
+        format!("[control.catalogue]\nfile = \"{}\"\n", file.display())
     }
 
     /// A site whose control has them; `more` are lines of `[control.tls]`.

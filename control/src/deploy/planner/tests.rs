@@ -32,7 +32,7 @@ fn deployment(strategy: DeploymentStrategy, nodes: Vec<EdgeNodeSpec>) -> EdgeDep
 
 fn closed() -> Circumstances {
     let regions = ["equinix_ny4", "equinix_ld4"];
-    let sessions = regions.map(|id| (id.into(), SessionState::Closed)).into();
+    let sessions = regions.map(|id| (id.into(), SessionState::Closed.into())).into();
     Circumstances { sessions, ..Circumstances::default() }
 }
 
@@ -187,7 +187,7 @@ fn a_session_stops_it_and_force_does_not_care() {
     let with = |ny4: Option<SessionState>, is_forced| {
         let mut circumstances = Circumstances { is_forced, ..closed() };
         match ny4 {
-            Some(state) => circumstances.sessions.insert("equinix_ny4".into(), state),
+            Some(state) => circumstances.sessions.insert("equinix_ny4".into(), state.into()),
             None => circumstances.sessions.remove("equinix_ny4"),
         };
         plan(&desired, &inventory, &circumstances)
