@@ -375,6 +375,7 @@ mod tests {
             let config = Config::load(&folder.join(name)).unwrap();
             config.check_listen(Path::new(name)).unwrap();
             assert_eq!(config.nodes[0].tier, Tier::Ultra, "{name}");
+            assert_eq!(config.deploy.session_margin_s, Some(900), "{name}");
         }
     }
 }

@@ -161,6 +161,17 @@ fn a_sites_file_adds_and_replaces() {
 }
 
 #[test]
+fn the_example_of_the_readme_is_read() {
+    let readme = include_str!("../../README.md");
+    let mut blocks = readme.split("```toml\n").filter_map(|rest| rest.split("```").next());
+    let own = with(blocks.find(|block| block.contains("[[calendar]]")).unwrap()).unwrap();
+    let ifeu = own.get("ifeu").unwrap();
+    assert_at(ifeu, "2026-12-24T23:00:00Z", Closed, "2026-12-28T01:00:00Z");
+    assert_at(ifeu, "2026-06-01T11:00:00Z", Break, "2026-06-01T11:30:00Z");
+    assert_at(own.get("xase").unwrap(), "2026-12-05T16:00:00Z", Open, "2026-12-05T18:00:00Z");
+}
+
+#[test]
 fn what_is_wrong_with_a_section_is_said_by_path() {
     let changed = |from: &str, to: &str| {
         assert!(ALWAYS.contains(from), "{from}");
