@@ -76,6 +76,22 @@ fn a_deployment_is_tried_taken_once_and_seen() {
     assert!(records.iter().any(|record| record["outcome"] == "done" && record["reason"] == said));
 }
 
+/// London's would be judged by New York's sessions.
+#[test]
+fn a_node_is_where_the_configuration_has_it() {
+    let londoner = Nodes::new(1);
+    let config = londoner.config().replace("tier = \"lab\"", "tier = \"lab\"\nregion = \"ld4\"");
+    let site = site::Site::start(&config);
+    let socket = Ask::of(&site);
+    let (status, problem) = socket.post(DEPLOY, &londoner.deployment("one", "rolling"));
+    assert_eq!((status, kind(&problem)), (422, "wrong-region"), "{problem}");
+    assert_eq!(field_paths(&problem), ["nodes[0].region"]);
+    let mut at_home = londoner.deployment("one", "rolling");
+    at_home["nodes"][0]["region"] = json!("LD4");
+    let (status, plan) = socket.post(&format!("{DEPLOY}&dry_run=true"), &at_home);
+    assert_eq!(status, 200, "{plan}");
+}
+
 #[test]
 fn everything_that_is_wrong_is_said_at_once() {
     let nodes = Nodes::new(1);

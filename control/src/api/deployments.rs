@@ -129,7 +129,7 @@ pub(super) async fn blocking<T: Send + 'static>(
          content_type = "application/problem+json"),
         (status = 412, description = "`changed`: what it replaces is not what If-Match says",
          body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "`unknown-node`, or `host-unfit`: what hosts lack, by the field that orders it",
+        (status = 422, description = "`unknown-node`, `wrong-region`, or `host-unfit`: what hosts lack, by the field that orders it",
          body = Problem,
          content_type = "application/problem+json"),
     )
@@ -155,6 +155,7 @@ async fn deploy(
         }
     };
     check_known(&deployments, &config)?;
+    check_regions(&deployments, &config)?;
     let matches = tags(&headers, header::IF_MATCH)?;
     let taken = blocking(move || {
         let seen = matches.map(|tags| move |revision| tags.holds(&tag_of(revision)));
@@ -375,6 +376,25 @@ fn check_known(deployments: &Deployments, config: &EdgeDeploymentConfig) -> Resu
     let detail = "some nodes are not configured in this control";
     let status = StatusCode::UNPROCESSABLE_ENTITY;
     Err(Problem::new(status, "unknown-node", "Unknown node", detail).with_fields(wrong))
+}
+
+/// A node is where it is: another region's sessions and floors would be taken for its own.
+fn check_regions(deployments: &Deployments, config: &EdgeDeploymentConfig) -> Result<(), Problem> {
+    let elsewhere = config.nodes.iter().enumerate().filter_map(|(index, node)| {
+        let region =
+            deployments.region_of(&node.node_id).filter(|region| *region != node.region)?;
+        Some(FieldProblem {
+            path: format!("nodes[{index}].region"),
+            reason: format!("the configuration has {} in {region}", node.node_id),
+        })
+    });
+    let wrong: Vec<FieldProblem> = elsewhere.collect();
+    if wrong.is_empty() {
+        return Ok(());
+    }
+    let detail = "some nodes are in another region";
+    let status = StatusCode::UNPROCESSABLE_ENTITY;
+    Err(Problem::new(status, "wrong-region", "Wrong region", detail).with_fields(wrong))
 }
 
 /// The ETag of a stored deployment: the revision that put it.

@@ -9,7 +9,7 @@
 //!
 //! What cannot be carried on now (a full disk) is tried again every second, and said until then.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -83,8 +83,8 @@ pub struct Deployments {
     catalogue: Catalogue,
     settings: DeploySettings,
     clock: Clock,
-    /// Nodes that can be reached.
-    known: BTreeSet<String>,
+    /// Nodes that can be reached, with the region that each one's section names.
+    known: BTreeMap<String, Option<String>>,
     turn: Mutex<()>,
     wake: mpsc::Sender<()>,
     trouble: Mutex<String>,
@@ -117,7 +117,12 @@ impl Deployments {
             }
             run_dirs.insert(id.clone(), node.run_dir.clone());
         }
-        let known = run_dirs.keys().cloned().collect();
+        // A word that the catalogue does not know is for people, and says nothing of where the node is.
+        let place = |name: &String| catalogue.region(name).map(|region| region.id.clone());
+        let known = nodes.iter().filter_map(|node| {
+            node.id.clone().map(|id| (id, node.region.as_ref().and_then(place)))
+        });
+        let known = known.collect();
         let (wake, woken) = mpsc::channel();
         let own = Arc::new(Self {
             store,
@@ -150,7 +155,12 @@ impl Deployments {
 
     /// Whether a node of this id is configured.
     pub fn is_known(&self, node_id: &str) -> bool {
-        self.known.contains(node_id)
+        self.known.contains_key(node_id)
+    }
+
+    /// Where the configuration has a node, if it says so.
+    pub fn region_of(&self, node_id: &str) -> Option<&str> {
+        self.known.get(node_id)?.as_deref()
     }
 
     /// Why the plan under way does not go on just now; empty otherwise.
