@@ -153,6 +153,21 @@ kill_worker() {
   sleep 3
 }
 
+# Worker and supervisor run on different NUMA nodes; what they share has to lie on the worker's.
+check_memory() {
+  local worker supervisor lies
+  worker=$(active)
+  supervisor=$(systemctl show -p MainPID --value nautilus-node)
+  lies=$(awk '/memfd:nautilus/ { for (i = 3; i <= NF; i++) if ($i ~ /^N[0-9]+=/) { split($i, part, "="); pages[part[1]] += part[2] } }
+    END { for (node in pages) print node "=" pages[node] }' "/proc/$worker/numa_maps" | sort | xargs)
+  note "worker $worker on CPU $(taskset -pc "$worker" | sed 's/.*: //'), supervisor on $(taskset -pc "$supervisor" | sed 's/.*: //'), pages of regions $lies"
+  if [[ "$lies" =~ ^N1=[0-9]+$ ]]; then
+    ok "all regions lie on the worker's NUMA node"
+  else
+    failed "regions lie on $lies, the worker runs on N1"
+  fi
+}
+
 check_systemd() {
   ip netns add client7
   ip link add unit7 numrxqueues 1 numtxqueues 1 type veth \
@@ -179,6 +194,7 @@ UNIT
     return
   fi
   ok "a node in a systemd unit answers"
+  check_memory
   unit_says '6\.4' | head -n 4 | while read -r line; do note "unit says: $line"; done || true
   if [ "$(uname -r | cut -d. -f1-2)" = 6.1 ]; then
     if unit_says -q '"no rebind" is withdrawn' && unit_says -q 'binds sockets of its own'; then

@@ -63,9 +63,11 @@ fi
 
 # The tree's kernel of backports, beside its own.
 add_backports() {
-  local list=$tree/etc/apt/sources.list.d/backports.list status=0
+  local list=$tree/etc/apt/sources.list.d/backports.list status=0 from
   say "a kernel of backports"
-  echo 'deb http://deb.debian.org/debian bookworm-backports main' >"$list"
+  # From where the rest of the tree came.
+  from=$(awk '$1 == "deb" && $3 == "bookworm" { print $2; exit }' "$tree/etc/apt/sources.list")
+  echo "deb ${from:?the tree has no list of sources} bookworm-backports main" >"$list"
   cp -L /etc/resolv.conf "$tree/etc/resolv.conf"
   mount -t proc proc "$tree/proc"
   chroot "$tree" env DEBIAN_FRONTEND=noninteractive sh -c 'apt-get update -q && apt-get install -q -y \
@@ -116,6 +118,8 @@ initrd=$(kernel_of initrd.img)
 say "booting ${kernel##*/} (console: $vm/console.log)"
 status=0
 timeout "$GUEST_SECONDS_MAX" qemu-system-x86_64 -accel "$accelerator" -cpu "$processor" -smp 2 -m 2048 \
+  -object memory-backend-ram,id=first,size=1G -numa node,memdev=first,cpus=0 \
+  -object memory-backend-ram,id=second,size=1G -numa node,memdev=second,cpus=1 \
   -kernel "$kernel" -initrd "$initrd" \
   -append "root=/dev/vda rw console=ttyS0 systemd.show_status=false panic=5" \
   -drive "file=$vm/disk.ext4,format=raw,if=virtio" -nic none -no-reboot \

@@ -105,7 +105,7 @@ fn numa_is_one_node_for_cores_interface_and_memory() {
     let found = lacks(&two, &[2], &order, &running(&[2], &[(0, 3 << 20), (1, 61 << 20)]));
     assert_eq!(fields(&found), ["numa_optimization"]);
     assert!(found[0].reason.contains("3 of 64 MiB"), "{}", found[0].reason);
-    assert!(found[0].reason.contains("NUMAMask=1"), "{}", found[0].reason);
+    assert!(found[0].reason.contains("beside memory node 1"), "{}", found[0].reason);
     let mut hidden = home.clone();
     hidden.workers[0].memory = Err("permission denied".into());
     assert!(lacks(&two, &[2], &order, &hidden)[0].reason.contains("permission denied"));

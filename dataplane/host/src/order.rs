@@ -214,7 +214,8 @@ impl Look<'_> {
                     let (away_mb, all_mb) = (away >> 20, memory.values().sum::<u64>() >> 20);
                     format!(
                         "{away_mb} of {all_mb} MiB that worker {pid} uses lie beside memory node {home}: \
-                         give the supervisor's unit NUMAPolicy=bind and NUMAMask={home}, and start the node anew"
+                         that node was full when it was reserved, or the supervisor's unit has a NUMAPolicy of its \
+                         own: see to either and start the node anew"
                     )
                 }
                 Err(why) => format!("where the memory of worker {pid} lies cannot be told: {why}"),

@@ -34,6 +34,7 @@ use super::handover::{Fds, ToWorker};
 use super::journal::{Event, milliseconds};
 use super::kill_switch;
 use super::mirror::Mirror;
+use super::near::near;
 use super::publish::publish_caches;
 use super::resources::Resources;
 use super::workers::{Context, Workers};
@@ -312,7 +313,9 @@ fn open(
     };
     let (done, made) = channel();
     let workers = config.worker.count;
+    let cores = resolved.cores.clone();
     let make = move || {
+        let _near = near(&cores);
         let memory = match room_for(&section) {
             Ok(()) => make_memory(&section, workers).map_err(|error| error.to_string()),
             Err(problem) => Err(problem),

@@ -13,6 +13,7 @@
 use std::os::fd::AsFd;
 
 use super::counters::{self, Counted};
+use super::near::near;
 use super::resources::{OpenError, Queue, Resources, binding_spec};
 use crate::config::Resolved;
 use crate::xsk::Unbound;
@@ -37,6 +38,7 @@ impl Resources {
                 let spec = binding_spec(resolved, opened.interface.ifindex, old.queue);
                 let failed =
                     |source| OpenError::Socket { name: opened.interface.name.clone(), source };
+                let _near = near(&[resolved.cores[old.worker as usize]]);
                 let Unbound { fds, spec, .. } = Unbound::create(&spec).map_err(failed)?;
                 queues.push(Queue {
                     queue: old.queue,

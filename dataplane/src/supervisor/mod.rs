@@ -24,6 +24,7 @@ pub mod interfaces;
 pub mod journal;
 pub mod kill_switch;
 pub mod mirror;
+pub mod near;
 pub mod neighbours;
 pub mod netlink;
 pub mod node;

@@ -7,9 +7,10 @@ use nautilus_shm::control_region::{ControlRegion, PROCESSES_MAX};
 use nautilus_shm::region::RegionError;
 
 use super::caches::{CacheOpenError, OpenCache, open_all};
+use super::near::near;
 use super::resources::Resources;
 use super::team_resources::TeamResources;
-use crate::config::NodeConfig;
+use crate::config::Resolved;
 
 /// Between the end of a cache and the return of its memory, as in [`super::cache_changes`].
 const PAUSE: Duration = Duration::from_millis(1500);
@@ -54,12 +55,13 @@ impl Resources {
 
 /// Has the caches of a node made on a thread under the normal scheduler: large ones take seconds.
 pub fn make_caches(
-    config: &NodeConfig,
+    resolved: &Resolved,
     last_generation: u32,
 ) -> std::io::Result<Receiver<Result<Vec<OpenCache>, CacheOpenError>>> {
     let (done, made) = channel();
-    let config = config.clone();
+    let (config, cores) = (resolved.config.clone(), resolved.cores.clone());
     let make = move || {
+        let _near = near(&cores);
         let _ = done.send(open_all(&config, last_generation));
     };
     std::thread::Builder::new().name("cache-maker".into()).spawn(make)?;

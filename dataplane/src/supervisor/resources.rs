@@ -42,6 +42,7 @@ use super::front_resources::{FrontOpenError, FrontResources};
 use super::handover::{Fds, InterfaceOpened, QueueOpened};
 use super::inspect::{Refusal, inspect};
 use super::mirror::Mirror;
+use super::near::near;
 use super::netlink::Link;
 use super::sys::join_group;
 use super::team_resources::{TeamError, TeamResources};
@@ -196,6 +197,8 @@ impl Opened {
         let mut queues = Vec::new();
         for (place, queue) in numbers.into_iter().enumerate() {
             let spec = binding_spec(resolved, link.ifindex, queue);
+            let worker = place as u32 % resolved.config.worker.count;
+            let _near = near(&[resolved.cores[worker as usize]]);
             let binding = Binding::create(&spec)
                 .map_err(|source| OpenError::Socket { name: name.clone(), source })?;
             if let Some(why) = binding.huge_pages_refused {
@@ -216,7 +219,7 @@ impl Opened {
             queues.push(Queue {
                 queue,
                 huge_pages: binding.spec.umem.huge_pages,
-                worker: place as u32 % resolved.config.worker.count,
+                worker,
                 fds: binding.fds,
                 counted: Counted::default(),
                 maps_when_bound: binding.maps_when_bound,
@@ -288,6 +291,7 @@ pub struct Resources {
 impl Resources {
     /// Opens everything a node needs. The notes are for the operator.
     pub fn open(resolved: &Resolved, mirror: &Mirror) -> Result<(Self, Vec<String>), OpenError> {
+        let _near = near(&resolved.cores);
         let control = ControlRegion::create(c"nautilus-control")?;
         let caches = open_all(&resolved.config, 0)?;
         Self::open_with(control, caches, resolved, mirror)
@@ -300,6 +304,7 @@ impl Resources {
         resolved: &Resolved,
         mirror: &Mirror,
     ) -> Result<(Self, Vec<String>), OpenError> {
+        let _near = near(&resolved.cores);
         let front = match resolved.config.has_front() {
             true => Some(FrontResources::open(resolved.config.worker.count as usize)?),
             false => None,

@@ -49,6 +49,48 @@ pub fn realtime(priority: u8) -> io::Result<()> {
     Ok(())
 }
 
+/// Where memory of a thread comes from: set_mempolicy(2), of the first 64 NUMA nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MemoryPolicy {
+    /// `MPOL_*`, with its flags.
+    pub mode: i32,
+    /// Nodes that it names, a bit each; nodes from the 64th on are not seen.
+    pub nodes: u64,
+}
+
+impl MemoryPolicy {
+    /// The kernel's own: from where the thread runs.
+    pub const LOCAL: Self = Self { mode: libc::MPOL_DEFAULT, nodes: 0 };
+}
+
+/// Words of a set of NUMA nodes as long as the kernel can be built for (`MAX_NUMNODES`), lest it refuse.
+const NODE_WORDS: usize = 1024 / u64::BITS as usize;
+
+/// Bits of such a set as the two calls want them told: one more than there are.
+const NODE_BITS: usize = NODE_WORDS * u64::BITS as usize + 1;
+
+/// The policy of this thread.
+pub fn memory_policy() -> io::Result<MemoryPolicy> {
+    let (mut mode, mut nodes) = (0, [0_u64; NODE_WORDS]);
+    let (to_mode, to_nodes) = (std::ptr::from_mut::<i32>(&mut mode), nodes.as_mut_ptr());
+    // SAFETY: the kernel writes an int and at most NODE_BITS - 1 bits, which is all of `nodes`; both outlive the call.
+    checked(unsafe {
+        libc::syscall(libc::SYS_get_mempolicy, to_mode, to_nodes, NODE_BITS, 0_usize, 0_usize)
+    })?;
+    Ok(MemoryPolicy { mode, nodes: nodes[0] })
+}
+
+/// Gives this thread, and threads that it starts, a policy.
+pub fn set_memory_policy(policy: MemoryPolicy) -> io::Result<()> {
+    let mut nodes = [0_u64; NODE_WORDS];
+    nodes[0] = policy.nodes;
+    // SAFETY: the kernel reads at most NODE_BITS - 1 bits, which is all of `nodes`, and keeps nothing of it.
+    checked(unsafe {
+        libc::syscall(libc::SYS_set_mempolicy, policy.mode, nodes.as_ptr(), NODE_BITS)
+    })?;
+    Ok(())
+}
+
 /// Joins `group` on the interface, for as long as `socket` lives. Already a member is no error.
 pub fn join_group(socket: BorrowedFd<'_>, ifindex: u32, group: IpAddr) -> io::Result<()> {
     let result = match group {

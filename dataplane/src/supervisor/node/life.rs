@@ -128,7 +128,7 @@ impl Node {
         }
         self.mirror = mirror;
         let last = self.resources.clear_places();
-        let made = make_caches(&resolved.config, last)
+        let made = make_caches(&resolved, last)
             .map_err(|error| format!("no thread for its caches: {error}"))?;
         Ok(Step::Making(Box::new(resolved), text, made))
     }
