@@ -45,16 +45,16 @@ const HOST_AGE: Duration = Duration::from_secs(5);
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The store cannot be opened, or another control has it open.
-    #[error("control.store: {0}")]
+    #[error("control.store")]
     Store(#[from] StoreError),
     /// The site's regions cannot be read.
-    #[error("control.catalogue: {0}")]
+    #[error("control.catalogue")]
     Catalogue(#[from] CatalogueError),
     /// Another control deploys to one of the nodes.
     #[error(transparent)]
     Node(ClaimError),
     /// The kernel said no.
-    #[error("deployments: {0}")]
+    #[error("deployments")]
     Io(#[from] std::io::Error),
 }
 
