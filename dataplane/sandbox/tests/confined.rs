@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use nautilus_sandbox::{Confinement, Files, Kind, enter};
@@ -15,26 +15,59 @@ use nix::time::{ClockId, clock_gettime};
 /// Calls of which the time is taken.
 const CALLS: u32 = 1_000_000;
 
+/// The folder that a process which may have files may have, in one of which it may have nothing.
+const OWN: &str = "own";
+const OUTSIDE: &str = "outside";
+
 fn kind_of(name: &str) -> Kind {
     Kind::ALL.into_iter().find(|kind| format!("{kind:?}") == name).unwrap()
 }
 
-/// The test binary again, as one kind of process.
-fn child(kind: Kind, task: &str) -> Child {
-    Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "as_a_child", "--include-ignored", "--nocapture"])
-        .env("NAUTILUS_SANDBOX_CHILD", format!("{kind:?} {task}"))
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap()
+/// The test binary again, as one kind of process. It may end in any way: what it has on the disk is its parent's,
+/// and goes with this, as the process does.
+struct Confined {
+    child: Child,
+    folder: tempfile::TempDir,
 }
 
-/// The line that begins so.
-fn line(child: &mut Child, front: &str) -> String {
-    let lines = BufReader::with_capacity(1, child.stdout.as_mut().unwrap()).lines();
-    let mut lines = lines.map(Result::unwrap);
-    lines.find_map(|line| line.split_once(front).map(|(_, rest)| rest.to_owned())).unwrap()
+impl Confined {
+    fn start(kind: Kind, task: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let own = folder.path().join(OWN);
+        std::fs::create_dir(&own).unwrap();
+        std::fs::write(own.join("there"), "text").unwrap();
+        let child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "as_a_child", "--include-ignored", "--nocapture"])
+            .env("NAUTILUS_SANDBOX_CHILD", format!("{kind:?} {task}"))
+            .env("NAUTILUS_SANDBOX_FOLDER", folder.path())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        Self { child, folder }
+    }
+
+    /// The line that begins so.
+    fn line(&mut self, front: &str) -> String {
+        let lines = BufReader::with_capacity(1, self.child.stdout.as_mut().unwrap()).lines();
+        let mut lines = lines.map(Result::unwrap);
+        lines.find_map(|line| line.split_once(front).map(|(_, rest)| rest.to_owned())).unwrap()
+    }
+
+    /// Lets it end. What it said until then, and how it ended.
+    fn ended(&mut self) -> (String, ExitStatus) {
+        drop(self.child.stdin.take());
+        let mut rest = String::new();
+        self.child.stdout.as_mut().unwrap().read_to_string(&mut rest).unwrap();
+        (rest, self.child.wait().unwrap())
+    }
+}
+
+impl Drop for Confined {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
 }
 
 /// Nanoseconds of a call that the run loop makes, and that finds nothing.
@@ -70,19 +103,14 @@ fn answer(number: i64) -> Option<Errno> {
 const GET_INFO: i64 = -1;
 
 /// What a child says once it is confined and does its task, and how it ends.
-fn done(kind: Kind, task: &str) -> (String, std::process::ExitStatus) {
-    let mut child = child(kind, task);
-    line(&mut child, "MISSING ");
-    drop(child.stdin.take());
-    let mut rest = String::new();
-    child.stdout.as_mut().unwrap().read_to_string(&mut rest).unwrap();
-    let status = child.wait().unwrap();
-    remove_folder(&child);
-    (rest, status)
+fn done(kind: Kind, task: &str) -> (String, ExitStatus) {
+    let mut process = Confined::start(kind, task);
+    process.line("MISSING ");
+    process.ended()
 }
 
 /// What the child says to these calls, and how it ends.
-fn asked(kind: Kind, numbers: &[i64]) -> (String, std::process::ExitStatus) {
+fn asked(kind: Kind, numbers: &[i64]) -> (String, ExitStatus) {
     let numbers: Vec<String> = numbers.iter().map(i64::to_string).collect();
     let (rest, status) = done(kind, &format!("calls {}", numbers.join(" ")));
     let said = rest.lines().find_map(|line| line.split_once("LETS "));
@@ -95,9 +123,8 @@ fn asked(kind: Kind, numbers: &[i64]) -> (String, std::process::ExitStatus) {
 fn as_a_child() {
     let Ok(words) = std::env::var("NAUTILUS_SANDBOX_CHILD") else { return };
     let (kind, task) = words.split_once(' ').unwrap();
-    let folder = std::env::temp_dir().join(format!("nautilus-sandbox-{}", std::process::id()));
-    std::fs::create_dir(&folder).unwrap();
-    std::fs::write(folder.join("there"), "text").unwrap();
+    let around = PathBuf::from(std::env::var_os("NAUTILUS_SANDBOX_FOLDER").unwrap());
+    let folder = around.join(OWN);
     let before_ns = if task == "cost" { receive_ns() } else { 0.0 };
     let write = match kind_of(kind) {
         Kind::Capture | Kind::Control => vec![folder.clone()],
@@ -123,7 +150,7 @@ fn as_a_child() {
             let read = std::fs::read(folder.join("there")).map(drop);
             let written = std::fs::write(folder.join("new"), "text");
             let other = std::fs::read("/etc/passwd").map(drop);
-            let outside = std::fs::write("/tmp/nautilus-sandbox-outside", "text");
+            let outside = std::fs::write(around.join(OUTSIDE), "text");
             let bound = std::net::UdpSocket::bind("127.0.0.1:0").map(drop);
             println!(
                 "CAN read {} write {} other {} outside {} socket {} dump {}",
@@ -134,15 +161,10 @@ fn as_a_child() {
                 can(bound),
                 if nix::sys::prctl::get_dumpable().unwrap() { "yes" } else { "no" }
             );
-            // The parent looks at us meanwhile, and takes the folder away.
+            // The parent looks at us meanwhile.
             let _ = std::io::stdin().read_to_end(&mut Vec::new());
         }
     }
-}
-
-fn remove_folder(child: &Child) {
-    let folder = std::env::temp_dir().join(format!("nautilus-sandbox-{}", child.id()));
-    std::fs::remove_dir_all(folder).unwrap();
 }
 
 #[test]
@@ -153,18 +175,20 @@ fn each_kind_keeps_what_it_needs_and_nothing_else() {
         (Kind::Capture, "read yes write yes other no outside no socket yes dump no"),
         (Kind::Control, "read yes write yes other no outside no socket yes dump no"),
     ] {
-        let mut child = child(kind, "look");
-        let missing = line(&mut child, "MISSING ");
+        let mut process = Confined::start(kind, "look");
+        let missing = process.line("MISSING ");
         println!("{kind:?} lacks {missing}");
         let has_landlock = !missing.contains("files");
-        let said = line(&mut child, "CAN ");
+        let said = process.line("CAN ");
         if has_landlock {
             assert_eq!(said, can, "{kind:?}");
+            assert!(!process.folder.path().join(OUTSIDE).exists(), "{kind:?}");
         } else {
             println!("SKIPPED the files of {kind:?}: {missing}");
         }
         // Of the thread that has confined itself: capabilities are each thread's own.
-        let tasks = std::fs::read_dir(format!("/proc/{}/task", child.id())).unwrap();
+        let pid = process.child.id();
+        let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
         let status = tasks
             .map(|task| std::fs::read_to_string(task.unwrap().path().join("status")).unwrap())
             .find(|status| status.starts_with("Name:\tas_a_child\n"))
@@ -180,14 +204,12 @@ fn each_kind_keeps_what_it_needs_and_nothing_else() {
         if nix::unistd::geteuid().is_root() {
             assert_eq!(u64::from_str_radix(&of("CapBnd"), 16), Ok(0), "{kind:?}");
         }
-        let limits = std::fs::read_to_string(format!("/proc/{}/limits", child.id())).unwrap();
+        let limits = std::fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
         let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
         assert!(core.split_whitespace().skip(4).take(2).eq(["0", "0"]), "{core}");
-        drop(child.stdin.take());
-        assert!(child.wait().unwrap().success());
-        remove_folder(&child);
+        let (rest, status) = process.ended();
+        assert!(status.success(), "{kind:?}: {status}: {rest}");
     }
-    assert!(!PathBuf::from("/tmp/nautilus-sandbox-outside").exists());
 }
 
 #[test]
@@ -263,10 +285,8 @@ fn calls_on_no_list_are_refused_and_those_of_a_kind_are_its_alone() {
 #[test]
 #[ignore = "prints times; the machine decides them"]
 fn cost() {
-    let mut child = child(Kind::Worker, "cost");
-    println!("recvfrom that finds nothing, ns before and after: {}", line(&mut child, "COST "));
-    child.wait().unwrap();
-    remove_folder(&child);
+    let mut process = Confined::start(Kind::Worker, "cost");
+    println!("recvfrom that finds nothing, ns before and after: {}", process.line("COST "));
 }
 
 #[test]
