@@ -19,6 +19,7 @@ use nautilus_shm::attach::{
 use nautilus_shm::control_region::ControlReader;
 use nautilus_shm::region::Access;
 use nautilus_shm::table::{TableReader, TableRegion};
+use nix::mount::{MntFlags, umount2};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket, sockopt};
@@ -430,6 +431,8 @@ impl Drop for Supervised {
         for pid in self.socket_pids().into_iter().filter(is_worker) {
             let _ = kill(Pid::from_raw(pid as i32), Signal::SIGKILL);
         }
+        // What a test has mounted there would keep the folder. Elsewhere nothing is: an error means nothing.
+        let _ = umount2(&self.run_dir(), MntFlags::MNT_DETACH);
         if std::thread::panicking()
             && let Ok(log) = fs::File::open(self.log())
         {
