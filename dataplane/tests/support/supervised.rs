@@ -423,10 +423,10 @@ impl Drop for Supervised {
             let _ = child.kill();
             let _ = child.wait();
         }
-        // Several workers outlive a supervisor that several workers had.
+        // Workers outlive a supervisor that is killed. By their name, which a confined one keeps from nobody.
         let is_worker = |pid: &u32| {
-            let program = fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
-            program.file_name().is_some_and(|name| name == "nautilus-worker")
+            let name = fs::read_to_string(format!("/proc/{pid}/comm"));
+            name.is_ok_and(|name| name == "nautilus-worker\n")
         };
         for pid in self.socket_pids().into_iter().filter(is_worker) {
             let _ = kill(Pid::from_raw(pid as i32), Signal::SIGKILL);
