@@ -217,3 +217,30 @@ fn write(file: &Path, bytes: &[u8]) -> Result<(), (&'static str, io::Error)> {
     let mut open = options.open(file).map_err(|source| ("make", source))?;
     open.write_all(bytes).and_then(|()| open.sync_all()).map_err(|source| ("write", source))
 }
+
+#[cfg(test)]
+mod tests {
+    use nautilus_shm::table::{
+        ChannelState, Mutation, Op, ReadError, TableReader, TableRegion, TableWriter,
+    };
+
+    use super::*;
+
+    #[test]
+    fn a_cache_that_is_made_meanwhile_is_halted_too() {
+        let control = ControlRegion::create(c"test-control").unwrap();
+        for is_on in [false, true, false] {
+            control.kill_switch().set(&KillSwitchState { is_on, ..KillSwitchState::default() });
+            let memory = TableRegion::create(4, false).unwrap();
+            let mut table = TableWriter::create(memory, 1, 1).unwrap();
+            show_to(&control, table.memory());
+            let key = b"md:x:Y:bbo";
+            let price = Mutation { channel: 9, text_sum: 7, ..Mutation::new(key, Op::Set(b"v")) };
+            table.apply(table.hash(key), &price, 1).unwrap();
+            table.set_channel(9, ChannelState::Live { valid_until_ns: 100 });
+            let reader = TableReader::attach(table.memory()).unwrap();
+            let read = reader.get(key, 2, &mut [0; 8]).map(|hit| hit.channel);
+            assert_eq!(read, if is_on { Err(ReadError::Suspect) } else { Ok(9) });
+        }
+    }
+}
