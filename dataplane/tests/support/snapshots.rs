@@ -94,6 +94,8 @@ pub struct Client {
     pub reader: SnapshotReader,
     pub messages: Vec<Vec<u8>>,
     pub is_closed: bool,
+    /// Whether it was closed by a reset, which takes back what the kernel has not sent.
+    pub is_reset: bool,
 }
 
 impl Client {
@@ -105,12 +107,13 @@ impl Client {
         socket.write_all(&out).unwrap();
         socket.set_nonblocking(true).unwrap();
         let reader = SnapshotReader::new();
-        Self { socket, soup, reader, messages: Vec::new(), is_closed: false }
+        let (is_closed, is_reset) = (false, false);
+        Self { socket, soup, reader, messages: Vec::new(), is_closed, is_reset }
     }
 
     pub fn turn(&mut self) {
         let mut bytes = [0; 1 << 16];
-        let Self { socket, soup, reader, messages, is_closed } = self;
+        let Self { socket, soup, reader, messages, is_closed, is_reset } = self;
         match socket.read(&mut bytes) {
             Ok(0) => *is_closed = true,
             Ok(length) => {
@@ -123,7 +126,24 @@ impl Client {
                 });
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-            Err(_) => *is_closed = true,
+            Err(error) => {
+                *is_closed = true;
+                *is_reset = error.kind() == ErrorKind::ConnectionReset;
+            }
+        }
+    }
+
+    /// Takes all that it was sent until now; meanwhile the front does nothing.
+    pub fn catch_up(&mut self) {
+        let begun = std::time::Instant::now();
+        loop {
+            let before = unacknowledged_bytes(&self.socket);
+            let messages = self.messages.len();
+            self.turn();
+            if before == 0 && self.messages.len() == messages {
+                return;
+            }
+            assert!(begun.elapsed() < Duration::from_secs(20), "it is sent more and more");
         }
     }
 
@@ -136,6 +156,22 @@ impl Client {
         }
         Some((next_sequence, books))
     }
+}
+
+/// What the other end of this connection of IPv4 has sent, or is to send, and the kernel of ours does not have yet.
+fn unacknowledged_bytes(socket: &TcpStream) -> u64 {
+    let written = |address: SocketAddr| match address {
+        SocketAddr::V4(v4) => {
+            let host = u32::from_ne_bytes(v4.ip().octets());
+            format!("{host:08X}:{:04X}", v4.port())
+        }
+        SocketAddr::V6(_) => unreachable!("clients come over IPv4"),
+    };
+    let ends = [socket.peer_addr(), socket.local_addr()].map(|end| written(end.unwrap()));
+    let table = std::fs::read_to_string("/proc/self/net/tcp").unwrap();
+    let mut rows = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let row = rows.find(|row| row[1..3] == ends).expect("the other end is of this machine");
+    u64::from_str_radix(row[4].split(':').next().unwrap(), 16).unwrap()
 }
 
 pub type Orders = Vec<(u16, Side, u64, u32, u32)>;
