@@ -136,6 +136,16 @@ pub fn hand_out_by_verb(
     region: Arc<ControlRegion>,
     reply: impl Fn(Verb) -> Vec<u8> + Send + 'static,
 ) {
+    hand_out_of_host(run_dir, region, reply, || Some("[]".into()));
+}
+
+/// The same, of a node whose host lacks this, in JSON; none where its supervisor is too old to judge it.
+pub fn hand_out_of_host(
+    run_dir: &Path,
+    region: Arc<ControlRegion>,
+    reply: impl Fn(Verb) -> Vec<u8> + Send + 'static,
+    lacking: impl Fn() -> Option<String> + Send + 'static,
+) {
     let listener =
         socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None).unwrap();
     bind(listener.as_raw_fd(), &UnixAddr::new(&run_dir.join(SUPERVISOR_SOCKET)).unwrap()).unwrap();
@@ -164,10 +174,13 @@ pub fn hand_out_by_verb(
             }
             let (packet, file): (Vec<u8>, File) = match asked.verb {
                 Verb::Claim => (reply_of(1, &[]), claim(&claimed)),
-                Verb::HostCheck => {
-                    let lacks_nothing = HostAnswer { digest: 0, changes: 0, left: 0 };
-                    (reply_of(1, &lacks_nothing.encode()), memory(b"[]"))
-                }
+                Verb::HostCheck => match lacking() {
+                    Some(lacking) => {
+                        let answer = HostAnswer { digest: 0, changes: 0, left: 0 };
+                        (reply_of(1, &answer.encode()), memory(lacking.as_bytes()))
+                    }
+                    None => (not_understood(), memory(b"")),
+                },
                 verb => (reply(verb), region.reopen_read_only().unwrap().into()),
             };
             let fds: [RawFd; 1] = [file.as_raw_fd()];
@@ -194,7 +207,6 @@ fn memory(bytes: &[u8]) -> File {
 }
 
 /// The reply of a supervisor that does not know what it was asked.
-#[allow(dead_code, reason = "not every test has an older node")]
 pub fn not_understood() -> Vec<u8> {
     let (code, pid) = (Code::BadRequest, std::process::id());
     ReplyHeader { code, generation: 1, pid, fds: 0, payload_bytes: 0 }.encode().to_vec()
