@@ -20,7 +20,12 @@ use support::{hand_out, keep_beating, region, reply};
 
 /// The command with nothing of this machine's around it.
 fn bare(words: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_nautilus"));
+    bare_of(Path::new(env!("CARGO_BIN_EXE_nautilus")), words)
+}
+
+/// The same of another copy of the program.
+fn bare_of(program: &Path, words: &[&str]) -> Command {
+    let mut command = Command::new(program);
     command.args(words);
     for name in ["NAUTILUS_CONTROL", "NAUTILUS_CONTROL_CONFIG", "NAUTILUS_IDENTITY", "COLUMNS"] {
         command.env_remove(name);
@@ -323,6 +328,52 @@ fn statuses_have_their_exit_codes() {
             assert_eq!(said, format!("nautilus: Told ({status}): so[2J\n  request r-1\n"));
         }
     }
+}
+
+#[test]
+fn an_unhealthy_node_is_told_apart_from_one_that_serves() {
+    for (health, expected) in [("healthy", 0), ("degraded", 0), ("unhealthy", 1)] {
+        let control = liar(move |mut stream| {
+            let body = format!("{{\"node_id\": \"a\", \"health\": \"{health}\"}}");
+            let length = body.len();
+            let text = format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n{body}");
+            let _ = stream.write_all(text.as_bytes());
+        });
+        let (code, text, said) = told(nautilus(&control, &["nodes", "health", "a"]));
+        assert_eq!(code, Some(expected), "{health}: {said}");
+        assert!(text.contains(health), "{text}");
+    }
+}
+
+#[test]
+fn whom_nobody_can_ask_is_told_apart_from_a_no() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let (control, node, nobody) = (path("control.toml"), path("node.toml"), path("nobody"));
+    let socket = path("control.sock");
+    let text = format!("[control]\nsocket = {socket:?}\n[[node]]\nrun_dir = \"/nowhere\"\n");
+    std::fs::write(&control, text).unwrap();
+    std::fs::write(&node, "[[interface]]\nname = \"lo\"\n").unwrap();
+    let [control, node, nobody] = [&control, &node, &nobody].map(|path| path.to_str().unwrap());
+    let packet = "udp 198.18.0.2:4000 > 198.18.0.1:11211 'get k'";
+    // As it is where only the command was installed.
+    let alone = path("nautilus");
+    std::fs::copy(env!("CARGO_BIN_EXE_nautilus"), &alone).unwrap();
+    for (words, reason) in [
+        (&["config", "diff", control][..], "control.sock"),
+        (&["config", "check", node], "nautilus-supervisor"),
+        (&["explain", packet, "--config", node], "nautilus-supervisor"),
+        (&["explain", packet, "--node", nobody], "no supervisor is listening"),
+        (&["cache", "list", "--node", nobody], "no supervisor is listening"),
+        (&["cache", "remove", "c", "--node", nobody], "no supervisor is listening"),
+    ] {
+        let (code, text, said) = told(bare_of(&alone, words).output().unwrap());
+        assert_eq!(code, Some(3), "{words:?}: {text}{said}");
+        assert!(said.contains(reason), "{words:?}: {said}");
+    }
+    // What is asked for wrongly is not asked at all.
+    let (code, _, said) = told(bare(&["explain", "no packet", "--node", nobody]).output().unwrap());
+    assert_eq!(code, Some(2), "{said}");
 }
 
 #[test]

@@ -42,6 +42,11 @@ fn every_problem_of_a_node_file_is_found_by_its_own_reader() {
     std::fs::write(&file, right.replace("10.0.0.1/8", "10.0.0.0/8")).unwrap();
     let (code, said, errors) = nautilus(&["config", "check"], &file);
     assert!(code == Some(0) && said.contains(": fine\n"), "{said} {errors}");
+    // It is right, and no node runs there.
+    let nobody = folder.path().join("nobody");
+    let words = ["config", "diff", "--node", nobody.to_str().unwrap()];
+    let (code, said, errors) = nautilus(&words, &file);
+    assert!(code == Some(3) && errors.contains("nobody: "), "{said} {errors}");
 }
 
 #[test]

@@ -226,13 +226,43 @@ fn tell(answer: Result<String, ReachError>) -> Result<Exit, Failure> {
     }
 }
 
-/// 1: the node said no; 3: it could not be asked; 5: it was, and did not answer.
+/// 1: the node said no; 3: it could not be asked; 5: it was, and did not answer, or nobody can tell what.
 pub fn node_exit(error: &ReachError) -> Exit {
     match error {
         ReachError::Refused { code: Code::Refused | Code::NoCache | Code::Impossible, .. } => {
             Exit::SaidNo
         }
-        ReachError::Answer { .. } => Exit::OutcomeUnknown,
+        ReachError::Answer { .. } | ReachError::Reply { .. } => Exit::OutcomeUnknown,
         _ => Exit::Unreachable,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nautilus_shm::attach::AttachError;
+    use nix::errno::Errno;
+
+    use super::*;
+
+    #[test]
+    fn a_no_an_absence_and_a_silence_are_told_apart() {
+        let path = || PathBuf::from("supervisor.sock");
+        let refused = |code| ReachError::Refused { path: path(), code, said: String::new() };
+        for (error, exit) in [
+            (refused(Code::Refused), Exit::SaidNo),
+            (refused(Code::NoCache), Exit::SaidNo),
+            (refused(Code::Impossible), Exit::SaidNo),
+            (refused(Code::NotReady), Exit::Unreachable),
+            (refused(Code::BadRequest), Exit::Unreachable),
+            (ReachError::Path(path()), Exit::Unreachable),
+            (ReachError::Connect { path: path(), errno: Errno::ENOENT }, Exit::Unreachable),
+            (ReachError::Answer { path: path(), errno: Errno::EAGAIN }, Exit::OutcomeUnknown),
+            (
+                ReachError::Reply { path: path(), source: AttachError::Magic(7) },
+                Exit::OutcomeUnknown,
+            ),
+        ] {
+            assert_eq!(node_exit(&error), exit, "{error}");
+        }
     }
 }

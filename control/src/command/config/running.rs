@@ -205,6 +205,6 @@ mod tests {
         assert!(matches!(of_another.unwrap(), Told::Unknown(_)));
         assert_eq!(replaced.unwrap(), Told::Text("a = 1\n".into()));
         assert_eq!(at_once.unwrap(), Told::Text("a = 1\n".into()));
-        assert!(Running::of(child.id()).is_err());
+        assert_eq!(Running::of(child.id()).unwrap_err().exit, Exit::Unreachable);
     }
 }
