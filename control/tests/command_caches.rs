@@ -91,6 +91,11 @@ fn a_cache_is_made_filled_read_changed_and_removed() {
     assert!(code == Some(1) && said.contains("(412)"), "{said}");
     let (code, _, said) = put(&["other", "--if-match", "\"1\""]);
     assert!(code == Some(1) && said.contains("(412)"), "{said}");
+    // What is only tried changes nothing, as the next look shows.
+    let (code, _, said) = put(&["other", "--dry-run"]);
+    assert_eq!(code, Some(0), "{said}");
+    let delete = ["cache", "delete", "orders", "--key", "k 1/é", "--dry-run"];
+    assert_eq!(control.run(&delete).0, Some(0));
     let (code, value, known) = control.run(&["cache", "get", "orders", "k 1/é", "--told"]);
     assert_eq!((code, value.as_str()), (Some(0), "value"));
     assert!(known.contains("expires_ms") && known.contains("age_us"), "{known}");
@@ -130,5 +135,11 @@ fn a_cache_is_made_filled_read_changed_and_removed() {
     assert_eq!(control.run(&["cache", "get", "orders", "k 1/é"]).0, Some(1));
     let (code, _, said) = control.run(&["cache", "delete", "orders"]);
     assert_eq!((code, node.caches()), (Some(0), vec!["first".into()]), "{said}");
+    // The next one of this name is not asked by way of what was open to the last.
+    assert_eq!(control.run(&create).0, Some(0));
+    let (code, _, said) = put(&["new", "--add"]);
+    assert_eq!(code, Some(0), "{said}");
+    let (code, value, said) = control.run(&["cache", "get", "orders", "k 1/é"]);
+    assert_eq!((code, value.as_str()), (Some(0), "new"), "{said}");
     assert_eq!(control.run(&["cache", "delete", "nothing"]).0, Some(1));
 }
