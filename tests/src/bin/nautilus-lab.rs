@@ -18,7 +18,9 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::{Args, Parser, Subcommand};
-use nautilus_tests::lab::releases::{add_release, deployment, open_to_all};
+use nautilus_tests::lab::releases::{
+    STRATEGIES, add_release, deployment, find_release, open_to_all, release_name,
+};
 use nautilus_tests::lab::state::{MemberState, State, WireState};
 use nautilus_tests::lab::{Folder, Lab, RunId, WireAt, bin_dir, left_behind, sweep};
 use nautilus_tests::wait::wait_until;
@@ -79,11 +81,11 @@ enum Verb {
         id: String,
         #[command(flatten)]
         which: Which,
-        /// `rolling`, `canary`, `blue_green` or `all_at_once`.
-        #[arg(long = "type", default_value = "all_at_once")]
+        /// The order in which they change.
+        #[arg(long = "type", default_value = "all_at_once", value_parser = STRATEGIES)]
         strategy: String,
         /// The release that the nodes shall run.
-        #[arg(long)]
+        #[arg(long, value_parser = release_name)]
         release: String,
         /// The deployment in whose place it comes.
         #[arg(long)]
@@ -133,16 +135,6 @@ fn lab_name(text: &str) -> Result<String, String> {
         return Ok(text.to_owned());
     }
     Err("1 to 20 of a-z, 0-9 and -".into())
-}
-
-/// As a supervisor takes it.
-fn release_name(text: &str) -> Result<String, String> {
-    let fine = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
-    let inside = |byte: u8| fine(byte) || b"_.-".contains(&byte);
-    if (1..=63).contains(&text.len()) && fine(text.as_bytes()[0]) && text.bytes().all(inside) {
-        return Ok(text.to_owned());
-    }
-    Err("1 to 63 of a-z, 0-9, _, . and -, the first a letter or a digit".into())
 }
 
 /// Where all labs have their folders and logs.
@@ -206,6 +198,7 @@ fn run(verb: Verb) -> anyhow::Result<ExitCode> {
         }
         Verb::Deployment { id, which, strategy, release, replaces } => {
             let state = which.state()?;
+            find_release(&which.releases(), &release)?;
             let nodes = state.members.iter().map(|member| member.name.as_str());
             let nodes = nodes.filter(|name| name.starts_with("node"));
             let document = deployment(&id, &strategy, nodes, &release, replaces.as_deref());
