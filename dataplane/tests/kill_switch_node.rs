@@ -24,6 +24,7 @@ use nautilus_shm::metrics::labels::XdpVerdict;
 use nautilus_shm::metrics::table;
 use nautilus_shm::table::{ReadError, TableReader, TableRegion};
 use nix::sys::signal::Signal;
+use nix::unistd::Pid;
 use supervised::{CACHE_PORT, CLIENT, SERVER, Supervised, ask, ip, privileged, wait_until};
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -313,6 +314,59 @@ fn no_price_leaves_a_node_that_was_halted_whatever_dies() {
     let kinds: Vec<_> = region.events(0).events.iter().filter_map(|event| event.kind).collect();
     assert!(kinds.contains(&EventKind::Released), "{kinds:?}");
     assert!(!node.run_dir().join("halted.toml").exists());
+    node.stop();
+}
+
+/// Has a process refused all new mappings of memory for as long as this is there.
+struct NoMappings(Child);
+
+impl NoMappings {
+    /// None where it cannot be had.
+    fn of(pid: u32) -> Option<Self> {
+        let mut command = Command::new("strace");
+        command.args(["-o", "/dev/null", "-e", "trace=mmap", "-e", "inject=mmap:error=ENOMEM"]);
+        let mut tracer = Self(command.arg("-p").arg(pid.to_string()).spawn().ok()?);
+        let status = format!("/proc/{pid}/status");
+        let mut is_traced = false;
+        wait_until("strace is there, or gone", PATIENCE, || {
+            let text = std::fs::read_to_string(&status).unwrap();
+            is_traced = !text.contains("TracerPid:\t0\n");
+            is_traced || tracer.0.try_wait().unwrap().is_some()
+        });
+        is_traced.then_some(tracer)
+    }
+}
+
+impl Drop for NoMappings {
+    fn drop(&mut self) {
+        // So that it lets go of the process first.
+        let _ = nix::sys::signal::kill(Pid::from_raw(self.0.id() as i32), Signal::SIGTERM);
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+#[ignore = "privileged: makes network namespaces and a node"]
+fn what_cannot_be_said_to_xdp_is_said_to_all_others_and_to_who_asked() {
+    let test = "what_cannot_be_said_to_xdp_is_said_to_all_others_and_to_who_asked";
+    if !privileged(test) {
+        return;
+    }
+    let mut node = node();
+    node.start();
+    let Some(tracer) = NoMappings::of(node.supervisor_pid()) else {
+        println!("SKIPPED {test}: strace cannot be used here");
+        return;
+    };
+    let (code, said) = node.request(&kill_switch_request(true, "a test"));
+    drop(tracer);
+    assert_eq!(code, Code::Impossible, "{said}");
+    assert!(said.contains("is on, but not all of this is done: hot set: "), "{said}");
+    assert!(node.attach().unwrap().kill_switch().unwrap().is_on);
+    assert!(node.run_dir().join("halted.toml").exists(), "the next supervisor knows, too");
+    // The same again, now that it can be.
+    turn(&node, true, "");
+    turn(&node, false, "over");
     node.stop();
 }
 

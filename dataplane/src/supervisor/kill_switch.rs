@@ -81,10 +81,11 @@ pub fn turn(
     let state = KillSwitchState { since_ns, reason: reason.clone(), ..state };
     let file = run_dir.join(FILE);
     if is_on {
-        show(resources, &state)?;
+        // What of it cannot be done keeps nothing else from being done.
+        let shown = show(resources, &state);
         kill_point("supervisor.halted");
         let kept = Kept { uid, reason: reason.clone() };
-        keep(&file, &kept)?;
+        shown.and(keep(&file, &kept))?;
     } else {
         match std::fs::remove_file(&file) {
             Err(source) if source.kind() != io::ErrorKind::NotFound => {
