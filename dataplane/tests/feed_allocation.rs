@@ -10,10 +10,10 @@ use nautilus_dataplane::feed::held::HeldLimits;
 use nautilus_dataplane::feed::iex::iextp::{Header, PROTOCOL_TOPS, VERSION};
 use nautilus_dataplane::feed::iex::tops::{QuoteUpdate, TradeReport};
 use nautilus_dataplane::feed::iex::wire::{Price, Timestamp};
-use nautilus_dataplane::feed::moldudp64::{HEADER_BYTES, Session};
+use nautilus_dataplane::feed::moldudp64::{HEADER_BYTES, MessageRequest, Session};
 use nautilus_dataplane::feed::publisher::Publisher;
 use nautilus_dataplane::feed::republish::RepublishSpec;
-use nautilus_dataplane::feed::request_server::{Request, RequestLimits};
+use nautilus_dataplane::feed::request_server::RequestLimits;
 use nautilus_dataplane::feed::session::Start;
 use nautilus_dataplane::feed::{Protocol, Symbol, Venue};
 use nautilus_dataplane::net::Endpoint;
@@ -97,8 +97,11 @@ fn nothing_is_allocated_after_start() {
         let now_ns = index as u64 * 1_000_000;
         channel.handle(now_ns, packet, &mut keyspace);
         channel.housekeeping(now_ns, &mut keyspace);
-        let request =
-            Request { session: Session(*b"000000MON1"), sequence: 1 + index as u64, count: 20 };
+        let request = MessageRequest {
+            session: Session(*b"000000MON1"),
+            sequence: 1 + index as u64,
+            count: 20,
+        };
         channel.take_request(&Datagram {
             source: Endpoint::v4([198, 18, 0, 9], 9),
             destination: at(3),

@@ -18,8 +18,7 @@ use std::time::{Duration, Instant};
 use nautilus_dataplane::feed::book::{BookLimits, Books};
 use nautilus_dataplane::feed::glimpse::{SnapshotItem, SnapshotReader};
 use nautilus_dataplane::feed::itch::{Message, Side};
-use nautilus_dataplane::feed::moldudp64::{Kind, Packet, Session};
-use nautilus_dataplane::feed::request_server::Request;
+use nautilus_dataplane::feed::moldudp64::{Kind, MessageRequest, Packet, Session};
 use nautilus_dataplane::feed::soupbintcp::packet::ANY_SESSION;
 use nautilus_dataplane::feed::soupbintcp::{
     ClientEvent, ClientState, Credentials, RejectReason, SoupClient,
@@ -189,7 +188,7 @@ fn get_missing(site: &Site, line: &Line, first: u64) -> u64 {
             let messages = line.messages.lock().unwrap();
             let is_missing = |sequence: &u64| !messages.contains_key(sequence);
             let Some(from) = (first..end).find(is_missing) else { return asked };
-            Request {
+            MessageRequest {
                 session: SESSION,
                 sequence: from,
                 count: (from..end).take_while(is_missing).count().min(60_000) as u16,
@@ -334,10 +333,10 @@ fn scenario(site: &Site) {
     assert_eq!(login(site, "user", "guess", ANY_SESSION, 1), authorized);
     assert_eq!(login(site, "user", "secret", Session(*b"     OTHER"), 1), session);
     assert_eq!(login(site, "user", "secret", ANY_SESSION, 7), session);
-    let good = Request { session: SESSION, sequence: 1, count: 1 };
-    is_refused(site, &Request { session: Session(*b"     OTHER"), ..good }.encode());
-    is_refused(site, &Request { count: 0, ..good }.encode());
-    is_refused(site, &Request { sequence: end, ..good }.encode());
+    let good = MessageRequest { session: SESSION, sequence: 1, count: 1 };
+    is_refused(site, &MessageRequest { session: Session(*b"     OTHER"), ..good }.encode());
+    is_refused(site, &MessageRequest { count: 0, ..good }.encode());
+    is_refused(site, &MessageRequest { sequence: end, ..good }.encode());
     is_refused(site, &[good.encode().as_slice(), b"x"].concat());
 
     // What was sent last is still to be read.

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use nautilus_dataplane::feed::moldudp64::{HEADER_BYTES, Session, write_header};
-use nautilus_dataplane::feed::recovery::requests::Request;
+use nautilus_dataplane::feed::recovery::requests::PieceRequest;
 use nautilus_dataplane::replay::generate::{Generator, GeneratorSpec};
 use nautilus_dataplane::replay::random::Random;
 
@@ -102,7 +102,7 @@ impl Day {
     }
 
     /// What a request server answers: as much as fits.
-    pub fn reply(&self, request: &Request) -> Option<Vec<u8>> {
+    pub fn reply(&self, request: &PieceRequest) -> Option<Vec<u8>> {
         let mut bytes = vec![0; HEADER_BYTES];
         let mut count = 0;
         for (_, message) in self.messages_from(request.sequence).take(request.count.into()) {

@@ -226,6 +226,48 @@ pub fn write_header(out: &mut [u8; HEADER_BYTES], session: Session, sequence: u6
     out[18..].copy_from_slice(&count.to_be_bytes());
 }
 
+/// Bytes of a request for messages.
+pub const REQUEST_BYTES: usize = 20;
+
+/// A request for messages that were lost, as it is on the wire: 20 bytes.
+///
+/// ```text
+///   0        10          18      20
+///   | session | sequence | count |      the first message wanted, and how many from there on
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MessageRequest {
+    /// The session.
+    pub session: Session,
+    /// Number of the first message wanted.
+    pub sequence: u64,
+    /// How many.
+    pub count: u16,
+}
+
+impl MessageRequest {
+    /// Reads a request; none where there are not exactly 20 bytes.
+    pub fn parse(bytes: &[u8]) -> Option<Self> {
+        let bytes: &[u8; REQUEST_BYTES] = bytes.try_into().ok()?;
+        let (mut session, mut sequence) = ([0; 10], [0; 8]);
+        session.copy_from_slice(&bytes[..10]);
+        sequence.copy_from_slice(&bytes[10..18]);
+        Some(Self {
+            session: Session(session),
+            sequence: u64::from_be_bytes(sequence),
+            count: u16::from_be_bytes([bytes[18], bytes[19]]),
+        })
+    }
+
+    /// The bytes of the request.
+    pub fn encode(&self) -> [u8; REQUEST_BYTES] {
+        // The same fields at the same places as in the header of a downstream packet.
+        let mut out = [0; HEADER_BYTES];
+        write_header(&mut out, self.session, self.sequence, self.count);
+        out
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -294,5 +336,16 @@ mod tests {
     #[test]
     fn a_session_of_zero_bytes_prints_escaped() {
         assert_eq!(Session([0; 10]).to_string(), "\\x00".repeat(10));
+    }
+
+    #[test]
+    fn a_request_is_the_specifications_bytes() {
+        let session = Session(*b"0123456789");
+        let request = MessageRequest { session, sequence: 0x0102, count: 0x0304 };
+        assert_eq!(request.encode(), *b"0123456789\0\0\0\0\0\0\x01\x02\x03\x04");
+        assert_eq!(MessageRequest::parse(&request.encode()), Some(request));
+        for bytes in [0, 19, 21] {
+            assert_eq!(MessageRequest::parse(&vec![0; bytes]), None);
+        }
     }
 }

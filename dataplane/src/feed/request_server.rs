@@ -1,11 +1,6 @@
 //! Answers to requests for messages that were lost: the MoldUDP64 request server.
 //!
-//! Source: NASDAQ "MoldUDP64 Protocol Specification" 1.00, request packet. All integers big-endian:
-//!
-//! ```text
-//!   0        10          18      20
-//!   | session | sequence | count |      the first message wanted, and how many from there on
-//! ```
+//! Source: NASDAQ "MoldUDP64 Protocol Specification" 1.00.
 //!
 //! A request is answered with one downstream packet of as many of the messages as fit it, from the
 //! first on; who wants the rest asks again. What cannot be answered is not: the requester hears
@@ -15,12 +10,9 @@
 //! Written by the thread that owns the request socket.
 
 use super::history::{History, Missing};
-use super::moldudp64::{COUNT_END_OF_SESSION, HEADER_BYTES, Session, write_header};
+use super::moldudp64::{COUNT_END_OF_SESSION, HEADER_BYTES, MessageRequest, Session, write_header};
 use super::pack::BLOCK_OVERHEAD_BYTES;
 use std::net::IpAddr;
-
-/// Bytes of a request.
-pub const REQUEST_BYTES: usize = 20;
 
 /// Sources whose rate is remembered. Too low: many honest requesters share their limits with others.
 /// Too high: memory, 32 bytes each.
@@ -28,40 +20,6 @@ const SOURCES: usize = 1_024;
 
 /// Sources that share one place of the table's hash.
 const WAYS: usize = 4;
-
-/// A request as it came.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Request {
-    /// The session.
-    pub session: Session,
-    /// Number of the first message wanted.
-    pub sequence: u64,
-    /// How many.
-    pub count: u16,
-}
-
-impl Request {
-    /// Reads a request, which has exactly 20 bytes.
-    pub fn parse(bytes: &[u8]) -> Result<Self, Refusal> {
-        let bytes: &[u8; REQUEST_BYTES] = bytes.try_into().map_err(|_| Refusal::Length)?;
-        let (mut session, mut sequence) = ([0; 10], [0; 8]);
-        session.copy_from_slice(&bytes[..10]);
-        sequence.copy_from_slice(&bytes[10..18]);
-        Ok(Self {
-            session: Session(session),
-            sequence: u64::from_be_bytes(sequence),
-            count: u16::from_be_bytes([bytes[18], bytes[19]]),
-        })
-    }
-
-    /// The bytes of the request.
-    pub fn encode(&self) -> [u8; REQUEST_BYTES] {
-        // The same fields at the same places as in the header of a downstream packet.
-        let mut out = [0; HEADER_BYTES];
-        write_header(&mut out, self.session, self.sequence, self.count);
-        out
-    }
-}
 
 /// Why a request is not answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -254,7 +212,7 @@ impl RequestServer {
         history: &History,
         out: &mut Vec<u8>,
     ) -> Result<u16, Refusal> {
-        let request = Request::parse(datagram)?;
+        let request = MessageRequest::parse(datagram).ok_or(Refusal::Length)?;
         if !request.session.is_same(&self.session) {
             return Err(Refusal::Session);
         }
@@ -308,7 +266,7 @@ impl RequestServer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::feed::moldudp64::{Kind, Packet};
+    use crate::feed::moldudp64::{Kind, Packet, REQUEST_BYTES};
     use std::net::Ipv4Addr;
 
     const SESSION: Session = Session(*b"0123456789");
@@ -328,7 +286,7 @@ mod tests {
     }
 
     fn ask(sequence: u64, count: u16) -> [u8; REQUEST_BYTES] {
-        Request { session: SESSION, sequence, count }.encode()
+        MessageRequest { session: SESSION, sequence, count }.encode()
     }
 
     fn numbers(payload: &[u8]) -> Vec<u8> {
@@ -338,13 +296,6 @@ mod tests {
         assert_eq!(packet.kind, Kind::Messages(numbers.len() as u16));
         assert_eq!(packet.sequence, u64::from(numbers[0]));
         numbers
-    }
-
-    #[test]
-    fn the_request_is_the_specifications_bytes() {
-        let request = Request { session: SESSION, sequence: 0x0102, count: 0x0304 };
-        assert_eq!(request.encode(), *b"0123456789\0\0\0\0\0\0\x01\x02\x03\x04");
-        assert_eq!(Request::parse(&request.encode()), Ok(request));
     }
 
     #[test]
@@ -372,7 +323,8 @@ mod tests {
     fn what_cannot_be_answered_is_refused_and_counted() {
         let (mut history, mut server) = (history(), server(RequestLimits::default()));
         history.append(&[0; 179]);
-        let other = Request { session: Session(*b"012345678X"), sequence: 150, count: 1 }.encode();
+        let other =
+            MessageRequest { session: Session(*b"012345678X"), sequence: 150, count: 1 }.encode();
         let mut out = vec![1];
         for (datagram, refusal) in [
             (&b""[..], Refusal::Length),

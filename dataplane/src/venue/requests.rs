@@ -1,7 +1,8 @@
 //! The request server's thread: lost messages over UDP.
 
 use super::shared::Shared;
-use crate::feed::request_server::{REQUEST_BYTES, RequestCounts, RequestServer};
+use crate::feed::moldudp64::REQUEST_BYTES;
+use crate::feed::request_server::{RequestCounts, RequestServer};
 use std::io;
 use std::net::UdpSocket;
 use std::time::Duration;

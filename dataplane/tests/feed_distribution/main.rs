@@ -4,6 +4,7 @@
 mod sessions;
 mod world;
 
+use nautilus_dataplane::feed::Symbol;
 use nautilus_dataplane::feed::distribution::subscriber::Subscriber;
 use nautilus_dataplane::feed::distribution::wire::{
     MESSAGE_BYTES_MAX, Mode, REQUEST_BYTES, Reason, Records, Reply, Request, Verb, Verdict,
@@ -11,8 +12,7 @@ use nautilus_dataplane::feed::distribution::wire::{
 use nautilus_dataplane::feed::distribution::{
     DistributionSpec, Entitlement, Entitlements, SlowPolicy,
 };
-use nautilus_dataplane::feed::moldudp64::{Kind, Packet};
-use nautilus_dataplane::feed::{Symbol, request_server};
+use nautilus_dataplane::feed::moldudp64::{Kind, MessageRequest, Packet};
 use nautilus_dataplane::net::Endpoint;
 use nautilus_dataplane::replay::random::Random;
 use proptest::prelude::*;
@@ -421,7 +421,7 @@ proptest! {
                 2 => { let at = random.below(REQUEST_BYTES as u32) as usize; bytes[at] ^= fields[6] }
                 3 => bytes.truncate(usize::from(fields[6]) % REQUEST_BYTES),
                 4 => {
-                    bytes = request_server::Request {
+                    bytes = MessageRequest {
                         session: nautilus_dataplane::feed::moldudp64::Session(fields[..10].try_into().unwrap()),
                         sequence: request.next_sequence,
                         count: u16::from(fields[7]),

@@ -9,7 +9,7 @@ use nautilus_dataplane::feed::held::HeldLimits;
 use nautilus_dataplane::feed::itch::Message;
 use nautilus_dataplane::feed::moldudp64::Session;
 use nautilus_dataplane::feed::record::BboRecord;
-use nautilus_dataplane::feed::recovery::requests::{Request, TRIES_MAX};
+use nautilus_dataplane::feed::recovery::requests::{PieceRequest, TRIES_MAX};
 use nautilus_dataplane::feed::recovery::{Recovery, RecoveryCounts, RecoverySpec};
 use nautilus_dataplane::feed::session::Start;
 use nautilus_dataplane::net::Endpoint;
@@ -111,7 +111,7 @@ impl Day {
     }
 
     /// What a request server answers: as much as fits.
-    pub fn reply(&self, session: Session, request: &Request) -> Vec<u8> {
+    pub fn reply(&self, session: Session, request: &PieceRequest) -> Vec<u8> {
         let last = (request.sequence + u64::from(request.count)).min(self.end());
         let (mut next, mut bytes) = (request.sequence, 20);
         while next < last {
@@ -210,7 +210,7 @@ pub struct World<'a> {
     pub request_loss: u32,
     lost_in_a_row: BTreeMap<u64, u32>,
     pub deaf_servers: BTreeSet<Endpoint>,
-    pub asked: Vec<(Endpoint, Request)>,
+    pub asked: Vec<(Endpoint, PieceRequest)>,
     pub was_suspect: bool,
 }
 

@@ -6,7 +6,7 @@
 //! what follows its end is applied to it.
 
 use super::super::moldudp64::{Kind, Messages, Packet, Session};
-use super::super::recovery::requests::Request;
+use super::super::recovery::requests::PieceRequest;
 use super::super::recovery::{Cure, RecoverySpec};
 use super::super::session::Doubt;
 use super::Channel;
@@ -64,7 +64,7 @@ impl Channel {
 
     /// The next thing to ask a request server for: whom, and the session and messages wanted. To be called
     /// until it is `None`.
-    pub fn next_request(&mut self, now_ns: u64) -> Option<(Endpoint, Session, Request)> {
+    pub fn next_request(&mut self, now_ns: u64) -> Option<(Endpoint, Session, PieceRequest)> {
         let session = self.arbitration.sequencer().session()?;
         let (server, request) = self.recovery.as_mut()?.next_request(now_ns, &self.arbitration)?;
         Some((server, session, request))

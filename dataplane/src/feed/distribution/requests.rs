@@ -4,7 +4,7 @@ use super::Distribution;
 use super::subscription::Resend;
 use super::wire::{REQUEST_BYTES, REQUEST_MAGIC, Reason, Reply, Request, Verb, Verdict};
 use crate::feed::history::Missing;
-use crate::feed::request_server::Request as MessageRequest;
+use crate::feed::moldudp64::MessageRequest;
 use crate::net::Endpoint;
 use crate::port::Datagram;
 use std::hash::BuildHasher;
@@ -18,8 +18,8 @@ impl Distribution {
     pub fn handle(&mut self, datagram: &Datagram<'_>) {
         self.now_ns = self.now_ns.max(datagram.rx_ns);
         match MessageRequest::parse(datagram.payload) {
-            Ok(request) => self.ask_again(&datagram.source, &request),
-            Err(_) => self.handle_request(datagram),
+            Some(request) => self.ask_again(&datagram.source, &request),
+            None => self.handle_request(datagram),
         }
     }
 

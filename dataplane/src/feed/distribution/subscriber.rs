@@ -13,8 +13,7 @@ use super::wire::{
     Verdict,
 };
 use crate::feed::Symbol;
-use crate::feed::moldudp64::{Kind, Packet, Session};
-use crate::feed::request_server::Request as MessageRequest;
+use crate::feed::moldudp64::{Kind, MessageRequest, Packet, Session};
 use std::collections::BTreeMap;
 
 /// Without an answer a request is sent again after so long.

@@ -16,7 +16,7 @@ pub mod snapshot;
 use super::arbitration::Arbitration;
 use super::held::HeldLimits;
 use crate::net::Endpoint;
-use requests::{Request, Requests};
+use requests::{PieceRequest, Requests};
 use snapshot::Snapshots;
 
 /// Request servers of one feed, at most.
@@ -176,7 +176,7 @@ impl Recovery {
         &mut self,
         now_ns: u64,
         arbitration: &Arbitration,
-    ) -> Option<(Endpoint, Request)> {
+    ) -> Option<(Endpoint, PieceRequest)> {
         if arbitration.is_frozen() || self.cure(arbitration) != Cure::Requests {
             return None;
         }

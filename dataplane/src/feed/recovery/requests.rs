@@ -14,7 +14,7 @@
 
 use super::RecoveryCounts;
 use crate::feed::arbitration::Arbitration;
-use crate::feed::moldudp64::Session;
+use crate::feed::moldudp64::{MessageRequest, REQUEST_BYTES, Session};
 
 /// Messages of one piece. Too low: more requests than needed. Too high: a reply has room for fewer, and every
 /// piece is asked for twice.
@@ -27,12 +27,9 @@ pub const WINDOW_PIECES: usize = 32;
 /// How often a piece is asked for before the servers are given up.
 pub const TRIES_MAX: u32 = 6;
 
-/// Bytes of a request packet.
-pub const REQUEST_BYTES: usize = 20;
-
-/// One request.
+/// A piece that is to be asked for, and of whom.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Request {
+pub struct PieceRequest {
     /// Which server is asked.
     pub server: usize,
     /// First message wanted.
@@ -41,14 +38,10 @@ pub struct Request {
     pub count: u16,
 }
 
-impl Request {
+impl PieceRequest {
     /// The packet.
     pub fn encode(&self, session: Session) -> [u8; REQUEST_BYTES] {
-        let mut packet = [0; REQUEST_BYTES];
-        packet[..10].copy_from_slice(&session.0);
-        packet[10..18].copy_from_slice(&self.sequence.to_be_bytes());
-        packet[18..].copy_from_slice(&self.count.to_be_bytes());
-        packet
+        MessageRequest { session, sequence: self.sequence, count: self.count }.encode()
     }
 }
 
@@ -136,7 +129,7 @@ impl Requests {
         since_ns: u64,
         arbitration: &Arbitration,
         counts: &mut RecoveryCounts,
-    ) -> Option<Request> {
+    ) -> Option<PieceRequest> {
         let due = self.pieces.iter().position(|piece| piece.due_ns <= now_ns);
         let place = match due {
             Some(place) => {
@@ -160,7 +153,7 @@ impl Requests {
         };
         piece.tries += 1;
         let count = (piece.next_sequence - piece.sequence) as u16;
-        Some(Request { server: piece.server, sequence: piece.sequence, count })
+        Some(PieceRequest { server: piece.server, sequence: piece.sequence, count })
     }
 
     fn begin_piece(&mut self, since_ns: u64, arbitration: &Arbitration) -> Option<usize> {
@@ -208,19 +201,19 @@ mod tests {
         arbitration
     }
 
-    fn all(requests: &mut Requests, now_ns: u64, arbitration: &Arbitration) -> Vec<Request> {
+    fn all(requests: &mut Requests, now_ns: u64, arbitration: &Arbitration) -> Vec<PieceRequest> {
         let mut counts = RecoveryCounts::default();
         std::iter::from_fn(|| requests.next(now_ns, now_ns, arbitration, &mut counts)).collect()
     }
 
-    fn ranges(requests: &[Request]) -> Vec<(usize, u64, u16)> {
-        let range = |request: &Request| (request.server, request.sequence, request.count);
+    fn ranges(requests: &[PieceRequest]) -> Vec<(usize, u64, u16)> {
+        let range = |request: &PieceRequest| (request.server, request.sequence, request.count);
         requests.iter().map(range).collect()
     }
 
     #[test]
     fn a_packet_is_the_one_of_the_protocol() {
-        let request = Request { server: 9, sequence: 0x0102_0304_0506_0708, count: 0x0910 };
+        let request = PieceRequest { server: 9, sequence: 0x0102_0304_0506_0708, count: 0x0910 };
         let packet = request.encode(MONDAY);
         assert_eq!(packet[..10], MONDAY.0);
         assert_eq!(packet[10..], [1, 2, 3, 4, 5, 6, 7, 8, 9, 16]);
