@@ -42,9 +42,9 @@ use nix::unistd::Pid;
 
 use crate::config::{ConfigError, Feed, NodeConfig};
 use crate::kill_point;
-use crate::supervisor::front::whole_file;
 use crate::supervisor::front_messages::{FrontAssignment, ToFront, receive_as_front};
 use crate::supervisor::handover::{Fds, FromWorker, HandoverError, VERSION, send};
+use crate::supervisor::region_lock::whole_file;
 use caches::{FrontCaches, Served};
 use changes::Changes;
 use counts::Counts;

@@ -9,13 +9,13 @@ use nautilus_shm::event_log::EventKind;
 use nautilus_shm::metrics::table as metrics;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use super::backoff::Backoff;
 use super::capture_messages::{CaptureAssignment, ToCapture};
-use super::front::holder_of;
 use super::handover::{Fds, FromWorker, VERSION, receive_as_supervisor, send};
 use super::journal::{Event, milliseconds};
 use super::reaper::Reaper;
+use super::region_lock::holder_of;
 use super::resources::Resources;
+use super::restart::Restart;
 use super::seat::{Identity, Phase, Seat};
 use super::workers::Context;
 
@@ -27,9 +27,7 @@ const FINISH_MS: u16 = 3000;
 pub struct CaptureKeeper {
     seat: Option<Seat>,
     started: u64,
-    backoff: Backoff,
-    /// No start before this moment.
-    start_after_ns: u64,
+    restart: Restart,
 }
 
 impl CaptureKeeper {
@@ -48,13 +46,12 @@ impl CaptureKeeper {
     /// Starts one when there is none and the time has come.
     pub fn keep(&mut self, context: &mut Context<'_>, reaper: &Reaper) {
         let now_ns = monotonic_ns();
-        if self.seat.is_some() || now_ns < self.start_after_ns {
+        if self.seat.is_some() || !self.restart.is_due(now_ns) {
             return;
         }
         if let Err(text) = self.start(context, reaper, now_ns) {
-            let delay_ns = self.backoff.died(0).max(100_000_000);
-            self.start_after_ns = now_ns + delay_ns;
-            let text = format!("capture: {text}; next try in {}", milliseconds(delay_ns));
+            let delay = milliseconds(self.restart.failed(now_ns));
+            let text = format!("capture: {text}; next try in {delay}");
             context.publish(&Event::new(EventKind::Notice, (0, 0), text));
         }
     }
@@ -126,10 +123,7 @@ impl CaptureKeeper {
     pub fn died(&mut self, context: &Context<'_>, reaper: &Reaper) {
         let Some(seat) = self.seat.take() else { return };
         let (status, words) = seat.status();
-        let now_ns = monotonic_ns();
-        let from_ns = if seat.promoted_ns > 0 { seat.promoted_ns } else { now_ns };
-        let delay_ns = self.backoff.died(now_ns.saturating_sub(from_ns));
-        self.start_after_ns = now_ns + delay_ns;
+        self.restart.died(seat.promoted_ns, monotonic_ns());
         context.count(metrics::CAPTURE_DEATHS);
         let text = format!("capture process {} ended: {words}", seat.pid);
         context.publish(&Event::new(EventKind::Notice, (status, 0), text));

@@ -9,22 +9,21 @@
 //! Its death never touches a worker. A front that outlived another supervisor is known by the record lock
 //! that it holds on its region: the kernel names the holder.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
 use nautilus_shm::clock::monotonic_ns;
 use nautilus_shm::control_region::FRONT_PROCESS;
 use nautilus_shm::event_log::EventKind;
 use nautilus_shm::metrics::table as metrics;
-use nix::fcntl::{FcntlArg, fcntl};
 
-use super::backoff::Backoff;
 use super::front_messages::{FrontAssignment, ToFront};
 use super::front_resources::FrontResources;
 use super::handover::{Fds, FromWorker, VERSION, receive_as_supervisor, send};
 use super::journal::{Event, milliseconds};
 use super::reaper::Reaper;
+use super::region_lock::holder_of;
+use super::restart::Restart;
 use super::seat::{Identity, Phase, Seat};
-use super::sys::pidfd_open;
 use super::workers::Context;
 
 /// How long a front that was told to leave may take.
@@ -36,9 +35,7 @@ pub struct Front {
     seat: Option<Seat>,
     /// Waits to take its place.
     next: Option<Seat>,
-    backoff: Backoff,
-    /// No start before this moment.
-    start_after_ns: u64,
+    restart: Restart,
     /// When the one that serves was told to leave; 0 while it was not.
     told_ns: u64,
     /// Fronts that ended, or could not be started, before they were ready to follow, and the last words.
@@ -66,14 +63,13 @@ impl Front {
             self.follow();
         }
         let is_there = self.seat.is_some() || self.next.is_some();
-        if is_there || now_ns < self.start_after_ns || context.resources.front.is_none() {
+        if is_there || !self.restart.is_due(now_ns) || context.resources.front.is_none() {
             return;
         }
         let started = self.start(context, reaper, now_ns, false);
         if let Err(text) = started.map(|seat| self.seat = seat) {
-            let delay_ns = self.backoff.died(0).max(100_000_000);
-            self.start_after_ns = now_ns + delay_ns;
-            let text = format!("front: {text}; next try in {}", milliseconds(delay_ns));
+            let delay = milliseconds(self.restart.failed(now_ns));
+            let text = format!("front: {text}; next try in {delay}");
             context.publish(&Event::new(EventKind::Notice, (0, 0), text));
         }
     }
@@ -172,7 +168,7 @@ impl Front {
     /// Has another one started that waits.
     pub fn prepare(&mut self, context: &mut Context<'_>, reaper: &Reaper) {
         let now_ns = monotonic_ns();
-        if self.next.is_none() && now_ns >= self.start_after_ns {
+        if self.next.is_none() && self.restart.is_due(now_ns) {
             match self.start(context, reaper, now_ns, true) {
                 Ok(seat) => self.next = seat,
                 Err(text) => self.next_failed(text, now_ns),
@@ -224,7 +220,7 @@ impl Front {
 
     fn next_failed(&mut self, text: String, now_ns: u64) {
         self.failures = (self.failures.0 + 1, text);
-        self.start_after_ns = now_ns + 100_000_000;
+        self.restart.wait(now_ns);
     }
 
     /// What the last of so many said that were to follow and came to nothing.
@@ -252,13 +248,10 @@ impl Front {
     pub fn died(&mut self, context: &Context<'_>, reaper: &Reaper) {
         let Some(seat) = self.seat.take() else { return };
         let (status, words) = seat.status();
-        let now_ns = monotonic_ns();
-        let from_ns = if seat.promoted_ns > 0 { seat.promoted_ns } else { now_ns };
-        let delay_ns = self.backoff.died(now_ns.saturating_sub(from_ns));
-        self.start_after_ns = now_ns + delay_ns;
+        let delay_ns = self.restart.died(seat.promoted_ns, monotonic_ns());
         let mut text = format!("front {} ended: {words}", seat.pid);
         if delay_ns > 0 {
-            let deaths = self.backoff.young_deaths();
+            let deaths = self.restart.young_deaths();
             text += &format!(
                 "; {deaths} died young in a row, next start in {}",
                 milliseconds(delay_ns)
@@ -323,43 +316,4 @@ fn hear(seat: &mut Seat, context: &Context<'_>) {
 fn holder(resources: &FrontResources) -> Option<Seat> {
     let region = &resources.regions[0];
     holder_of(region.fd(), FRONT_PROCESS as u32, region.front_generation())
-}
-
-/// The process that holds the lock of a region, as an adopted seat.
-pub fn holder_of(region: BorrowedFd<'_>, index: u32, generation: u64) -> Option<Seat> {
-    let pid = lock_holder(region)?;
-    let pidfd = pidfd_open(pid).ok()?;
-    // It still holds the lock after the pidfd was made, so the pid was not reused.
-    if lock_holder(region) != Some(pid) {
-        return None;
-    }
-    let socket = nix::sys::socket::socketpair(
-        nix::sys::socket::AddressFamily::Unix,
-        nix::sys::socket::SockType::SeqPacket,
-        None,
-        nix::sys::socket::SockFlag::SOCK_CLOEXEC,
-    );
-    let (ours, _) = socket.ok()?;
-    let mut seat = Seat::adopted(index, pid, generation, 0, pidfd, ours);
-    // The connection to it died with the other supervisor; nothing comes from it any more.
-    seat.forget_messages();
-    Some(seat)
-}
-
-fn lock_holder(region: BorrowedFd<'_>) -> Option<u32> {
-    let mut lock = whole_file(nix::libc::F_WRLCK);
-    fcntl(region.as_fd(), FcntlArg::F_GETLK(&mut lock)).ok()?;
-    let held = i32::from(lock.l_type) == nix::libc::F_WRLCK;
-    if held { u32::try_from(lock.l_pid).ok().filter(|pid| *pid > 0) } else { None }
-}
-
-/// A record lock over everything.
-pub fn whole_file(kind: i32) -> nix::libc::flock {
-    nix::libc::flock {
-        l_type: kind as nix::libc::c_short,
-        l_whence: nix::libc::SEEK_SET as nix::libc::c_short,
-        l_start: 0,
-        l_len: 0,
-        l_pid: 0,
-    }
 }
