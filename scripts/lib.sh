@@ -25,8 +25,8 @@ kernel_at_least() {
 # What a build needs, and what the lab needs to run.
 PACKAGES_BUILD=(gcc libc6-dev make m4 pkg-config clang libelf-dev zlib1g-dev ca-certificates)
 PACKAGES_LAB=(iproute2 ethtool procps)
-# Clients, servers and oracles nobody here wrote; the tests that use them skip where they are absent.
-PACKAGES_PEERS=(memcached libmemcached-tools prometheus tcpdump tshark python3 python3-numpy python3-six python3-pip)
+# Clients, servers, oracles and a tracer nobody here wrote; the tests that use them skip where they are absent.
+PACKAGES_PEERS=(memcached libmemcached-tools prometheus strace tcpdump tshark python3 python3-numpy python3-six python3-pip)
 # What the scoreboard compares with.
 PACKAGES_BENCH=(memcached redis-server dpdk-dev librte-net-af-xdp23)
 export PACKAGES_BUILD PACKAGES_LAB PACKAGES_PEERS PACKAGES_BENCH
