@@ -63,21 +63,32 @@ fn supervisors_look_at_a_node_before_they_say_that_it_is_as_wanted() {
     assert!(error.to_string().contains("kernel_bypass is port.kind"), "{error}");
     assert!(!error.is_worth_a_try());
     let period = Duration::from_millis(500);
-    let is_over = AtomicBool::new(false);
-    let measured = std::thread::scope(|scope| {
-        let (recorded, is_over) = (node.clone(), &is_over);
-        scope.spawn(move || {
-            while !is_over.load(Ordering::Relaxed) {
-                recorded.histogram(0, HistogramId::XdpToTx).record_many(30_000, 5_000);
-                std::thread::sleep(Duration::from_millis(1));
-            }
-        });
-        let measured = supervisors.measure("node-0", period);
-        is_over.store(true, Ordering::Relaxed);
-        measured.unwrap()
-    });
-    assert!(measured.samples > 0 && measured.samples.is_multiple_of(5_000), "{measured:?}");
-    assert!((29_000..31_000).contains(&measured.p99_ns), "what came before is not counted");
+    // While it does so much a millisecond: of which kind, how long each took, how many.
+    let measured = |work: &[(HistogramId, u64, u64)]| {
+        let is_over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !is_over.load(Ordering::Relaxed) {
+                    for (kind, took_ns, count) in work {
+                        node.histogram(0, *kind).record_many(*took_ns, *count);
+                    }
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+            });
+            let measured = supervisors.measure("node-0", period);
+            is_over.store(true, Ordering::Relaxed);
+            measured.unwrap()
+        })
+    };
+    let (answers, records) = (HistogramId::XdpToTx, HistogramId::XdpToBook);
+    let asked = measured(&[(answers, 30_000, 5_000)]);
+    assert!(asked.samples > 0 && asked.samples.is_multiple_of(5_000), "{asked:?}");
+    assert!((29_000..31_000).contains(&asked.p99_ns), "what came before is not counted");
+    // What comes of a feed is the node's work as well, and the slower kind counts.
+    let hears = measured(&[(records, 70_000, 5_000)]);
+    assert!((69_000..71_000).contains(&hears.p99_ns), "{hears:?}");
+    let both = measured(&[(answers, 30_000, 50_000), (records, 70_000, 100)]);
+    assert!((69_000..71_000).contains(&both.p99_ns), "{both:?}");
     // One that nobody asks measures itself, within the same time.
     let measured = supervisors.measure("node-0", period).unwrap();
     let probed_ms = u128::from(measured.samples - support::PROBED_MIN);

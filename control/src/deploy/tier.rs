@@ -34,7 +34,7 @@ pub struct Budget {
 /// What was measured of a node over a period.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Measurement {
-    /// Answers timed.
+    /// Answers and records of feeds that were timed.
     pub samples: u64,
     /// Half of them took no longer.
     pub p50_ns: u64,
@@ -42,6 +42,25 @@ pub struct Measurement {
     pub p99_ns: u64,
     /// 99.9 % of them.
     pub p999_ns: u64,
+}
+
+impl Measurement {
+    /// Between half of them and the slowest in a thousand.
+    pub fn jitter_ns(&self) -> u64 {
+        self.p999_ns.saturating_sub(self.p50_ns)
+    }
+
+    /// One that keeps within a budget only where both do: the longer p99 of the two, and the greater jitter.
+    pub fn worse(&self, other: &Self) -> Self {
+        let p999_ns = self.p999_ns.max(other.p999_ns);
+        let jitter_ns = self.jitter_ns().max(other.jitter_ns());
+        Self {
+            samples: self.samples + other.samples,
+            p50_ns: p999_ns - jitter_ns,
+            p99_ns: self.p99_ns.max(other.p99_ns),
+            p999_ns,
+        }
+    }
 }
 
 /// Samples below which a p99.9 says nothing: one of them would be it.
@@ -78,7 +97,7 @@ impl EdgeNodeType {
             return Err(format!("{samples} answers were timed, {SAMPLES_MIN} are needed to judge"));
         }
         let p99_max_ns = budget.p99_ns.min(target_us.saturating_mul(1_000));
-        let jitter_ns = measured.p999_ns.saturating_sub(measured.p50_ns);
+        let jitter_ns = measured.jitter_ns();
         for (name, found_ns, max_ns) in
             [("p99", measured.p99_ns, p99_max_ns), ("jitter", jitter_ns, budget.jitter_ns)]
         {
@@ -109,6 +128,24 @@ mod tests {
         assert!(said(90, good).starts_with("p99"), "the node's own target is tighter");
         assert_eq!(EdgeNodeType::HighPerformance.judge(500, good), Ok(()));
         assert_eq!(EdgeNodeType::Lab.judge(1, Measurement::default()), Ok(()));
+    }
+
+    #[test]
+    fn of_two_measurements_each_can_break_the_budget() {
+        let good = Measurement { samples: 1_000, p50_ns: 20_000, p99_ns: 50_000, p999_ns: 60_000 };
+        let late = Measurement { p99_ns: 100_000, p999_ns: 110_000, p50_ns: 90_000, ..good };
+        let wild = Measurement { p50_ns: 1_000, p999_ns: 101_000, ..good };
+        let ultra = EdgeNodeType::UltraEdge;
+        assert_eq!(ultra.judge(100, good.worse(&good)), Ok(()));
+        for (first, second) in [(good, late), (late, good)] {
+            assert!(ultra.judge(100, first.worse(&second)).unwrap_err().starts_with("p99 100.0"));
+        }
+        for (first, second) in [(good, wild), (wild, good)] {
+            assert!(
+                ultra.judge(100, first.worse(&second)).unwrap_err().starts_with("jitter 100.0")
+            );
+        }
+        assert_eq!(good.worse(&wild).samples, 2_000);
     }
 
     #[test]
