@@ -103,12 +103,11 @@ proptest! {
         let mut told = Told::new(seed, pace);
         told.full = full;
         let mut messages = day.messages.iter();
-        let mut compared = 0;
         let mut random = Random::new(!seed);
-        'day: loop {
-            // Some of the day, and then somebody wants the books.
+        while messages.len() > 0 {
+            // Some of the day, and then somebody wants the books, at its end as well.
             for _ in 0..random.below(300) {
-                let Some(message) = messages.next() else { break 'day };
+                let Some(message) = messages.next() else { break };
                 told.apply(message);
             }
             told.shadow.forget();
@@ -119,7 +118,7 @@ proptest! {
                     break;
                 }
                 for _ in 0..random.below(messages_a_turn + 1) {
-                    let Some(message) = messages.next() else { break 'day };
+                    let Some(message) = messages.next() else { break };
                     told.apply(message);
                 }
             }
@@ -133,10 +132,8 @@ proptest! {
             }
             prop_assert_eq!(books_of(told.shadow.books()), books_of(&books));
             compare_snapshot(&told.shadow, next_sequence, seed);
-            compared += 1;
             prop_assert!(!told.show.is_open());
         }
-        prop_assert!(compared > 2);
     }
 
     /// One stock, few prices and deep queues, all of it around where the walk stands.
