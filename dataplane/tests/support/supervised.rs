@@ -283,16 +283,19 @@ impl Supervised {
             .collect()
     }
 
-    /// Waits until so many workers serve, with a standby each.
+    /// Waits until so many workers serve, with a standby each. One that is dead does not, although its supervisor
+    /// may not have heard of it.
     pub fn await_workers(&self, count: usize) {
         wait_until("every worker serves, with a standby", Duration::from_secs(20), || {
-            self.serving().len() == count
+            self.serving().into_iter().filter(|pid| is_alive(*pid)).count() == count
                 && self.status().is_some_and(|text| text.matches("Ready").count() == count)
         });
     }
 
+    /// Kills a worker, which is dead when this comes back.
     pub fn kill_worker(pid: i32) {
         kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+        wait_until("a killed worker is dead", Duration::from_secs(20), || !is_alive(pid));
     }
 
     fn ask(&self, verb: Verb) -> Option<(ReplyHeader, Vec<u8>, Vec<OwnedFd>)> {
@@ -445,4 +448,12 @@ impl Drop for Supervised {
             let _ = Command::new("ip").args(["netns", "del", namespace]).output();
         }
     }
+}
+
+/// Whether a process can still do anything.
+fn is_alive(pid: i32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // Behind the name, which may hold anything.
+    let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
+    !matches!(state, None | Some('Z' | 'X'))
 }
