@@ -1,8 +1,7 @@
 //! C4: a hole of 100,000 messages on both lines, asked for and filled while the lines go on at 200,000
 //! messages a second.
 
-use nautilus_dataplane::feed::moldudp64::REQUEST_BYTES;
-use nautilus_dataplane::feed::moldudp64::Session;
+use nautilus_dataplane::feed::moldudp64::{REQUEST_BYTES, Session};
 
 use crate::clock::{GENERATOR_CORE, now_ns, pin};
 use crate::generator::pacer::Pacer;

@@ -2,8 +2,7 @@
 //! somewhere to send the answers.
 
 use crate::feed::history::History;
-use crate::feed::moldudp64::REQUEST_BYTES;
-use crate::feed::moldudp64::Session;
+use crate::feed::moldudp64::{REQUEST_BYTES, Session};
 use crate::feed::request_server::{Refusal, RequestCounts, RequestLimits, RequestServer};
 use crate::limits::REPLY_PAYLOAD_BYTES_MAX;
 use crate::net::Endpoint;
