@@ -9,6 +9,7 @@
 //! What nobody else touches needs none of this: a worker's own memory comes from where it runs. A policy that the
 //! supervisor was started with (`NUMAPolicy=` of its unit) is the operator's and is left alone.
 
+use std::cell::Cell;
 use std::marker::PhantomData;
 
 use nautilus_host::machine::Machine;
@@ -19,10 +20,16 @@ use super::sys::{MemoryPolicy, memory_policy, set_memory_policy};
 /// NUMA nodes that a policy can name, which is more than any host has. One beyond them is left to the kernel.
 const NODES_MAX: u32 = 64;
 
+thread_local! {
+    /// Guards of this thread that hold: a policy that it has meanwhile is ours.
+    static HELD: Cell<u32> = const { Cell::new(0) };
+}
+
 /// While it lives, memory that this thread reserves, or a thread that it starts, comes from near some cores.
 #[must_use = "memory reserved after it is dropped lies anywhere"]
 pub struct Near {
-    changed: bool,
+    /// What comes back; none where nothing was changed.
+    before: Option<MemoryPolicy>,
     // A policy is a thread's own.
     thread: PhantomData<*const ()>,
 }
@@ -34,16 +41,23 @@ pub fn near(cores: &[u32]) -> Near {
 }
 
 fn under(wanted: Option<MemoryPolicy>) -> Near {
-    let is_free = || memory_policy().is_ok_and(|policy| policy == MemoryPolicy::LOCAL);
-    let changed = wanted.is_some_and(|wanted| is_free() && set_memory_policy(wanted).is_ok());
-    Near { changed, thread: PhantomData }
+    let before = wanted.and_then(|wanted| {
+        let before = memory_policy().ok()?;
+        let is_free = before == MemoryPolicy::LOCAL || HELD.get() > 0;
+        (is_free && set_memory_policy(wanted).is_ok()).then_some(before)
+    });
+    if before.is_some() {
+        HELD.set(HELD.get() + 1);
+    }
+    Near { before, thread: PhantomData }
 }
 
 impl Drop for Near {
     fn drop(&mut self) {
-        if self.changed {
-            // What could be set can be taken back.
-            let _ = set_memory_policy(MemoryPolicy::LOCAL);
+        if let Some(before) = self.before {
+            HELD.set(HELD.get() - 1);
+            // What was in force can be again.
+            let _ = set_memory_policy(before);
         }
     }
 }
@@ -108,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn a_policy_ends_with_its_guard_and_the_operators_own_stays() {
+    fn a_policy_ends_with_its_guard_and_an_operators_stays() {
         let ours = MemoryPolicy { mode: libc::MPOL_PREFERRED, nodes: 1 };
         let guarded = move |before: MemoryPolicy| {
             set_memory_policy(before).unwrap();
@@ -117,11 +131,23 @@ mod tests {
             drop(near);
             (during, memory_policy().unwrap())
         };
+        // Memory of all workers, and within that of one.
+        let nested = move || {
+            let all = MemoryPolicy { mode: libc::MPOL_INTERLEAVE, nodes: 1 };
+            let outer = under(Some(all));
+            let inner = under(Some(ours));
+            let during = memory_policy().unwrap();
+            drop(inner);
+            assert_eq!((during, memory_policy().unwrap()), (ours, all));
+            drop(outer);
+            memory_policy().unwrap()
+        };
         let (local, bound) =
             (MemoryPolicy::LOCAL, MemoryPolicy { mode: libc::MPOL_BIND, nodes: 1 });
         // A thread of its own, whose policy is nobody else's.
         let thread = std::thread::spawn(move || {
             assert_eq!(guarded(local), (ours, local));
+            assert_eq!(nested(), local);
             assert_eq!(guarded(bound), (bound, bound));
         });
         thread.join().unwrap();

@@ -29,6 +29,7 @@ use crate::supervisor::host_changes::HostChanges;
 use crate::supervisor::interfaces::Interfaces;
 use crate::supervisor::journal::{Event, say};
 use crate::supervisor::kill_switch;
+use crate::supervisor::near::near;
 use crate::supervisor::neighbours::Neighbours;
 use crate::supervisor::netlink::NetlinkSocket;
 use crate::supervisor::reaper::Reaper;
@@ -94,6 +95,7 @@ impl Node {
                 (resources, generation)
             }
             None if begin == Begin::Parked => {
+                let _near = near(&resolved.cores);
                 (Resources::none(ControlRegion::create(c"nautilus-control")?), 1)
             }
             None => {
