@@ -74,6 +74,8 @@ settings() {
 # The host doctor on a running kernel: what it changes it undoes.
 check_host() {
   local state="$work/host.state" name
+  # A driver that is loaded meanwhile sets up interrupts that nobody tuned.
+  udevadm settle --timeout=120 || failed "devices do not settle"
   timeout 60 nautilus host record "$work/before" --pack "$work/before.txt" >/dev/null
   # 1: the kernel refused some change, which is said.
   timeout 60 nautilus host init --yes --state "$state" >"$work/init.log" 2>&1 || [ $? -eq 1 ] ||
