@@ -36,6 +36,7 @@ END_OF_SESSION = 0xFFFF
 SYMBOLS_MAX = 128
 SILENCE_LIMIT_S = 0.3
 AGAIN_S = 0.005
+RENEW_AGAIN_S = 0.05
 HELD_MAX = 1024
 ASKED_MAX = 4
 
@@ -74,6 +75,7 @@ class Subscription:
         self._lease_s = 0.0
         self._asked = {}
         self._renewed = float("-inf")
+        self._is_renewed = False
         self._heard = float("-inf")
         self._is_live = self._has_image = False
 
@@ -100,8 +102,10 @@ class Subscription:
                 self._renewed = now
                 due.append(self._request(b"S", self._symbols))
             return due
-        if now - self._renewed >= self._lease_s / 4:
-            self._renewed = now
+        quarter_s = self._lease_s / 4
+        # Without an answer sooner: a line that loses does not lose them all.
+        if now - self._renewed >= (quarter_s if self._is_renewed else min(quarter_s, RENEW_AGAIN_S)):
+            self._renewed, self._is_renewed = now, False
             due.append(self._request(b"R"))
         for first, end in self._missing():
             if now - self._asked.get(first, float("-inf")) >= AGAIN_S:
@@ -142,10 +146,16 @@ class Subscription:
             raise Refused(REASONS[reason])
         elif verdict == b"A" and self.session is None:
             self.session, self._lease_s, self._heard = session, lease_ms / 1000, now
+            self._is_renewed = True
         elif verdict == b"E" and self.session is not None:
             self.ended = REASONS[reason]
             self._leave()
-        elif verdict in (b"A", b"G") and session == self.session and image_sequence > self.expected:
+        elif verdict in (b"A", b"G") and session == self.session:
+            self._is_renewed |= verdict == b"A"
+            self._skip_to(image_sequence, events)
+
+    def _skip_to(self, image_sequence, events):
+        if image_sequence > self.expected:
             # Nothing before an image is needed.
             self.expected = image_sequence
             self._known_next = max(self._known_next, image_sequence)

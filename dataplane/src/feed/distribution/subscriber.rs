@@ -19,6 +19,10 @@ use std::collections::BTreeMap;
 /// Without an answer a request is sent again after so long.
 const AGAIN_NS: u64 = 5_000_000;
 
+/// The same of a renewal. Too low: a node that answers late is asked more the later it is. Too high: fewer of
+/// them in a lease, all of which a line that loses may lose.
+const RENEW_AGAIN_NS: u64 = 50_000_000;
+
 /// Without a packet for so long nothing is to be believed: three heartbeats.
 pub const SILENCE_LIMIT_NS: u64 = 3 * super::send::HEARTBEAT_NS;
 
@@ -94,6 +98,8 @@ pub struct Subscriber {
     /// When ranges were asked for, by their first numbers.
     asked_ns: BTreeMap<u64, u64>,
     renewed_ns: Option<u64>,
+    /// Whether the node has answered since.
+    is_renewed: bool,
     heard_ns: u64,
     is_live: bool,
     has_image: bool,
@@ -114,6 +120,7 @@ impl Subscriber {
             lease_ns: 0,
             asked_ns: BTreeMap::new(),
             renewed_ns: None,
+            is_renewed: false,
             heard_ns: 0,
             is_live: false,
             has_image: false,
@@ -168,9 +175,11 @@ impl Subscriber {
                 self.request(Verb::Subscribe, &self.wanted.symbols)
             }),
             Stage::Subscribed(session) => {
-                // Three times in a lease: one may be lost, and its answer.
-                if is_due(self.renewed_ns, self.lease_ns / 4) {
-                    self.renewed_ns = Some(now_ns);
+                let quarter_ns = self.lease_ns / 4;
+                let after_ns =
+                    if self.is_renewed { quarter_ns } else { quarter_ns.min(RENEW_AGAIN_NS) };
+                if is_due(self.renewed_ns, after_ns) {
+                    (self.renewed_ns, self.is_renewed) = (Some(now_ns), false);
                     return Some(self.request(Verb::Renew, &[]));
                 }
                 let (sequence, end) = self
@@ -267,6 +276,7 @@ impl Subscriber {
             (Verdict::Accepted, Stage::Apart) => {
                 self.stage = Stage::Subscribed(reply.session);
                 self.lease_ns = u64::from(reply.lease_ms) * 1_000_000;
+                self.is_renewed = true;
                 (self.expected, self.known_next) = (1, 1);
                 self.held.clear();
                 self.heard_ns = now_ns;
@@ -278,6 +288,7 @@ impl Subscriber {
             (Verdict::Accepted | Verdict::Gone, Stage::Subscribed(session))
                 if session == reply.session =>
             {
+                self.is_renewed |= reply.verdict == Verdict::Accepted;
                 self.skip_to(reply.image_sequence, take);
             }
             _ => {}
