@@ -57,7 +57,7 @@ fn day(workers: u32, meanwhile: impl FnOnce(&Supervised)) {
     std::thread::scope(|scope| {
         let node: &Supervised = &node;
         scope.spawn(|| relay.run(node));
-        let mut venue = Venue::start(node, 40_000, 500, 8_000);
+        let mut venue = Venue::start(node, 40_000, 500, 600_000);
         let region = node.attach().unwrap();
         wait_until("a third of the day", PATIENCE, || {
             sum(&region, table::FEED_MESSAGES) > 13_000 || venue.has_ended()

@@ -57,11 +57,12 @@ fn in_client(node: &Supervised, program: &str) -> Command {
     command
 }
 
+/// The venue with its day, which is there until it is dropped: without it the node believes nothing for long.
 fn venue(node: &Supervised) -> Running {
     let mut command = in_client(node, env!("CARGO_BIN_EXE_nautilus-venue"));
     let options = format!(
         "--line {LINE} --interface-address {CLIENT} --seed 5 --symbols {SYMBOLS} --rate 8000 \
-         --session VENUE --messages 40000 --begin-after-ms 500 --linger-ms 8000 \
+         --session VENUE --messages 40000 --begin-after-ms 500 --linger-ms 600000 \
          --request {CLIENT}:{REQUESTS}"
     );
     command.args(options.split_whitespace());
@@ -196,7 +197,7 @@ fn day(workers: u32) {
         assert!(said.trim_end().ends_with("ends unknown"), "{said}");
         for (key, record) in &records {
             let mut held = None;
-            wait_until("the cache answers", PATIENCE, || {
+            wait_until(&format!("the cache answers for {key}"), PATIENCE, || {
                 held = get(&client, key);
                 held.is_some()
             });
@@ -209,7 +210,13 @@ fn day(workers: u32) {
             assert!(records.len() > 5 * SYMBOLS as usize - 10, "{} records", records.len());
             assert!(number(&said, "lost") > 50 && number(&said, "asked") > 10, "{said}");
         }
-        assert_eq!(name == "conflated", number(&said, "left_out") > 100, "{said}");
+        // One in full that gets too little of the machine to keep up is conflated.
+        let slowed = sum(&region, table::FEED_SUBSCRIPTION_SLOWED);
+        let has_all = number(&said, "left_out") == 0;
+        match name {
+            "conflated" => assert!(number(&said, "left_out") > 100, "{said}"),
+            _ => assert!(has_all || slowed > 0, "{name}: {said}"),
+        }
     }
     // Who lost its last word is gone with its lease.
     wait_until("they are gone", PATIENCE, || {

@@ -76,7 +76,7 @@ impl Venue {
         }
         let options = format!(
             "--source {CLIENT} --seed 5 --symbols 24 --rate 8000 --session VENUE --messages {messages} \
-             --begin-after-ms {begin_after_ms} --linger-ms 8000 --user NODE \
+             --begin-after-ms {begin_after_ms} --linger-ms 600000 --user NODE \
              --request {CLIENT}:{REQUESTS} --snapshot {CLIENT}:{SNAPSHOTS}"
         );
         command.args(options.split(' ')).arg("--password-file").arg(password);

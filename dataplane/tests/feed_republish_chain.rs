@@ -205,7 +205,7 @@ fn a_second_node_recovers_from_the_first_while_both_lose_their_processes() {
         scope.spawn(move || carry_datagrams(way(OWN_REQUESTS, OWN_REQUESTS), 50, over));
         scope.spawn(move || carry_connections(way(OWN_SNAPSHOTS, OWN_SNAPSHOTS), over));
         scope.spawn(|| reads.run(second, truth));
-        let venue = Venue::start(first, MESSAGES, 500, 20_000);
+        let venue = Venue::start(first, MESSAGES, 500, 600_000);
         let regions = [first, second].map(|node| node.attach().unwrap());
         let messages = || sum(&regions[1], table::FEED_MESSAGES);
         let loaded =

@@ -103,7 +103,7 @@ struct Arguments {
     /// Milliseconds after the last message in which the end is announced and the servers answer.
     #[arg(long, default_value_t = 3_000, value_parser = clap::value_parser!(u64).range(0..=600_000))]
     linger_ms: u64,
-    /// Write the books at the end as text.
+    /// Write the books as text when the day is over, before the time after it.
     #[arg(long, value_name = "FILE")]
     write_books: Option<PathBuf>,
 }
@@ -208,7 +208,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<String> {
             let counts = &snapshot_counts;
             scope.spawn(move || snapshots::serve(listener, spec, shared, counts))
         });
-        let published = publish(arguments, Publisher::new(shared, lines, packets));
+        let published = publish(arguments, shared, Publisher::new(shared, lines, packets));
         // In any case: the scope waits for its threads.
         shared.stop();
         let answered = requests.map(|thread| thread.join().expect("the request thread's panic"));
@@ -218,10 +218,6 @@ fn run(arguments: &Arguments) -> anyhow::Result<String> {
         anyhow::Ok((published?, answered.transpose().context("--request")?.unwrap_or_default()))
     })?;
     let state = shared.read();
-    if let Some(path) = &arguments.write_books {
-        let text = books_text(state.day().engine());
-        std::fs::write(path, text).with_context(|| format!("--write-books {}", path.display()))?;
-    }
     let last_sequence = state.history().next_sequence() - 1;
     Ok(line(session, last_sequence, &published, &answered, &snapshot_counts))
 }
@@ -236,10 +232,16 @@ fn end_signals() -> SigSet {
 
 fn publish(
     arguments: &Arguments,
+    shared: &Shared,
     mut publisher: Publisher<'_>,
 ) -> anyhow::Result<(PublishCounts, u64)> {
     publisher.wait(Duration::from_millis(arguments.begin_after_ms));
     publisher.publish(Schedule::new(arguments.pace))?;
+    if let Some(path) = &arguments.write_books {
+        // Before the time after the day, so that who reads them finds the venue still there.
+        let text = books_text(shared.read().day().engine());
+        std::fs::write(path, text).with_context(|| format!("--write-books {}", path.display()))?;
+    }
     Ok(publisher.end(Duration::from_millis(arguments.linger_ms)))
 }
 
