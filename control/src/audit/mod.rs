@@ -11,6 +11,7 @@
 
 mod auditor;
 pub mod clock;
+mod json;
 mod key;
 mod record;
 mod retention;

@@ -1,11 +1,10 @@
 //! What a record says, and the line it becomes. `README.md` beside this file has the format.
 
-use std::io::Write;
-
 use aws_lc_rs::digest::{self, SHA256};
 use serde::Serialize;
 
 use super::clock::Moment;
+use super::json;
 
 /// A SHA-256.
 pub type Hash = [u8; 32];
@@ -118,14 +117,21 @@ pub(super) fn push_line(
     let start = line.len();
     line.resize(start + HASH_DIGITS, b' ');
     line.push(b' ');
-    let json = line.len();
+    let json_at = line.len();
+    line.extend_from_slice(br#"{"sequence":"#);
     // Strings and numbers of ours always serialize, and memory takes every write.
-    let _ = write!(line, r#"{{"sequence":{sequence}{}"#, when.0);
-    let body_at = line.len();
-    let _ = serde_json::to_writer(&mut *line, body);
+    let _ = serde_json::to_writer(&mut *line, &sequence);
+    line.extend_from_slice(when.0.as_bytes());
     // The body goes on with the object that was begun.
-    line[body_at] = b',';
-    let hash = chained(previous, &line[json..]);
+    if let Body::Action(entry) = body {
+        line.push(b',');
+        json::push_action(line, entry);
+    } else {
+        let body_at = line.len();
+        let _ = serde_json::to_writer(&mut *line, body);
+        line[body_at] = b',';
+    }
+    let hash = chained(previous, &line[json_at..]);
     line.push(b'\n');
     for (digits, byte) in line[start..start + HASH_DIGITS].chunks_exact_mut(2).zip(hash) {
         digits.copy_from_slice(&digits_of(byte));
