@@ -15,8 +15,11 @@ const WAITING_MAX: usize = 8192;
 
 struct Job {
     entry: Entry,
-    reply: oneshot::Sender<Result<Head, Arc<AuditError>>>,
+    reply: oneshot::Sender<Answer>,
 }
+
+/// How it went, and the entry: freed by the thread that made it, which has its memory at hand.
+type Answer = (Result<Head, Arc<AuditError>>, Entry);
 
 /// A trail that many may write to. The last handle to go signs what is left.
 #[derive(Clone)]
@@ -136,19 +139,20 @@ impl Auditor {
 
     /// Comes back when the record is on disk.
     pub async fn record(&self, entry: Entry) -> Result<Head, Arc<AuditError>> {
-        self.begin(entry)?.await.unwrap_or_else(|_| Err(Arc::new(AuditError::Closed)))
+        self.begin(entry)?
+            .await
+            .map_or_else(|_| Err(Arc::new(AuditError::Closed)), |(result, _)| result)
     }
 
     /// The same for who has no runtime.
     pub fn record_blocking(&self, entry: Entry) -> Result<Head, Arc<AuditError>> {
         let reply = self.begin(entry)?;
-        reply.blocking_recv().unwrap_or_else(|_| Err(Arc::new(AuditError::Closed)))
+        reply
+            .blocking_recv()
+            .map_or_else(|_| Err(Arc::new(AuditError::Closed)), |(result, _)| result)
     }
 
-    fn begin(
-        &self,
-        entry: Entry,
-    ) -> Result<oneshot::Receiver<Result<Head, Arc<AuditError>>>, Arc<AuditError>> {
+    fn begin(&self, entry: Entry) -> Result<oneshot::Receiver<Answer>, Arc<AuditError>> {
         let (reply, receiver) = oneshot::channel();
         self.writer.queue.push(Job { entry: entry.bounded(), reply })?;
         Ok(receiver)
@@ -164,7 +168,7 @@ fn write(trail: &mut Trail, queue: &Queue, age: Duration) {
             let result = trail.append_each(entries).map_err(Arc::new);
             for job in jobs.drain(..) {
                 // Who asked may have gone; the record stands all the same.
-                let _ = job.reply.send(result.clone());
+                let _ = job.reply.send((result.clone(), job.entry));
             }
         }
         if signed.elapsed() >= age {
