@@ -19,8 +19,9 @@ const PROGRAMS: [&str; 4] =
 /// The region in which a lab's nodes are deployed: any of the catalogue.
 const REGION: &str = "equinix_ny4";
 
-/// Nodes that change side by side.
-const UNAVAILABLE_MAX: u64 = 2;
+/// Of so many nodes two change side by side. Too low: a bad release is on many nodes before the first of them has
+/// been measured; too high: a roll takes a period of measuring for each few.
+const NODES_FOR_TWO: usize = 5;
 
 /// A budget that no machine misses: a lab shows that things work, not how fast.
 const LATENCY_US_MAX: u64 = 1_000_000;
@@ -91,7 +92,7 @@ pub fn deployment<'a>(
     let nodes: Vec<Value> = nodes.map(node).collect();
     let mut document = json!({ "deployment_id": id, "deployment_type": strategy, "nodes": nodes });
     if IN_PLACE.contains(&strategy) {
-        document["max_unavailable"] = json!(UNAVAILABLE_MAX.min(nodes.len() as u64));
+        document["max_unavailable"] = json!((2 * nodes.len() / NODES_FOR_TWO).max(1));
     }
     if let Some(before) = replaces {
         document["replaces"] = json!(before);
