@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use super::place::{Entry, covers, entries, key_at, line_of, line_of_key, without};
+use crate::catalogue::Catalogue;
 use crate::command::exit::{Exit, Failure};
 use crate::config::{Config, ConfigError};
 
@@ -174,7 +175,11 @@ fn control_problem(path: &Path, text: &str) -> Option<Problem> {
     };
     let error = match Config::parse(path, text) {
         Ok(config) => match config.check_listen(path) {
-            Ok(()) => return None,
+            Ok(()) => {
+                // Without it, or with one that is wrong, the daemon would not start.
+                let error = Catalogue::load(config.deploy.catalogue.as_deref()?).err()?;
+                return at_key("control.catalogue.file".into(), error.to_string());
+            }
             Err(error) => error,
         },
         Err(error) => error,
@@ -274,6 +279,31 @@ mod tests {
         assert!(control("[[node]]\nrun_dir = \"/r\"\n").is_empty());
         assert_eq!(control("[control\n").len(), 1);
         assert_eq!(control(""), ["c.toml:1: node: there is no [[node]]: name at least one"]);
+    }
+
+    #[test]
+    fn the_file_that_a_control_file_names_is_read_too() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("regions.toml");
+        let text = format!(
+            "[[node]]\nrun_dir = \"/r\"\n[control.catalogue]\nfile = \"{}\"\n[control.deploy]\njudge_s = 1\n",
+            file.display()
+        );
+        let found = control(&text);
+        let front = format!("c.toml:4: control.catalogue.file: {}: ", file.display());
+        assert!(found.len() == 1 && found[0].contains("No such file"), "{found:?}");
+        for (text_of_it, said) in [
+            ("[[group]]\nid = \"g\"\nregions = [\"atlantis\"]\n", "there is no region atlantis"),
+            ("[[region]\n", "line 1"),
+            ("[[venue]]\n", "unknown field `venue`"),
+        ] {
+            std::fs::write(&file, text_of_it).unwrap();
+            let found = control(&text);
+            assert!(found.len() == 1 && found[0].starts_with(&front), "{found:?}");
+            assert!(found[0].contains(said), "{found:?}");
+        }
+        std::fs::write(&file, "[[group]]\nid = \"g\"\nregions = [\"equinix_ny4\"]\n").unwrap();
+        assert!(control(&text).is_empty());
     }
 
     #[test]
