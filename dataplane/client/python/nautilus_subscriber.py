@@ -102,7 +102,7 @@ class Subscription:
                 self._renewed = now
                 due.append(self._request(b"S", self._symbols))
             return due
-        quarter_s = self._lease_s / 4
+        quarter_s = max(self._lease_s / 4, AGAIN_S)
         # Without an answer sooner: a line that loses does not lose them all.
         if now - self._renewed >= (quarter_s if self._is_renewed else min(quarter_s, RENEW_AGAIN_S)):
             self._renewed, self._is_renewed = now, False

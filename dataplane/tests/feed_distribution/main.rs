@@ -1,6 +1,7 @@
 //! Subscribers of a channel: every record once and in order, over lines that lose; what is refused; what becomes
 //! of those that do not keep up.
 
+mod renewals;
 mod sessions;
 mod world;
 
@@ -271,18 +272,6 @@ fn a_lease_that_is_not_renewed_is_over() {
     let sent = node.turn();
     assert_eq!(node.subscribers(), 0, "{sent:?}");
     assert_eq!(node.counts().ended[Reason::Lease as usize], 1);
-}
-
-#[test]
-fn a_lease_lasts_over_a_line_that_loses_much() {
-    let mut node = Node::new(spec());
-    let mut clients = [1, 2].map(|port| {
-        let subscriber = source(10, port);
-        Client::new(subscriber, 1, everything(), 400, u64::from(port))
-    });
-    turns(&mut node, &mut clients, 60 * (LEASE_NS / TURN_NS) as usize);
-    assert_eq!(node.counts().ended, [0; _], "{:?}", node.counts());
-    assert_eq!(node.subscribers(), 2);
 }
 
 /// Subscribes, and acknowledges nothing more but renews.

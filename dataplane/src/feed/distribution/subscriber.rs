@@ -175,7 +175,8 @@ impl Subscriber {
                 self.request(Verb::Subscribe, &self.wanted.symbols)
             }),
             Stage::Subscribed(session) => {
-                let quarter_ns = self.lease_ns / 4;
+                // However short a lease the node says: who polls comes to an end.
+                let quarter_ns = (self.lease_ns / 4).max(AGAIN_NS);
                 let after_ns =
                     if self.is_renewed { quarter_ns } else { quarter_ns.min(RENEW_AGAIN_NS) };
                 if is_due(self.renewed_ns, after_ns) {
