@@ -63,6 +63,10 @@ fn a_lease_of_nothing_does_not_keep_a_subscriber_busy() {
 
 #[test]
 fn the_one_in_python_renews_alike() {
+    if Command::new("python3").arg("-V").output().is_err() {
+        println!("SKIPPED the_one_in_python_renews_alike: python3 is not installed");
+        return;
+    }
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let script = root.join("tests/support/renewals.py");
     let mut python = Command::new("python3");

@@ -41,7 +41,7 @@ def main():
     options = parser.parse_args()
     over = threading.Event()
     threading.Thread(target=lambda: (sys.stdin.read(), over.set()), daemon=True).start()
-    records, states, ends, counts = {}, [], [], {"changes": 0, "left_out": 0, "images": 0}
+    records, states, ends, counts = {}, [], [], {"changes": 0, "left_out": 0, "images": 0, "slowed": 0}
     try:
         with Lossy(
             options.node, records=options.records.split(","), depth=options.depth,
@@ -56,7 +56,9 @@ def main():
                         states.append(event.record)
                     elif event.kind == "image":
                         counts["images"] += event.record == "ends"
-                    elif event.kind != "mode":
+                    elif event.kind == "mode":
+                        counts["slowed"] += 1
+                    else:
                         counts["changes"] += not event.is_image
                         counts["left_out"] += event.left_out
                         records[event.kind, event.symbol or "-"] = event.record.hex()

@@ -141,6 +141,16 @@ mod tests {
     }
 
     #[test]
+    fn two_nodes_in_five_change_side_by_side_and_one_at_least() {
+        for (nodes, expected) in [(1, 1), (3, 1), (5, 2), (10, 4)] {
+            let names: Vec<String> = (0..nodes).map(|number| format!("node{number}")).collect();
+            let names = names.iter().map(String::as_str);
+            let document = deployment("one", "rolling", names, "r1", None);
+            assert_eq!(document["max_unavailable"], expected, "{nodes}");
+        }
+    }
+
+    #[test]
     fn a_control_takes_every_deployment() {
         let known = DeploymentStrategy::ALL.iter().map(|strategy| strategy.name());
         assert!(known.eq(STRATEGIES));
