@@ -36,13 +36,13 @@ fn what_is_not_answered_is_said_again_and_what_is_answered_is_not() {
     assert_eq!(subscriber.poll(0).unwrap()[4], SUBSCRIBE);
     let mut renewals_in = |from_ms: u64, to_ms: u64, answers: bool, lease_ms: u16| {
         let mut renewals = 0;
-        for now_ns in (from_ms * 1_000_000..to_ms * 1_000_000).step_by(1_000_000) {
+        for at_ns in (from_ms * 1_000_000..to_ms * 1_000_000).step_by(1_000_000) {
             // Ends, whatever lease was said.
-            for datagram in std::iter::from_fn(|| subscriber.poll(now_ns)).take(100) {
+            for datagram in std::iter::from_fn(|| subscriber.poll(at_ns)).take(100) {
                 renewals += u32::from(datagram[4] == RENEW);
             }
             if answers {
-                subscriber.receive(now_ns, &accepted(lease_ms), |_| {});
+                subscriber.receive(at_ns, &accepted(lease_ms), |_| {});
             }
         }
         renewals

@@ -13,10 +13,10 @@ PARTS = 1024
 
 def renewals(subscription, first, end, answers):
     count = 0
-    for now in range(first, end):
-        count += sum(datagram[4:5] == b"R" for datagram in subscription.poll(now / PARTS))
+    for at in range(first, end):
+        count += sum(datagram[4:5] == b"R" for datagram in subscription.poll(at / PARTS))
         if answers:
-            subscription.receive(now / PARTS, accepted(2000))
+            subscription.receive(at / PARTS, accepted(2000))
     return count
 
 
